@@ -1,0 +1,30 @@
+"""Elbowroom: variational autoencoders with one canonical beta, on the data that people have.
+
+The trip of a batch is the reading order of the package: `beta` (what beta is), `data` (what the user brings),
+`bodies`, `latents`, `likelihoods`, `vae` (the model), `objectives` (where beta meets the rate), `trainer`, `tasks`,
+`artefact`, `estimators`, `cli`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from elbowroom._version import __version__
+
+if TYPE_CHECKING:
+    from elbowroom.estimators import CountVAE, ImageVAE, TableVAE
+
+_HOME = {"TableVAE": "estimators", "ImageVAE": "estimators", "CountVAE": "estimators"}
+__all__ = ["CountVAE", "ImageVAE", "TableVAE", "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import public names when they are first used: torch takes a second, and `elbowroom --help` needs none of it."""
+    if name in _HOME:
+        return getattr(importlib.import_module(f"elbowroom.{_HOME[name]}"), name)
+    raise AttributeError(f"module 'elbowroom' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,240 @@
+"""Networks from features to features: MLP, and convolutional or residual networks for images.
+
+Rows are flat everywhere, (..., D); a body for images knows the shape (channels, height, width) of its rows. Every
+hidden layer may be modulated by `context`, the one mechanism of conditioning.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from elbowroom.errors import ParameterError, unknown
+
+
+class Film(nn.Module):
+    """Scale and shift every channel by a linear function of the context (Perez et al. 2018); starts as the identity."""
+
+    def __init__(self, context: int, channels: int, spatial: bool = False) -> None:
+        super().__init__()
+        self.spatial = spatial
+        self.linear = nn.Linear(context, 2 * channels)
+        nn.init.zeros_(self.linear.weight)
+        nn.init.zeros_(self.linear.bias)
+
+    def forward(self, h: Tensor, context: Tensor | None) -> Tensor:
+        """Modulate h (..., n, channels), or (n, channels, height, width) where spatial, by context (n, c); none means all zeros."""
+        code = self.linear.bias if context is None else self.linear(context)
+        scale, shift = code.chunk(2, -1)
+        if self.spatial:
+            scale, shift = scale[..., None, None], shift[..., None, None]
+        return torch.addcmul(shift, h, 1 + scale)
+
+
+class Layer(nn.Module):
+    """A linear or convolutional map, its context, its non-linearity."""
+
+    def __init__(self, inner: nn.Module, width: int, activation: str, gated: bool = False, context: int = 0) -> None:
+        super().__init__()
+        self.inner, self.gated = inner, gated
+        self.film = Film(context, width, isinstance(inner, nn.Conv2d)) if context else None
+        self.activation = activation_of(activation)
+
+    def forward(self, h: Tensor, context: Tensor | None) -> Tensor:
+        h = self.inner(h)
+        if self.gated:  # h * sigmoid(g), both linear (van den Oord 2016); the gate replaces the activation
+            h = F.glu(h, dim=-1)
+        if self.film is not None:
+            h = self.film(h, context)
+        return h if self.gated else self.activation(h)
+
+
+class MLP(nn.Module):
+    """A multi-layer perceptron.
+
+    Parameters
+    ----------
+    inputs : int
+        Features of a row.
+    hidden : sequence of int
+        Width of every hidden layer; none makes the body linear.
+    outputs : int or None
+        Width of the linear output layer, or None to end on the last hidden layer (an encoder's body).
+    gated : bool
+        Gated linear units instead of `activation` (the MLP of the VampPrior paper, Tomczak & Welling 2018).
+    context : int
+        Width of the context that modulates every hidden layer, 0 for none.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        hidden: Sequence[int] = (256, 256),
+        outputs: int | None = None,
+        activation: str = "silu",
+        gated: bool = False,
+        context: int = 0,
+    ) -> None:
+        super().__init__()
+        self.inputs, self.hidden, self.outputs = inputs, tuple(hidden), outputs
+        self.activation, self.gated, self.context = activation, gated, context
+        self.layers = nn.ModuleList(
+            Layer(nn.Linear(a, b * (1 + gated)), b, activation, gated, context)
+            for a, b in pairwise((inputs, *self.hidden))
+        )
+        self.last = nn.Linear((inputs, *self.hidden)[-1], outputs, bias=False) if outputs is not None else None
+        self.width = outputs if outputs is not None else (inputs, *self.hidden)[-1]
+
+    def forward(self, h: Tensor, context: Tensor | None = None) -> Tensor:
+        """Map (..., inputs) to (..., width)."""
+        for layer in self.layers:
+            h = layer(h, context)
+        return h if self.last is None else self.last(h)
+
+
+class Residual(nn.Module):
+    """h + two 3x3 convolutions of h; the second starts at zero, so that the block starts as the identity."""
+
+    def __init__(self, channels: int, activation: str, context: int) -> None:
+        super().__init__()
+        self.first = Layer(nn.Conv2d(channels, channels, 3, padding=1), channels, activation, context=context)
+        self.second = nn.Conv2d(channels, channels, 3, padding=1)
+        nn.init.zeros_(self.second.weight)
+        nn.init.zeros_(self.second.bias)  # type: ignore[arg-type]
+
+    def forward(self, h: Tensor, context: Tensor | None) -> Tensor:
+        return h + self.second(self.first(h, context))
+
+
+class ImageEncoder(nn.Module):
+    """Convolutions that halve an image, stage by stage, then one dense layer.
+
+    Parameters
+    ----------
+    shape : (channels, height, width)
+        Shape of a row.
+    channels : sequence of int
+        Channels of every stage; each halves height and width (rounded up).
+    blocks : int
+        Residual blocks in every stage; 0 makes a plain convolutional network.
+    width : int
+        Width of the dense layer, which is what the body returns.
+    """
+
+    def __init__(
+        self,
+        shape: Sequence[int],
+        channels: Sequence[int] = (32, 64),
+        blocks: int = 0,
+        width: int = 256,
+        activation: str = "silu",
+        context: int = 0,
+    ) -> None:
+        super().__init__()
+        self.shape, self.channels, self.blocks = tuple(shape), tuple(channels), blocks
+        self.width, self.activation, self.context = width, activation, context
+        self.stages = nn.ModuleList()
+        for a, b in pairwise((self.shape[0], *self.channels)):
+            self.stages.append(Layer(nn.Conv2d(a, b, 3, stride=2, padding=1), b, activation, context=context))
+            self.stages.extend(Residual(b, activation, context) for _ in range(blocks))
+        height, width_ = halvings(self.shape, len(self.channels))[-1]
+        self.dense = Layer(nn.Linear(self.channels[-1] * height * width_, width), width, activation, context=context)
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """Map flat images (..., c*h*w) to (..., width)."""
+        h = x.reshape(-1, *self.shape)
+        for stage in self.stages:
+            h = stage(h, context)
+        return self.dense(h.flatten(1), context).view(*x.shape[:-1], self.width)
+
+
+class ImageDecoder(nn.Module):
+    """The mirror of `ImageEncoder`: a dense layer, then stages that double the image, then `outputs` values a pixel.
+
+    Its result is flat, (..., outputs * c*h*w), with `outputs` as the slowest axis, as likelihoods expect.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        shape: Sequence[int],
+        channels: Sequence[int] = (32, 64),
+        blocks: int = 0,
+        width: int = 256,
+        outputs: int = 1,
+        activation: str = "silu",
+        context: int = 0,
+    ) -> None:
+        super().__init__()
+        self.inputs, self.shape, self.channels, self.blocks = inputs, tuple(shape), tuple(channels), blocks
+        self.width, self.outputs, self.activation, self.context = width, outputs, activation, context
+        self.sizes = halvings(self.shape, len(self.channels))[::-1]
+        start = self.channels[-1] * math.prod(self.sizes[0])
+        self.dense = nn.ModuleList(
+            [
+                Layer(nn.Linear(inputs, width), width, activation, context=context),
+                Layer(nn.Linear(width, start), start, activation, context=context),
+            ]
+        )
+        widths = (*reversed(self.channels), self.channels[0])
+        self.stages = nn.ModuleList(
+            nn.ModuleList(
+                [
+                    *(Residual(a, activation, context) for _ in range(blocks)),
+                    Layer(nn.Conv2d(a, b, 3, padding=1), b, activation, context=context),
+                ]
+            )
+            for a, b in pairwise(widths)
+        )
+        self.last = nn.Conv2d(widths[-1], outputs * self.shape[0], 3, padding=1, bias=False)
+
+    def forward(self, z: Tensor, context: Tensor | None = None) -> Tensor:
+        """Map latents (..., inputs) to (..., outputs * c*h*w)."""
+        lead = z.shape[:-1]
+        context = None if context is None else context.expand(*lead, -1).reshape(-1, context.shape[-1])
+        h = z.reshape(-1, self.inputs)
+        for layer in self.dense:
+            h = layer(h, context)
+        h = h.view(-1, self.channels[-1], *self.sizes[0])
+        for size, stage in zip(self.sizes[1:], self.stages, strict=True):
+            for block in stage[:-1]:  # type: ignore[index]
+                h = block(h, context)
+            h = stage[-1](F.interpolate(h, size=size, mode="nearest"), context)  # type: ignore[index]
+        return self.last(h).reshape(*lead, -1)
+
+
+def halvings(shape: Sequence[int], stages: int) -> list[tuple[int, int]]:
+    """Height and width of an image before and after each of `stages` halvings, rounded up."""
+    sizes = [(int(shape[-2]), int(shape[-1]))]
+    for _ in range(stages):
+        sizes.append(((sizes[-1][0] + 1) // 2, (sizes[-1][1] + 1) // 2))
+    return sizes
+
+
+def activation_of(name: str) -> nn.Module:
+    """The non-linearity with this name."""
+    if name not in ACTIVATIONS:
+        raise unknown("activation", name, ACTIVATIONS)
+    return ACTIVATIONS[name]()
+
+
+def check_widths(name: str, widths: Sequence[int]) -> tuple[int, ...]:
+    """Refuse layer widths that are not positive whole numbers."""
+    try:
+        result = tuple(int(width) for width in widths)
+        if all(a == b and a > 0 for a, b in zip(result, widths, strict=True)):
+            return result
+    except (TypeError, ValueError):
+        pass
+    raise ParameterError(
+        f"{name} must be positive whole numbers, such as (256, 256)", f"it is {widths!r}", f"Give {name} as a tuple."
+    )
+
+
+ACTIVATIONS = {"silu": nn.SiLU, "relu": nn.ReLU, "tanh": nn.Tanh, "gelu": nn.GELU, "softplus": nn.Softplus}
+BODIES = {"MLP": MLP, "ImageEncoder": ImageEncoder, "ImageDecoder": ImageDecoder}

@@ -1,0 +1,93 @@
+"""likelihood="auto": look at the data, decide, and say why."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from elbowroom.data.rows import Rows
+
+
+class Choice(NamedTuple):
+    """A likelihood, as a text form or as text forms of groups of columns, and the reason in words."""
+
+    likelihood: str | dict[str, list[int]]
+    why: str
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What one look at all values tells; masks are by column, (D,)."""
+
+    low: float
+    high: float
+    binary: Tensor
+    whole: Tensor
+    mean: Tensor
+    variance: Tensor
+
+    @property
+    def is_binary(self) -> bool:
+        """Whether all values are zeros and ones."""
+        return bool(self.binary.all())
+
+    @property
+    def is_counts(self) -> bool:
+        """Whether all values are whole numbers from 0."""
+        return bool(self.whole.all()) and self.low >= 0
+
+
+def look(rows: Rows) -> Facts:
+    """Read all rows once."""
+    low, high = torch.inf, -torch.inf
+    binary = whole = torch.ones(rows.features, dtype=torch.bool)
+    total = square = torch.zeros(rows.features, dtype=torch.float64)
+    for start in range(0, len(rows), 4096):
+        x = rows.dense(torch.arange(start, min(start + 4096, len(rows))))
+        low, high = min(low, float(x.min())), max(high, float(x.max()))
+        binary = binary & ((x == 0) | (x == 1)).all(0)
+        whole = whole & (x == x.floor()).all(0) if x.is_floating_point() else whole
+        total, square = total + x.double().sum(0), square + x.double().square().sum(0)
+    mean = total / len(rows)
+    return Facts(low, high, binary, whole, mean, (square / len(rows) - mean.square()).clamp_min(0))
+
+
+def choose_table(facts: Facts) -> Choice:
+    """Bernoulli for columns of zeros and ones, Gaussian for the rest."""
+    if facts.is_binary:
+        return Choice("bernoulli", "every value is 0 or 1")
+    if not facts.binary.any():
+        return Choice("gaussian", "the columns are real numbers")
+    yes, no = facts.binary.nonzero()[:, 0].tolist(), (~facts.binary).nonzero()[:, 0].tolist()
+    return Choice(
+        {"gaussian": no, "bernoulli": yes}, f"{len(yes)} columns hold only 0 and 1, the other {len(no)} real numbers"
+    )
+
+
+def choose_image(facts: Facts) -> Choice:
+    """By the range of the pixels: binary, few levels, 8 bit, or intensities in [0, 1]."""
+    if facts.is_binary:
+        return Choice("bernoulli", "every pixel is 0 or 1")
+    if facts.is_counts and facts.high <= 64:
+        return Choice(f"binomial:total={int(facts.high)}", f"pixels are whole numbers from 0 to {facts.high:g}")
+    if facts.is_counts and facts.high <= 255:
+        return Choice("discretized_logistic", f"pixels are 8-bit numbers (largest {facts.high:g})")
+    if facts.low >= 0 and facts.high <= 1:
+        return Choice("continuous_bernoulli", "pixels are intensities between 0 and 1")
+    return Choice("gaussian", f"pixels are real numbers from {facts.low:g} to {facts.high:g}")
+
+
+def choose_counts(facts: Facts) -> Choice:
+    """Poisson where the variance is the mean, negative binomial where it is larger."""
+    if not facts.is_counts:
+        return Choice("gaussian", "the values are not counts (whole numbers from 0), although CountVAE is for counts")
+    if facts.is_binary:
+        return Choice("bernoulli", "every value is 0 or 1")
+    seen = facts.mean > 0
+    ratio = float((facts.variance[seen] / facts.mean[seen]).median()) if bool(seen.any()) else 1.0
+    if ratio > 1.2:
+        return Choice("negative_binomial", f"counts vary more than a Poisson's (median variance / mean {ratio:.2g})")
+    return Choice("poisson", f"counts vary like a Poisson's (median variance / mean {ratio:.2g})")

@@ -1,0 +1,357 @@
+"""p(x|z) over rows, one distribution per kind of data: what a likelihood returns.
+
+They follow the interface of `torch.distributions` (`log_prob`, `sample`, `mean`). Every log-probability is normalised,
+in nats, and summed over the features of the row. Two things differ: the generator is an argument, and a
+log-probability has two terms: `log_kernel`, which depends on the parameters, and `log_base`, which depends on the row
+alone, so that training computes it once for the data.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Generator, Tensor
+from torch.nn import functional as F
+
+from elbowroom.gaussians import HALF_LOG_2PI, normal
+
+
+class RowDistribution(ABC):
+    """p(x|z) over rows: parameters (..., D), data (n, D) in any dtype, one log-probability a row."""
+
+    @abstractmethod
+    def log_kernel(self, x: Tensor) -> Tensor:
+        """The terms of log p(x|z) that depend on the parameters, in nats, (...,)."""
+
+    def log_base(self, x: Tensor) -> Tensor:
+        """The terms of log p(x|z) that depend on x alone, in nats, (n,)."""
+        return torch.zeros((), device=x.device)
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """log p(x|z) of every row, in nats, (...,)."""
+        return self.log_kernel(x) + self.log_base(x)
+
+    @property
+    @abstractmethod
+    def mean(self) -> Tensor:
+        """E[x|z], (..., D)."""
+
+    @abstractmethod
+    def sample(self, generator: Generator | None = None) -> Tensor:
+        """One draw of x for every z, (..., D)."""
+
+
+class Bernoulli(RowDistribution):
+    """Features that are 0 or 1."""
+
+    def __init__(self, logits: Tensor) -> None:
+        self.logits = logits
+
+    def log_kernel(self, x: Tensor) -> Tensor:
+        return binomial_kernel(self.logits, x, 1)
+
+    @property
+    def mean(self) -> Tensor:
+        return self.logits.sigmoid()
+
+    def sample(self, generator: Generator | None = None) -> Tensor:
+        return torch.bernoulli(self.mean, generator=generator)
+
+
+class Binomial(RowDistribution):
+    """Features that count successes out of `total` trials."""
+
+    def __init__(self, logits: Tensor, total: int) -> None:
+        self.logits, self.total = logits, total
+
+    def log_kernel(self, x: Tensor) -> Tensor:
+        return binomial_kernel(self.logits, x, self.total)
+
+    def log_base(self, x: Tensor) -> Tensor:
+        x = x.double()
+        return (math.lgamma(self.total + 1) - (x + 1).lgamma() - (self.total - x + 1).lgamma()).sum(-1)
+
+    @property
+    def mean(self) -> Tensor:
+        return self.total * self.logits.sigmoid()
+
+    def sample(self, generator: Generator | None = None) -> Tensor:
+        return torch.binomial(torch.full_like(self.logits, self.total), self.logits.sigmoid(), generator=generator)
+
+
+class Gaussian(RowDistribution):
+    """Real features: x = loc + scale * (mean + std * noise), where loc and scale are fixed units of the data."""
+
+    def __init__(self, mean: Tensor, log_std: Tensor, loc: Tensor, scale: Tensor) -> None:
+        self.location, self.log_std, self.loc, self.scale = mean, log_std, loc, scale
+
+    def log_kernel(self, x: Tensor) -> Tensor:
+        residual = (in_units(x, self.loc, self.scale, self.location) - self.location) * (-self.log_std).exp()
+        return -(0.5 * residual.square() + self.log_std).sum(-1)
+
+    def log_base(self, x: Tensor) -> Tensor:
+        return -(self.scale.log() + HALF_LOG_2PI).sum().expand(x.shape[:-1])
+
+    @property
+    def mean(self) -> Tensor:
+        return self.loc + self.scale * self.location
+
+    def sample(self, generator: Generator | None = None) -> Tensor:
+        noise = normal(self.location.shape, generator, self.location)
+        return self.loc + self.scale * (self.location + self.log_std.exp() * noise)
+
+
+class StudentT(RowDistribution):
+    """Real features with heavy tails: a Gaussian whose noise is Student-t with `df` degrees of freedom (> 1)."""
+
+    def __init__(self, mean: Tensor, log_std: Tensor, df: Tensor, loc: Tensor, scale: Tensor) -> None:
+        self.location, self.log_std, self.df, self.loc, self.scale = mean, log_std, df, loc, scale
+
+    def log_kernel(self, x: Tensor) -> Tensor:
+        residual = (in_units(x, self.loc, self.scale, self.location) - self.location) * (-self.log_std).exp()
+        half = 0.5 * (self.df + 1)
+        norm = half.lgamma() - (0.5 * self.df).lgamma() - 0.5 * (math.pi * self.df).log() - self.log_std
+        return (norm - half * (residual.square() / self.df).log1p()).sum(-1)
+
+    def log_base(self, x: Tensor) -> Tensor:
+        return -self.scale.log().sum().expand(x.shape[:-1])
+
+    @property
+    def mean(self) -> Tensor:
+        return self.loc + self.scale * self.location
+
+    def sample(self, generator: Generator | None = None) -> Tensor:
+        df = self.df.expand(self.location.shape)
+        chi2 = 2 * gamma(0.5 * df, generator)
+        noise = normal(self.location.shape, generator, self.location) * (df / chi2).sqrt()
+        return self.loc + self.scale * (self.location + self.log_std.exp() * noise)
+
+
+class Poisson(RowDistribution):
+    """Counts with the mean exp(log_rate)."""
+
+    def __init__(self, log_rate: Tensor) -> None:
+        self.log_rate = log_rate
+
+    def log_kernel(self, x: Tensor) -> Tensor:
+        return (x.to(self.log_rate.dtype) * self.log_rate - self.log_rate.exp()).sum(-1)
+
+    def log_base(self, x: Tensor) -> Tensor:
+        return -log_factorial(x).sum(-1)
+
+    @property
+    def mean(self) -> Tensor:
+        return self.log_rate.exp()
+
+    def sample(self, generator: Generator | None = None) -> Tensor:
+        return torch.poisson(self.mean, generator=generator)
+
+
+class NegativeBinomial(RowDistribution):
+    """Counts with the mean m = exp(log_rate) and the variance m + m^2 / r, r = exp(log_dispersion)."""
+
+    def __init__(self, log_rate: Tensor, log_dispersion: Tensor) -> None:
+        self.log_rate, self.log_dispersion = log_rate, log_dispersion
+
+    def log_kernel(self, x: Tensor) -> Tensor:
+        x = x.to(self.log_rate.dtype)
+        excess = self.log_rate - self.log_dispersion
+        tail = F.softplus(excess)
+        return (x * (excess - tail) - self.log_dispersion.exp() * tail).sum(-1) + self._log_rising(x)
+
+    def _log_rising(self, x: Tensor) -> Tensor:
+        """Sum of lgamma(x + r) - lgamma(r), which is zero wherever x is: computed at the non-zeros only."""
+        row, column = x.nonzero(as_tuple=True)
+        r = self.log_dispersion.exp()[column]
+        terms = (x[row, column] + r).lgamma() - r.lgamma()
+        return x.new_zeros(x.shape[0]).index_add(0, row, terms)
+
+    def log_base(self, x: Tensor) -> Tensor:
+        return -log_factorial(x).sum(-1)
+
+    @property
+    def mean(self) -> Tensor:
+        return self.log_rate.exp()
+
+    def sample(self, generator: Generator | None = None) -> Tensor:
+        dispersion = self.log_dispersion.exp().expand(self.log_rate.shape)
+        rate = gamma(dispersion, generator) * (self.log_rate - self.log_dispersion).exp()
+        return torch.poisson(rate, generator=generator)
+
+
+class Multinomial(RowDistribution):
+    """Counts of `total` independent draws among the D features."""
+
+    def __init__(self, logits: Tensor, total: Tensor) -> None:
+        self.log_probs, self.total = logits.log_softmax(-1), total
+
+    def log_kernel(self, x: Tensor) -> Tensor:
+        return (x.to(self.log_probs.dtype) * self.log_probs).sum(-1)
+
+    def log_base(self, x: Tensor) -> Tensor:
+        x = x.double()
+        return (x.sum(-1) + 1).lgamma() - log_factorial(x).sum(-1)
+
+    @property
+    def mean(self) -> Tensor:
+        return self.total * self.log_probs.exp()
+
+    def sample(self, generator: Generator | None = None) -> Tensor:
+        probs = self.log_probs.exp()
+        left = self.total.expand(*probs.shape[:-1], 1)[..., 0].clone()
+        rest = probs.flip(-1).cumsum(-1).flip(-1).clamp_min(torch.finfo(probs.dtype).tiny)
+        share = (probs / rest).clamp(0, 1)
+        drawn = torch.zeros_like(probs)
+        for column in range(probs.shape[-1]):
+            drawn[..., column] = torch.binomial(left, share[..., column].contiguous(), generator=generator)
+            left -= drawn[..., column]
+        return drawn
+
+
+class Categorical(RowDistribution):
+    """Features that are one of `classes` codes 0, 1, ...; logits (..., D, classes)."""
+
+    def __init__(self, logits: Tensor) -> None:
+        self.log_probs = logits.log_softmax(-1)
+
+    def log_kernel(self, x: Tensor) -> Tensor:
+        codes = x.long().unsqueeze(-1).expand(*self.log_probs.shape[:-1], 1)
+        return self.log_probs.gather(-1, codes)[..., 0].sum(-1)
+
+    @property
+    def mean(self) -> Tensor:
+        """The most likely code: codes have no order, so their average means nothing."""
+        return self.log_probs.argmax(-1).to(self.log_probs.dtype)
+
+    def sample(self, generator: Generator | None = None) -> Tensor:
+        flat = self.log_probs.exp().flatten(0, -2)
+        codes = torch.multinomial(flat, 1, generator=generator).view(self.log_probs.shape[:-1])
+        return codes.to(self.log_probs.dtype)
+
+
+class DiscretizedLogistic(RowDistribution):
+    """Whole numbers 0..levels-1: a logistic density integrated over unit bins, the tails in the end bins (Kingma 2016)."""
+
+    def __init__(self, mean: Tensor, log_scale: Tensor, levels: int) -> None:
+        self.location, self.log_scale, self.levels = mean, log_scale, levels
+
+    def log_kernel(self, x: Tensor) -> Tensor:
+        x = x.to(self.location.dtype)
+        precision = (-self.log_scale).exp()
+        below = F.logsigmoid((x + 0.5 - self.location) * precision)
+        above = F.logsigmoid((self.location - x + 0.5) * precision)
+        # log(S(b) - S(a)) = log S(b) + log S(-a) + log(1 - exp(a - b)), exact for all a < b
+        inside = below + above + (-torch.expm1(-precision)).log()
+        return torch.where(x <= 0, below, torch.where(x >= self.levels - 1, above, inside)).sum(-1)
+
+    @property
+    def mean(self) -> Tensor:
+        """The centre of the logistic, kept inside the range; it differs from E[x] only where the tails are cut."""
+        return self.location.clamp(0, self.levels - 1)
+
+    def sample(self, generator: Generator | None = None) -> Tensor:
+        u = uniform(self.location, generator)
+        return (self.location + self.log_scale.exp() * u.logit()).round().clamp(0, self.levels - 1)
+
+
+class ContinuousBernoulli(RowDistribution):
+    """Features in [0, 1] with density proportional to exp(logit * x) (Loaiza-Ganem & Cunningham 2019)."""
+
+    def __init__(self, logits: Tensor) -> None:
+        self.logits = logits
+
+    def log_kernel(self, x: Tensor) -> Tensor:
+        return (x.to(self.logits.dtype) * self.logits - self._log_norm()).sum(-1)
+
+    def _log_norm(self) -> Tensor:
+        """log of (e^l - 1) / l, in a form that is exact in float32 for every l, 0 included."""
+        size, small = self._magnitude()
+        far = (-torch.expm1(-size) / size).log()
+        near = -0.5 * self.logits.abs() + self.logits.square() / 24
+        return self.logits.relu() + torch.where(small, near, far)
+
+    def _magnitude(self) -> tuple[Tensor, Tensor]:
+        small = self.logits.abs() < 1e-2
+        return self.logits.abs().where(~small, torch.ones_like(self.logits)), small
+
+    @property
+    def mean(self) -> Tensor:
+        size, small = self._magnitude()
+        upper = -1 / torch.expm1(-size) - 1 / size
+        far = torch.where(self.logits > 0, upper, 1 - upper)
+        return torch.where(small, 0.5 + self.logits / 12, far)
+
+    def sample(self, generator: Generator | None = None) -> Tensor:
+        size, small = self._magnitude()
+        u = uniform(self.logits, generator)
+        upper = 1 + torch.log(u + (1 - u) * (-size).exp()) / size
+        return torch.where(small, u, torch.where(self.logits > 0, upper, 1 - upper)).clamp(0, 1)
+
+
+class Mixed(RowDistribution):
+    """Groups of columns, each with a distribution of its own; independent given z."""
+
+    def __init__(self, parts: list[RowDistribution], columns: list[Tensor]) -> None:
+        self.parts, self.columns = parts, columns
+
+    def log_kernel(self, x: Tensor) -> Tensor:
+        return torch.stack([p.log_kernel(x[:, c]) for p, c in zip(self.parts, self.columns, strict=True)]).sum(0)
+
+    def log_base(self, x: Tensor) -> Tensor:
+        bases = [p.log_base(x[:, c]).double().expand(len(x)) for p, c in zip(self.parts, self.columns, strict=True)]
+        return torch.stack(bases).sum(0)
+
+    @property
+    def mean(self) -> Tensor:
+        return self._join([part.mean for part in self.parts])
+
+    def sample(self, generator: Generator | None = None) -> Tensor:
+        return self._join([part.sample(generator) for part in self.parts])
+
+    def _join(self, values: list[Tensor]) -> Tensor:
+        order = torch.cat(self.columns).argsort()
+        return torch.cat(values, -1)[..., order]
+
+
+class _BinomialKernel(torch.autograd.Function):
+    """x * l - total * log(1 + e^l), with a backward pass of one subtraction: the sigmoid comes with the forward."""
+
+    @staticmethod
+    def forward(ctx: torch.autograd.function.FunctionCtx, logits: Tensor, x: Tensor, total: int) -> Tensor:
+        ctx.save_for_backward(logits, x)
+        ctx.total = total  # type: ignore[attr-defined]
+        return torch.addcmul(F.softplus(logits).mul_(-total), logits, x).sum(-1)
+
+    @staticmethod
+    def backward(ctx: torch.autograd.function.FunctionCtx, grad: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+        logits, x = ctx.saved_tensors  # type: ignore[attr-defined]
+        slope = logits.sigmoid().mul_(-ctx.total).add_(x)  # type: ignore[attr-defined]
+        return slope.mul_(grad.unsqueeze(-1)), None, None
+
+
+def binomial_kernel(logits: Tensor, x: Tensor, total: int) -> Tensor:
+    """Sum over features of x * l - total * log(1 + e^l): (...,)."""
+    return _BinomialKernel.apply(logits, x.to(logits.dtype), total)  # type: ignore[no-any-return, no-untyped-call]
+
+
+def in_units(x: Tensor, loc: Tensor, scale: Tensor, like: Tensor) -> Tensor:
+    """(x - loc) / scale, subtracted in the precision of x (a time stamp needs it), then in the model's dtype."""
+    return ((x - loc.to(x.dtype)) / scale.to(x.dtype)).to(like.dtype) if x.is_floating_point() else (x - loc) / scale
+
+
+def log_factorial(x: Tensor) -> Tensor:
+    """log x!, in float64."""
+    return (x.double() + 1).lgamma()
+
+
+def uniform(like: Tensor, generator: Generator | None) -> Tensor:
+    """Uniform noise in the open interval (0, 1), with the shape of `like`."""
+    tiny = torch.finfo(like.dtype).eps
+    return torch.rand(like.shape, generator=generator, dtype=like.dtype, device=like.device).clamp(tiny, 1 - tiny)
+
+
+def gamma(concentration: Tensor, generator: Generator | None) -> Tensor:
+    """Gamma noise with unit rate."""
+    return torch._standard_gamma(concentration, generator=generator).clamp_min(torch.finfo(concentration.dtype).tiny)

@@ -1,0 +1,68 @@
+"""What went wrong, in three parts: what was expected, what came, what to do."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class ElbowroomError(Exception):
+    """Base of all errors that Elbowroom raises on purpose.
+
+    Parameters
+    ----------
+    expected, got, do : str
+        The three parts of the message. They are kept as attributes, so that a program can show them apart.
+    """
+
+    def __init__(self, expected: str, got: str, do: str) -> None:
+        super().__init__(expected, got, do)
+        self.expected, self.got, self.do = expected, got, do
+
+    def __str__(self) -> str:
+        return f"{self.expected}, but {self.got}. {self.do}"
+
+
+class DataError(ElbowroomError, ValueError):
+    """The data does not fit the model, the likelihood or the format."""
+
+
+class ParameterError(ElbowroomError, ValueError):
+    """A parameter has a value that can not be used."""
+
+
+class TrainingError(ElbowroomError, RuntimeError):
+    """Training can not go on; what was trained before is kept where the message says."""
+
+
+class ArtefactError(ElbowroomError, ValueError):
+    """A saved model or checkpoint is missing, broken, foreign or newer than this library."""
+
+
+class MissingDependencyError(ElbowroomError, ImportError):
+    """An optional package is needed for this and is not installed."""
+
+
+class ElbowroomWarning(UserWarning):
+    """Something worth a look: the result is right, but perhaps not what was meant."""
+
+
+def missing(package: str, extra: str, purpose: str) -> MissingDependencyError:
+    """The error for an optional package that is not installed."""
+    return MissingDependencyError(
+        f"{purpose} needs the package {package!r}",
+        "it is not installed",
+        f'Run: pip install "elbowroom[{extra}]"',
+    )
+
+
+def unknown(what: str, name: object, known: Iterable[str]) -> ParameterError:
+    """The error for a name that is in no family, with the nearest known name.
+
+    >>> print(unknown("likelihood", "bernouli", ["bernoulli", "poisson"]))
+    likelihood must be one of bernoulli, poisson, but 'bernouli' is none of them. Did you mean 'bernoulli'?
+    """
+    names = sorted(known)
+    near = difflib.get_close_matches(str(name), names, n=1)
+    do = f"Did you mean {near[0]!r}?" if near else f"Choose one, for example {names[0]!r}."
+    return ParameterError(f"{what} must be one of {', '.join(names)}", f"{name!r} is none of them", do)

@@ -1,0 +1,136 @@
+"""Distributions over latents: Gaussians, and mixtures of them.
+
+They follow the interface of `torch.distributions` (`log_prob`, `rsample`, `sample`, `mean`), but randomness is an
+argument: standard normal noise for a posterior, a generator for a prior.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Generator, Tensor
+
+HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
+
+
+class DiagonalGaussian:
+    """N(mean, diag(exp(log_std)^2)) over latents; both parameters have the shape (..., d)."""
+
+    def __init__(self, mean: Tensor, log_std: Tensor) -> None:
+        self.mean, self.log_std = mean, log_std
+
+    @property
+    def variance(self) -> Tensor:
+        """Marginal variances, (..., d)."""
+        return (2 * self.log_std).exp()
+
+    def rsample(self, noise: Tensor) -> Tensor:
+        """Move standard normal noise (..., d) to this distribution; gradients reach the parameters."""
+        return torch.addcmul(self.mean, self.log_std.exp(), noise)
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        """Log-density of z (..., d), in nats."""
+        whitened = (z - self.mean) * (-self.log_std).exp()
+        return -(0.5 * whitened.square() + self.log_std + HALF_LOG_2PI).sum(-1)
+
+    def log_prob_pairs(self, z: Tensor) -> Tensor:
+        """Log-density of every z (..., n, d) under every one of k components (k, d): (..., n, k), by matrix products."""
+        precision = (-2 * self.log_std).exp()
+        weighted = self.mean * precision
+        const = (0.5 * self.mean * weighted + self.log_std + HALF_LOG_2PI).sum(-1)
+        return z @ weighted.mT - 0.5 * z.square() @ precision.mT - const
+
+    def kl_to_standard(self) -> Tensor:
+        """KL to N(0, I), one value a latent: (..., d)."""
+        return 0.5 * (self.mean.square() + (2 * self.log_std).exp() - 1) - self.log_std
+
+    def detach(self) -> DiagonalGaussian:
+        """The same distribution, cut from the graph."""
+        return DiagonalGaussian(self.mean.detach(), self.log_std.detach())
+
+
+class FullGaussian:
+    """N(mean, L L') over latents; mean (..., d), lower triangular L (..., d, d) with a positive diagonal."""
+
+    def __init__(self, mean: Tensor, cholesky: Tensor) -> None:
+        self.mean, self.cholesky = mean, cholesky
+
+    @property
+    def variance(self) -> Tensor:
+        """Marginal variances, (..., d)."""
+        return self.cholesky.square().sum(-1)
+
+    def rsample(self, noise: Tensor) -> Tensor:
+        """Move standard normal noise (..., d) to this distribution; gradients reach the parameters."""
+        return self.mean + (self.cholesky @ noise.unsqueeze(-1)).squeeze(-1)
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        """Log-density of z (..., d), in nats."""
+        centred = (z - self.mean).unsqueeze(-1)
+        whitened = torch.linalg.solve_triangular(self.cholesky, centred, upper=False).squeeze(-1)
+        return -(0.5 * whitened.square() + HALF_LOG_2PI).sum(-1) - self._log_det()
+
+    def log_prob_pairs(self, z: Tensor) -> Tensor:
+        """Log-density of every z (..., n, d) under every one of k components: (..., n, k)."""
+        return self.log_prob(z.unsqueeze(-2))
+
+    def kl_to_standard(self) -> Tensor:
+        """KL to N(0, I); it does not split by latent, so the shape is (..., 1)."""
+        spread = self.cholesky.square().sum((-2, -1)) + self.mean.square().sum(-1) - self.mean.shape[-1]
+        return (0.5 * spread - self._log_det()).unsqueeze(-1)
+
+    def detach(self) -> FullGaussian:
+        """The same distribution, cut from the graph."""
+        return FullGaussian(self.mean.detach(), self.cholesky.detach())
+
+    def _log_det(self) -> Tensor:
+        return self.cholesky.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+
+
+class StandardGaussian:
+    """N(0, I) over d latents."""
+
+    def __init__(self, size: int, like: Tensor) -> None:
+        self.mean = like.new_zeros(size)
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        """Log-density of z (..., d), in nats."""
+        return -(0.5 * z.square() + HALF_LOG_2PI).sum(-1)
+
+    def sample(self, n: int, generator: Generator | None = None) -> Tensor:
+        """Draw n latents: (n, d)."""
+        return normal((n, *self.mean.shape), generator, self.mean)
+
+
+class GaussianMixture:
+    """A mixture of k Gaussians over latents, with the log-weights `logits` (k,)."""
+
+    def __init__(self, components: DiagonalGaussian | FullGaussian, logits: Tensor) -> None:
+        self.components, self.logits = components, logits
+
+    @property
+    def mean(self) -> Tensor:
+        """Mean of the mixture, (d,)."""
+        return self.logits.softmax(-1) @ self.components.mean
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        """Log-density of z (..., d), in nats."""
+        return (self.components.log_prob_pairs(z) + self.logits.log_softmax(-1)).logsumexp(-1)
+
+    def sample(self, n: int, generator: Generator | None = None) -> Tensor:
+        """Draw n latents: (n, d)."""
+        chosen = torch.multinomial(self.logits.softmax(-1), n, replacement=True, generator=generator)
+        noise = normal((n, self.components.mean.shape[-1]), generator, self.components.mean)
+        if isinstance(self.components, DiagonalGaussian):
+            picked: DiagonalGaussian | FullGaussian = DiagonalGaussian(
+                self.components.mean[chosen], self.components.log_std[chosen]
+            )
+        else:
+            picked = FullGaussian(self.components.mean[chosen], self.components.cholesky[chosen])
+        return picked.rsample(noise)
+
+
+def normal(shape: torch.Size | tuple[int, ...], generator: Generator | None, like: Tensor) -> Tensor:
+    """Standard normal noise on the device and in the dtype of `like`."""
+    return torch.randn(shape, generator=generator, dtype=like.dtype, device=like.device)

@@ -1,0 +1,137 @@
+"""The posterior q(z|x) and its prior p(z): modules that return distributions over latents."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from elbowroom.errors import ParameterError
+from elbowroom.gaussians import DiagonalGaussian, FullGaussian, GaussianMixture, StandardGaussian
+
+Posterior = DiagonalGaussian | FullGaussian
+PriorDistribution = StandardGaussian | GaussianMixture
+Encode = Callable[[Tensor], Posterior]
+
+MIN_LOG_STD, MAX_LOG_STD = -12.0, 6.0
+
+
+class DiagonalLatent(nn.Module):
+    """A Gaussian posterior with independent latents."""
+
+    def __init__(self, inputs: int, size: int) -> None:
+        super().__init__()
+        self.inputs, self.size = inputs, size
+        self.head = nn.Linear(inputs, 2 * size)
+
+    def forward(self, h: Tensor) -> DiagonalGaussian:
+        """Features (..., inputs) to q(z|x) over (..., size)."""
+        mean, log_std = self.head(h).chunk(2, -1)
+        return DiagonalGaussian(mean, log_std.clamp(MIN_LOG_STD, MAX_LOG_STD))
+
+
+class FullLatent(nn.Module):
+    """A Gaussian posterior with a full covariance matrix, as a Cholesky factor with a softplus diagonal."""
+
+    def __init__(self, inputs: int, size: int) -> None:
+        super().__init__()
+        self.inputs, self.size = inputs, size
+        self.head = nn.Linear(inputs, 2 * size + size * (size - 1) // 2)
+        self.register_buffer("below", torch.tril_indices(size, size, -1), persistent=False)
+
+    def forward(self, h: Tensor) -> FullGaussian:
+        """Features (..., inputs) to q(z|x) over (..., size)."""
+        mean, diagonal, below = self.head(h).split([self.size, self.size, self.below.shape[1]], -1)  # type: ignore[index]
+        # softplus(0.54) = 1: the posterior starts at the standard prior
+        cholesky = torch.diag_embed(F.softplus(diagonal + 0.5413) + 1e-5)
+        row, column = self.below  # type: ignore[misc]
+        cholesky[..., row, column] = below
+        return FullGaussian(mean, cholesky)
+
+
+class Prior(nn.Module, ABC):
+    """p(z): a module that returns a distribution over latents."""
+
+    @abstractmethod
+    def forward(self, encode: Encode) -> PriorDistribution:
+        """The prior; `encode` maps encoder features (k, F) to posteriors, for priors that are made of them."""
+
+    def initialise(self, features: Tensor, generator: torch.Generator) -> None:
+        """Start from the training data: `features` (n, F) is what the encoder sees of some rows."""
+
+
+class StandardPrior(Prior):
+    """N(0, I)."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.size = size
+        self.register_buffer("zero", torch.zeros(()), persistent=False)
+
+    def forward(self, encode: Encode) -> StandardGaussian:
+        return StandardGaussian(self.size, self.zero)  # type: ignore[arg-type]
+
+
+class MixturePrior(Prior):
+    """A learned mixture of `components` diagonal Gaussians."""
+
+    def __init__(self, size: int, components: int = 100) -> None:
+        super().__init__()
+        self.size, self.components = size, check_components(components)
+        self.means = nn.Parameter(torch.randn(components, size))
+        self.log_stds = nn.Parameter(torch.zeros(components, size))
+        self.logits = nn.Parameter(torch.zeros(components))
+
+    def forward(self, encode: Encode) -> GaussianMixture:
+        log_stds = self.log_stds.clamp(MIN_LOG_STD, MAX_LOG_STD)
+        return GaussianMixture(DiagonalGaussian(self.means, log_stds), self.logits)
+
+
+class VampPrior(Prior):
+    """The mean over `components` learned pseudo-inputs u of the posteriors q(z|u) (Tomczak & Welling 2018).
+
+    The pseudo-inputs live where the encoder reads: they are rows of encoder features, and start as training rows.
+    """
+
+    def __init__(self, size: int, features: int, components: int = 500) -> None:
+        super().__init__()
+        self.size, self.features, self.components = size, features, check_components(components)
+        self.pseudo_inputs = nn.Parameter(torch.zeros(components, features))
+        self.register_buffer("logits", torch.zeros(components), persistent=False)
+
+    def forward(self, encode: Encode) -> GaussianMixture:
+        return GaussianMixture(encode(self.pseudo_inputs), self.logits)  # type: ignore[arg-type]
+
+    @torch.no_grad()
+    def initialise(self, features: Tensor, generator: torch.Generator) -> None:
+        chosen = torch.randint(len(features), (self.components,), generator=generator)
+        spread = features.std(0, correction=0)
+        noise = torch.randn(self.components, self.features, generator=generator, dtype=features.dtype)
+        self.pseudo_inputs.copy_(features[chosen] + 0.1 * spread * noise)
+
+
+def check_components(components: int) -> int:
+    """Refuse a number of mixture components that is not a positive whole number."""
+    if isinstance(components, bool) or not isinstance(components, int) or components < 1:
+        raise ParameterError(
+            "prior components must be a positive whole number", f"it is {components!r}", "Write components=100."
+        )
+    return components
+
+
+def rate_of(q: Posterior, p: PriorDistribution, z: Tensor) -> tuple[Tensor, Tensor | None]:
+    """KL(q || p) in nats per row, exact where a closed form exists, else estimated at z; and its parts by latent.
+
+    The parts, (..., d), exist where both distributions factorise; otherwise they are None.
+    """
+    if isinstance(p, StandardGaussian):
+        parts = q.kl_to_standard()
+        return parts.sum(-1), parts if isinstance(q, DiagonalGaussian) else None
+    return q.log_prob(z) - p.log_prob(z), None
+
+
+LATENTS = {"diagonal": DiagonalLatent, "full": FullLatent}
+PRIORS = {"standard": StandardPrior, "mixture": MixturePrior, "vamp": VampPrior}

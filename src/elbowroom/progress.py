@@ -1,0 +1,48 @@
+"""How training shows itself: a progress bar on a terminal, a line an epoch elsewhere."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any, TextIO
+
+
+class Progress:
+    """Shows epochs as they end. Use as a context manager; `silent` shows nothing."""
+
+    def __init__(self, epochs: int, silent: bool = False, stream: TextIO | None = None) -> None:
+        self.epochs, self.stream = epochs, stream if stream is not None else sys.stderr
+        self.silent = silent
+        self.bar: Any = None
+
+    def __enter__(self) -> Progress:
+        if not self.silent and self.stream.isatty():
+            from rich.console import Console
+            from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+            from rich.progress import Progress as Bar
+
+            columns = (TextColumn("training"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+            self.bar = Bar(*columns, TextColumn("{task.fields[note]}"), console=Console(file=self.stream))
+            self.bar.start()
+            self.task = self.bar.add_task("training", total=self.epochs, note="")
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self.bar is not None:
+            self.bar.stop()
+
+    def epoch(self, done: int, record: dict[str, float]) -> None:
+        """Show that `done` epochs have ended, the last with this record."""
+        if self.silent:
+            return
+        note = f"distortion {record['distortion']:.2f}  rate {record['rate']:.2f}  beta {record['beta']:.3g}"
+        if "held_out_loss" in record:
+            note += f"  held-out loss {record['held_out_loss']:.2f}"
+        if self.bar is not None:
+            self.bar.update(self.task, completed=done, note=note)
+        else:
+            print(f"epoch {done}/{self.epochs}  {note}", file=self.stream, flush=True)
+
+    def say(self, message: str) -> None:
+        """Show a message."""
+        if not self.silent:
+            print(message, file=self.stream, flush=True)

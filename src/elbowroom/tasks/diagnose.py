@@ -1,0 +1,126 @@
+"""What the latents do: which are on, what they carry, and a verdict in words."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from elbowroom.data.rows import Rows, evenly
+from elbowroom.gaussians import DiagonalGaussian, FullGaussian, GaussianMixture
+from elbowroom.latents import Posterior
+from elbowroom.randomness import generator_at
+from elbowroom.tasks.score import distortion_and_rate
+from elbowroom.vae import VAE
+
+ACTIVE = 0.01  # variance over rows of the posterior mean (Burda et al. 2016)
+PROBES = 1024  # rows at which the aggregate posterior is evaluated
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """The state of a posterior, in nats per row.
+
+    rate_per_latent is KL(q(z_j|x) || p(z_j)) where q and the prior factorise, else the information that latent j has
+    about the row. The rate is the mutual information of x and z plus the KL of the aggregate posterior to the prior
+    (Hoffman & Johnson 2016); both are over all rows given, since estimates within a batch saturate at log(batch).
+    """
+
+    distortion: float
+    rate: float
+    rate_per_latent: np.ndarray
+    active: np.ndarray
+    mutual_information: float
+    aggregate_kl: float
+    beta: float
+
+    @property
+    def n_active(self) -> int:
+        """Active units: latents whose posterior mean varies over rows."""
+        return int(self.active.sum())
+
+    @property
+    def healthy(self) -> bool:
+        """Whether any latent is on."""
+        return self.n_active > 0
+
+    @property
+    def verdict(self) -> str:
+        """The diagnosis in words."""
+        d, off = len(self.active), np.flatnonzero(~self.active).tolist()
+        less = f"{self.beta / 4:.2g}" if self.beta > 0 else "0"
+        if not self.healthy:
+            return (
+                f"The posterior has collapsed: all {d} latents are off, and the model ignores them. Their signal is below "
+                f"beta; try beta={less}, a warm-up (beta='warmup:end={self.beta:g}') or objective='elbo:free_bits=0.1'."
+            )
+        if off:
+            named = ", ".join(map(str, off[:8])) + (", ..." if len(off) > 8 else "")
+            verb = "latents {} are" if len(off) > 1 else "latent {} is"
+            return (
+                f"{d - len(off)} of {d} latents are on; {verb.format(named)} off: their signal is below beta. Nothing is "
+                f"wrong if the reconstructions are good enough; for more detail try beta={less}."
+            )
+        return f"All {d} latents are on. If more detail is wanted, more latents or a smaller beta can carry it."
+
+
+@torch.no_grad()
+def diagnose(model: VAE, rows: Rows, beta: float) -> Diagnosis:
+    """Diagnose a model on rows; `beta` is the one it was trained with, for the words."""
+    posteriors = [model.encode(batch.x, batch.context) for batch in rows.in_order()]
+    distortion, rate = distortion_and_rate(model, rows)
+    q = _join(posteriors)
+    active = (q.mean.var(0, correction=0) > ACTIVE).numpy()
+    information = _mutual_information(q)
+    factorises = isinstance(q, DiagonalGaussian) and not isinstance(model.prior_distribution(), GaussianMixture)
+    per_latent = q.kl_to_standard().mean(0) if factorises else _information_per_latent(q)
+    mean_rate = float(rate.mean())
+    return Diagnosis(
+        float(distortion.mean()),
+        mean_rate,
+        per_latent.double().numpy(),
+        active,
+        information,
+        mean_rate - information,
+        beta,
+    )
+
+
+def _join(posteriors: list[Posterior]) -> Posterior:
+    mean = torch.cat([q.mean for q in posteriors]).double()
+    if isinstance(posteriors[0], FullGaussian):
+        return FullGaussian(mean, torch.cat([q.cholesky for q in posteriors]).double())  # type: ignore[union-attr]
+    return DiagonalGaussian(mean, torch.cat([q.log_std for q in posteriors]).double())  # type: ignore[union-attr]
+
+
+def _probe(q: Posterior) -> tuple[Posterior, Tensor]:
+    """Some of the posteriors, evenly spaced, and one draw from each."""
+    n = len(q.mean)
+    at = evenly(n, PROBES)
+    some: Posterior = (
+        FullGaussian(q.mean[at], q.cholesky[at])
+        if isinstance(q, FullGaussian)
+        else DiagonalGaussian(q.mean[at], q.log_std[at])
+    )
+    noise = torch.randn(some.mean.shape, generator=generator_at(0, "diagnose"), dtype=torch.float64)
+    return some, some.rsample(noise)
+
+
+def _mutual_information(q: Posterior) -> float:
+    """E[log q(z|x) - log mean_i q(z|x_i)], the mean over all rows i; between 0 and log(rows) but for noise."""
+    some, z = _probe(q)
+    aggregate = torch.cat([q.log_prob_pairs(part).logsumexp(-1) for part in z.split(64)]) - math.log(len(q.mean))
+    return max(0.0, float((some.log_prob(z) - aggregate).mean()))
+
+
+def _information_per_latent(q: Posterior) -> Tensor:
+    """The same for every latent alone, (d,)."""
+    log_std = 0.5 * q.variance.log()
+    found = []
+    for j in range(q.mean.shape[-1]):
+        alone = DiagonalGaussian(q.mean[:, j : j + 1], log_std[:, j : j + 1])
+        found.append(_mutual_information(alone))
+    return torch.tensor(found, dtype=torch.float64)

@@ -1,0 +1,224 @@
+"""A report of a trained model: one HTML file to look at, print and send, which needs nothing beside it."""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+import re
+import secrets
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import jinja2
+import numpy as np
+from markupsafe import Markup
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class Number:
+    """A key number of a report: what it is called, its value, its unit and perhaps its standard error."""
+
+    name: str
+    value: float
+    unit: str = "nats per row"
+    error: float | None = None
+    meaning: str = ""
+
+    @property
+    def value_text(self) -> str:
+        """The value as people write it, as exact as its error allows, else to four digits.
+
+        >>> Number("ELBO", -91.3482, error=0.2134).value_text, Number("rows", 1617).value_text
+        ('−91.35', '1,617')
+        """
+        return _written(self.value, self._decimals)
+
+    @property
+    def error_text(self) -> str:
+        """The standard error to two digits, or nothing where there is none."""
+        return "" if self.error is None else _written(self.error, self._decimals)
+
+    @property
+    def _decimals(self) -> int:
+        if self.error is not None and math.isfinite(self.error) and self.error > 0:
+            return _decimals(self.error, 2)
+        return 0 if float(self.value).is_integer() else _decimals(self.value, 4)
+
+
+def _decimals(value: float, digits: int) -> int:
+    """How many decimals show this many digits of a value that is not zero."""
+    return max(0, digits - 1 - math.floor(math.log10(abs(value)))) if math.isfinite(value) else 0
+
+
+def _written(value: float, decimals: int) -> str:
+    """A number with thousands apart and a real minus sign; powers of ten where it would be too long."""
+    long = abs(value) >= 1e7 or decimals > 6
+    return f"{value:,.3g}" if long else f"{value:,.{decimals}f}".replace("-", "−")
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a report shows, as plain values; ``write`` makes the file.
+
+    Parameters
+    ----------
+    title : str
+    facts : mapping
+        What was trained, on what and how: name to text, in the order of the table.
+    numbers : sequence of Number
+    verdict, healthy : str, bool
+        The diagnosis of the posterior in words, and whether it is a good one.
+    history : mapping
+        One value per epoch for each of epoch, beta, learning_rate, distortion, rate and, where rows were held
+        out, held_out_distortion, held_out_rate. Columns may be missing and values may be NaN.
+    rate_per_latent, active : arrays of shape (latents,)
+        Nats per row, and whether the latent is in use.
+    originals, reconstructions, samples : arrays
+        Images (n, height, width) or (n, height, width, 3) with values 0 to 1, or table rows (n, columns) of
+        numbers or text. There may be none of them (n = 0); what has no rows is not shown.
+    columns : sequence of str
+        The names of a table's columns.
+    latent_map : array of shape (n, 2), optional
+        Rows in the latent space, on two axes called ``latent_axes``.
+    labels : array of shape (n,), optional
+        What colours the latent map: numbers or anything that has a text. It is called ``label_name``.
+    """
+
+    title: str
+    facts: Mapping[str, str]
+    numbers: Sequence[Number]
+    verdict: str
+    healthy: bool
+    history: Mapping[str, Sequence[float]]
+    rate_per_latent: np.ndarray
+    active: np.ndarray
+    originals: np.ndarray
+    reconstructions: np.ndarray
+    samples: np.ndarray
+    columns: Sequence[str] = ()
+    latent_map: np.ndarray | None = None
+    latent_axes: tuple[str, str] = ("", "")
+    labels: np.ndarray | None = None
+    label_name: str = "label"
+
+    def html(self) -> str:
+        """Return the page. It makes no request, has no script, and shows text from the data as text.
+
+        Raises
+        ------
+        MissingDependencyError
+            If matplotlib is not installed.
+        """
+        from elbowroom.tasks import figures  # here, so that only a page needs matplotlib
+
+        environment = jinja2.Environment(
+            autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        )
+        page = environment.from_string(files(__package__).joinpath("report.html.j2").read_text("utf-8"))
+        pictures = {name: _svg(figure, figures.THEME) for name, figure in _figures(self)}
+        remarks = {"most_columns": figures.MOST_COLUMNS, **_epochs(self.history)}
+        return page.render(report=self, pictures=pictures, **remarks)
+
+    def write(self, path: str | os.PathLike[str]) -> None:
+        """Write the page to a file, which is either the whole new page or what was there before.
+
+        Raises
+        ------
+        MissingDependencyError
+            If matplotlib is not installed.
+        """
+        page = self.html()
+        target = Path(path)
+        temporary = target.with_name(f".{secrets.token_hex(8)}.tmp")
+        try:
+            with open(temporary, "x", encoding="utf-8", errors="backslashreplace") as file:
+                file.write(page)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, target)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def _figures(report: Report) -> Iterator[tuple[str, Figure]]:
+    """The figures by the names that the template asks for; what has nothing to show is left out."""
+    from elbowroom.tasks import figures
+
+    originals, samples = report.originals, report.samples
+    if max(originals.ndim, samples.ndim) >= 3:
+        if len(originals):
+            yield "pairs", figures.image_pairs(originals, report.reconstructions)
+        if len(samples):
+            yield "samples", figures.image_grid(samples)
+    elif len(originals):
+        yield from _table_figures(report)
+    if report.latent_map is not None and len(report.latent_map):
+        names = report.latent_axes
+        yield "latent_map", figures.latent_map(report.latent_map, report.labels, names, report.label_name)
+    if any(len(values) for values in report.history.values()):
+        yield "training", figures.training_curves(report.history)
+    if len(report.rate_per_latent):
+        yield "rates", figures.rate_per_latent(report.rate_per_latent, report.active)
+
+
+def _table_figures(report: Report) -> Iterator[tuple[str, Figure]]:
+    """Reconstructed over original values; samples against data, each column alone and columns together."""
+    from elbowroom.tasks import figures
+
+    originals, samples = report.originals, report.samples
+    names = list(report.columns) or [f"column {j + 1}" for j in range(originals.shape[1])]
+    yield "scatter", figures.reconstruction_scatter(originals, report.reconstructions, names)
+    if len(samples):
+        yield "marginals", figures.marginals(originals, samples, names)
+        both = [j for j in range(len(names)) if _numeric(originals[:, j]) and _numeric(samples[:, j])]
+        if len(both) > 1:
+            numbers = (originals[:, both].astype(float), samples[:, both].astype(float))
+            yield "correlations", figures.correlations(*numbers, [names[j] for j in both])
+
+
+def _numeric(column: np.ndarray) -> bool:
+    """Whether a column is numbers and no text."""
+    try:
+        column.astype(float)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def _epochs(history: Mapping[str, Sequence[float]]) -> dict[str, int]:
+    """What the template says beside the curves: how many epochs, how many broken, and any rows held out."""
+    finite = {name: np.isfinite(np.asarray(values, dtype=float)) for name, values in history.items()}
+    held_out = [finite.pop(name) for name in tuple(finite) if name.startswith("held_out")]
+    return {
+        "epochs": max(map(len, finite.values()), default=0),
+        "broken_epochs": int((~np.stack([*finite.values()], 1)).any(axis=1).sum()) if finite else 0,
+        "held_out": any(values.any() for values in held_out),
+    }
+
+
+def _svg(figure: Figure, theme: Mapping[str, str]) -> Markup:
+    """A figure as a part of the page: its text is text, and its colours follow the page's light or dark theme."""
+    import matplotlib
+
+    buffer = io.StringIO()
+    nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    with (
+        matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "elbowroom"}),
+        warnings.catch_warnings(),
+    ):
+        warnings.filterwarnings("ignore", "Glyph")  # the browser has the letters that matplotlib's font lacks
+        figure.savefig(buffer, format="svg", dpi=144, metadata=nothing)
+    head = r'^.*?<svg[^>]*(viewBox="[^"]*")[^>]*>.*?</defs>'  # with a style that would act on the whole page
+    text = re.sub(head, r"<svg \1>", buffer.getvalue(), flags=re.DOTALL)
+    text = re.sub(r'<g id="[^"]*"', "<g", text)  # matplotlib counts from 1 in every figure; a page must not
+    for name, color in theme.items():
+        text = text.replace(f": {color}", f": var(--{name})")
+    return Markup(text)

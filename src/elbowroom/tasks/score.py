@@ -1,0 +1,108 @@
+"""Scores of rows: the evidence lower bound at beta = 1, and the importance-weighted log-likelihood."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from elbowroom.data.rows import Batch, Rows
+from elbowroom.objectives import distortion_of
+from elbowroom.randomness import generator_at, normal_by_row
+from elbowroom.vae import VAE
+
+ELEMENTS = 2**21  # decoder outputs held at once while scoring
+
+
+@dataclass(frozen=True)
+class LogLikelihood:
+    """log p(x) of rows by importance sampling with K draws (Burda et al. 2016), in nats per row.
+
+    It is a lower bound in expectation, and rises to log p(x) with K.
+    """
+
+    rows: np.ndarray
+    effective_sample_sizes: np.ndarray
+    draws: int
+
+    @property
+    def mean(self) -> float:
+        """Mean over rows."""
+        return float(self.rows.mean())
+
+    @property
+    def standard_error(self) -> float:
+        """Standard error of the mean over rows; NaN for one row."""
+        return float(self.rows.std(ddof=1) / math.sqrt(len(self.rows))) if len(self.rows) > 1 else math.nan
+
+    @property
+    def effective_sample_size(self) -> float:
+        """Median over rows of (sum w)^2 / sum w^2, between 1 and `draws`: near 1, q is a poor proposal."""
+        return float(np.median(self.effective_sample_sizes))
+
+    def __str__(self) -> str:
+        return (
+            f"{self.mean:.2f} +- {self.standard_error:.2f} nats per row "
+            f"(K = {self.draws}, effective sample size {self.effective_sample_size:.0f})"
+        )
+
+
+@torch.no_grad()
+def distortion_and_rate(model: VAE, rows: Rows, draws: int = 16) -> tuple[np.ndarray, np.ndarray]:
+    """-log p(x|z) averaged over draws of z, and KL(q || p), of every row (n,), in nats.
+
+    The noise of a row depends on its content alone, so that its values do not change with its company.
+    """
+    found = [_terms(model, batch, draws) for batch in rows.in_order(_batch_size(model, draws))]
+    distortion, rate = (torch.cat(parts).double().numpy() for parts in zip(*found, strict=True))
+    return distortion, rate
+
+
+def _terms(model: VAE, batch: Batch, draws: int) -> tuple[Tensor, Tensor]:
+    noise = noise_of(batch.x, draws, model)
+    outcome = model(batch.x, batch.context, noise)
+    rate = outcome.rate if outcome.rate.dim() == 1 else outcome.rate.mean(0)
+    return distortion_of(outcome, batch.x).mean(0), rate
+
+
+def noise_of(x: Tensor, draws: int, model: VAE) -> Tensor:
+    """Standard normal noise (draws, n, d) that depends on the rows' content alone, in antithetic pairs."""
+    half = torch.from_numpy(normal_by_row(x.double().numpy(), (draws + 1) // 2, model.n_latents))
+    noise = torch.cat([half, -half])[:draws]
+    return noise.to(next(model.parameters()).dtype)
+
+
+@torch.no_grad()
+def log_likelihood(model: VAE, rows: Rows, draws: int = 1000, seed: int = 0) -> LogLikelihood:
+    """Importance-weighted log-likelihood of every row; each row is encoded once."""
+    size = max(1, min(256, _batch_size(model, 1)))
+    found = [
+        _importance(model, batch, draws, generator_at(seed, "importance", i))
+        for i, batch in enumerate(rows.in_order(size))
+    ]
+    values, sizes = (torch.cat(parts).numpy() for parts in zip(*found, strict=True))
+    return LogLikelihood(values, sizes, draws)
+
+
+def _importance(model: VAE, batch: Batch, draws: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    x, context = batch.x, batch.context
+    q, prior, total = model.encode(x, context), model.prior_distribution(), model.likelihood.row_total(x)  # type: ignore[operator]
+    at_once = max(1, _batch_size(model, 1) // len(x))
+    weights = []
+    for start in range(0, draws, at_once):
+        k = min(at_once, draws - start)
+        z = q.rsample(torch.randn(k, *q.mean.shape, generator=generator, dtype=q.mean.dtype))
+        p = model.decode(z, context, total)
+        kernel = p.log_kernel(x) if hasattr(p, "log_kernel") else p.log_prob(x)
+        weights.append((kernel + prior.log_prob(z) - q.log_prob(z)).double())
+    log_w = torch.cat(weights)
+    base = p.log_base(x).double() if hasattr(p, "log_base") else 0.0
+    ess = (2 * log_w.logsumexp(0) - (2 * log_w).logsumexp(0)).exp()
+    return log_w.logsumexp(0) - math.log(draws) + base, ess
+
+
+def _batch_size(model: VAE, draws: int) -> int:
+    return max(1, min(4096, ELEMENTS // max(1, draws * int(model.likelihood.n_outputs))))  # type: ignore[arg-type]

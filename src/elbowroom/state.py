@@ -1,0 +1,150 @@
+"""A fitted estimator as data: to an artefact and back."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from elbowroom import artefact
+from elbowroom.artefact import Artefact
+from elbowroom.beta import Beta, beta_of
+from elbowroom.card import card
+from elbowroom.errors import ArtefactError, ElbowroomError
+from elbowroom.history import History
+from elbowroom.objectives import Elbo, Iwae
+from elbowroom.tasks.diagnose import Diagnosis
+
+
+def artefact_of(estimator: Any) -> Artefact:
+    """All that a fitted estimator is, as data.
+
+    Raises
+    ------
+    ArtefactError
+        If a part of it is code of the caller's own.
+    """
+    config = {
+        "estimator": type(estimator).__name__,
+        "parameters": {name: _parameter(name, value) for name, value in estimator.get_params(deep=False).items()},
+        "fitted": {name: _plain(getattr(estimator, name)) for name in FITTED if hasattr(estimator, name)},
+        "diagnosis": {name: _plain(value) for name, value in asdict(estimator.diagnosis_).items()},
+        "verdict": estimator.diagnosis_.verdict,
+        "model": artefact.config_of(estimator.model_),
+    }
+    return Artefact(config, asdict(estimator.history_), estimator.model_.state_dict(), card(estimator))
+
+
+def restore(families: dict[str, type], path: str | os.PathLike[str]) -> Any:
+    """The fitted estimator that a folder holds, of one of the classes in `families`.
+
+    Raises
+    ------
+    ArtefactError
+        If the folder is missing, broken, foreign or hostile. Nothing in it is run.
+    """
+    saved = artefact.read(path)
+    model = artefact.model_from(saved, path)
+    try:
+        estimator = _estimator(families, saved.config)
+        estimator.model_ = model
+        estimator.history_ = _history(saved.history)
+        estimator.diagnosis_ = _diagnosis(saved.config["diagnosis"])
+        estimator.beta_ = beta_of(estimator.beta)
+        if estimator.model_.n_latents != estimator.n_latents:
+            raise ValueError(f"n_latents is {estimator.n_latents}, but the model has {estimator.model_.n_latents}")
+    except (ElbowroomError, KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise ArtefactError(
+            "a saved model must be whole", f"the configuration in {path} is broken: {error}", "Copy or save the model again."
+        ) from error
+    return estimator
+
+
+def _estimator(families: dict[str, type], config: dict[str, Any]) -> Any:
+    name = config["estimator"]
+    if not isinstance(name, str) or name not in families:
+        raise ValueError(f"{name!r} is no estimator of Elbowroom")
+    parameters = config["parameters"]
+    known = set(inspect.signature(families[name]).parameters)
+    if not isinstance(parameters, dict) or set(parameters) != known:
+        raise ValueError(f"the parameters of {name} are {sorted(known)}")
+    estimator = families[name](**parameters)
+    estimator._check_parameters()
+    for key, value in config["fitted"].items():
+        setattr(estimator, key, FITTED[key](value))
+    return estimator
+
+
+def _parameter(name: str, value: Any) -> Any:
+    if isinstance(value, Beta | Elbo | Iwae):
+        return str(value)
+    if isinstance(value, nn.Module) or (name in ("encoder", "decoder") and value is not None):
+        raise ArtefactError(
+            "a model is saved if all its parts are Elbowroom's",
+            f"{name} is a {type(value).__name__} of your own",
+            "Keep the estimator with pickle or joblib, whose files must be trusted like programs.",
+        )
+    if isinstance(value, np.random.RandomState | np.random.Generator):
+        return None  # what it gave is kept as seed_
+    return _plain(value)
+
+
+def _plain(value: Any) -> Any:
+    """Numbers, text, lists and mappings, as JSON knows them."""
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _history(saved: dict[str, Any]) -> History:
+    history = History(**saved)
+    if not history.records or not all(isinstance(v, int | float) for record in history.records for v in record.values()):
+        raise ValueError("the history has no records")
+    return history
+
+
+def _diagnosis(saved: dict[str, Any]) -> Diagnosis:
+    arrays = {"rate_per_latent": np.array(saved["rate_per_latent"], float), "active": np.array(saved["active"], bool)}
+    return Diagnosis(**{**{key: float(value) for key, value in saved.items() if key not in arrays}, **arrays})
+
+
+def _exactly(*kinds: type) -> Callable[[Any], Any]:
+    def check(value: Any) -> Any:
+        if type(value) not in kinds:
+            raise TypeError(f"{value!r} is not {' or '.join(kind.__name__ for kind in kinds)}")
+        return value
+
+    return check
+
+
+def _names(value: Any) -> np.ndarray:
+    return np.array([_exactly(str)(name) for name in _exactly(list)(value)], dtype=object)
+
+
+def _labels(value: Any) -> np.ndarray | None:
+    return None if value is None else np.array([_exactly(str, int, bool)(label) for label in _exactly(list)(value)])
+
+
+def _shape(value: Any) -> tuple[int, ...]:
+    return tuple(_exactly(int)(size) for size in _exactly(list)(value))
+
+
+FITTED: dict[str, Callable[[Any], Any]] = {
+    "n_features_in_": _exactly(int),
+    "feature_names_in_": _names,
+    "frame_kind_": _exactly(str, type(None)),
+    "image_shape_": _shape,
+    "pixel_high_": _exactly(float),
+    "context_categories_": _labels,
+    "likelihood_": _exactly(str, dict),
+    "likelihood_reason_": _exactly(str),
+    "seed_": _exactly(int),
+    "epochs_": _exactly(int),
+}

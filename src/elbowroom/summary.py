@@ -1,0 +1,120 @@
+"""What a report shows of a fitted estimator on some rows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+from sklearn.decomposition import PCA
+from sklearn.utils import _safe_indexing
+
+from elbowroom.card import facts
+from elbowroom.data.rows import evenly
+from elbowroom.errors import DataError
+from elbowroom.tasks.diagnose import Diagnosis
+from elbowroom.tasks.report import Number, Report
+
+SCORED, WEIGHTED, DRAWS = 5000, 500, 500
+SHOWN_IMAGES, SHOWN_ROWS, SHOWN_COLUMNS, MAPPED = 16, 2000, 12, 5000
+
+
+def summarise(
+    estimator: Any, X: Any, labels: Any = None, label_name: str = "label", context: Any = None, title: str = ""
+) -> Report:
+    """The report of a fitted estimator on rows X; labels (n,) colour the latent map."""
+    n = X.shape[0] if hasattr(X, "shape") else len(X)
+    labels = None if labels is None else np.asarray(labels)
+    if labels is not None and labels.shape != (n,):
+        raise DataError(f"labels must be one for each of the {n} rows", f"their shape is {labels.shape}", "Correct them.")
+    diagnosis = estimator.diagnose(**_some(X, context, n, SCORED))
+    latent_map, axes = _latent_map(estimator.transform(**_some(X, context, n, MAPPED)), diagnosis.rate_per_latent)
+    shown = _images if hasattr(estimator, "image_shape_") else _table
+    originals, reconstructions, samples, columns = shown(estimator, X, context, n)
+    return Report(
+        title=title or type(estimator).__name__,
+        facts={"rows": f"{n:,}", **facts(estimator)},
+        numbers=_numbers(estimator, X, context, n, diagnosis),
+        verdict=diagnosis.verdict,
+        healthy=diagnosis.healthy,
+        history=estimator.history_.columns(),
+        rate_per_latent=diagnosis.rate_per_latent,
+        active=diagnosis.active,
+        originals=originals,
+        reconstructions=reconstructions,
+        samples=samples,
+        columns=columns,
+        latent_map=latent_map,
+        latent_axes=axes,
+        labels=None if labels is None else labels[evenly(n, MAPPED).numpy()],
+        label_name=label_name,
+    )
+
+
+def _some(X: Any, context: Any, n: int, most: int) -> dict[str, Any]:
+    """At most `most` rows, evenly spaced, in the caller's own kind, and their context."""
+    at = evenly(n, most).numpy()
+    rows = X[at] if hasattr(X, "obsm") else _safe_indexing(X, at)
+    return {"X": rows, "context": None if context is None else np.asarray(context)[at]}
+
+
+def _numbers(estimator: Any, X: Any, context: Any, n: int, diagnosis: Diagnosis) -> list[Number]:
+    bounds = estimator.score_samples(**_some(X, context, n, SCORED))
+    weighted = estimator.log_likelihood(**_some(X, context, n, WEIGHTED), n_draws=DRAWS)
+    error = float(bounds.std(ddof=1) / np.sqrt(len(bounds))) if len(bounds) > 1 else None
+    return [
+        Number("ELBO", float(bounds.mean()), error=error, meaning=f"evidence lower bound at beta = 1, {len(bounds):,} rows"),
+        Number(
+            "log-likelihood",
+            weighted.mean,
+            error=weighted.standard_error,
+            meaning=f"importance-weighted, K = {DRAWS}, {len(weighted.rows):,} rows; "
+            f"effective sample size {weighted.effective_sample_size:.0f}",
+        ),
+        Number("distortion", diagnosis.distortion, meaning="-log p(x|z): what the latents can not tell about the row"),
+        Number("rate", diagnosis.rate, meaning="KL(q(z|x) || p(z)): what the latents tell about the row"),
+        Number("mutual information", diagnosis.mutual_information, meaning="of x and z, over all rows"),
+        Number("aggregate KL", diagnosis.aggregate_kl, meaning="KL(q(z) || p(z)): how far the latents are from the prior"),
+        Number("active latents", diagnosis.n_active, unit=f"of {len(diagnosis.active)}", meaning="posterior mean varies"),
+    ]
+
+
+def _latent_map(z: np.ndarray, rates: np.ndarray) -> tuple[np.ndarray, tuple[str, str]]:
+    """Two coordinates of the posterior means: both latents if there are two, else their principal components."""
+    if z.shape[1] <= 2 or len(z) < 3:
+        return z[:, :2], ("latent 0", "latent 1")
+    pca = PCA(2).fit(z)
+    shares = pca.explained_variance_ratio_
+    return pca.transform(z), (f"PC 1 ({shares[0]:.0%})", f"PC 2 ({shares[1]:.0%})")
+
+
+Shown = tuple[np.ndarray, np.ndarray, np.ndarray, list[str]]
+
+
+def _images(estimator: Any, X: Any, context: Any, n: int) -> Shown:
+    """Originals, reconstructions and samples with values 0..1."""
+    some = _some(X, context, n, SHOWN_IMAGES)
+    high = 255.0 if estimator.pixel_high_ > 64 else max(estimator.pixel_high_, 1e-12)
+    out = 1.0 if estimator.binarize is not None else high  # a binarised model speaks of zeros and ones
+    samples = estimator.sample(4 * SHOWN_IMAGES, mean=True, random_state=0)
+    images = (np.asarray(some["X"]) / high, estimator.reconstruct(**some) / out, samples / out)
+    shown = [np.clip(i[..., 0] if i.ndim == 4 and i.shape[-1] == 1 else i, 0, 1) for i in images]
+    return shown[0], shown[1], shown[2], []
+
+
+def _table(estimator: Any, X: Any, context: Any, n: int) -> Shown:
+    """Originals, reconstructions and samples of the columns that vary most, relative to their number shown."""
+    some = _some(X, context, n, SHOWN_ROWS)
+    originals, names = _values(estimator._unpack(some["X"], None)[0])
+    chosen = np.sort(np.argsort(-originals.std(0), kind="stable")[:SHOWN_COLUMNS])
+    if originals.shape[1] <= 2 * SHOWN_COLUMNS:
+        chosen = np.arange(originals.shape[1])[:SHOWN_COLUMNS]
+    reconstructions = _values(estimator.reconstruct(**some))[0]
+    samples = _values(estimator.sample(len(originals), random_state=0))[0]
+    names = list(getattr(estimator, "feature_names_in_", names))
+    return originals[:, chosen], reconstructions[:, chosen], samples[:, chosen], [str(names[i]) for i in chosen]
+
+
+def _values(X: Any) -> tuple[np.ndarray, list[str]]:
+    values = X.toarray() if sparse.issparse(X) else np.asarray(X)
+    return values.astype(float), [f"column {i}" for i in range(values.shape[1])]

@@ -1,0 +1,190 @@
+"""The command line: `elbowroom demo | fit | resume | encode | reconstruct | sample | score | report | info`.
+
+Here are the commands as they are typed; `flags` has the estimators' parameters, `commands` what is done, `runs` how a
+run is kept, and `console` how answers and errors are said. Nothing heavy is imported before a command begins.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Annotated, NoReturn
+
+from cyclopts import App, Group, Parameter
+
+from elbowroom._version import __version__
+from elbowroom.cli.console import Answer, Console
+from elbowroom.cli.flags import DATA, OTHER, OUTPUT, Common, Kind, Parameters, from_config_file, whole
+
+HELP = """Variational autoencoders with one canonical beta, on the data that you have.
+
+Begin with `elbowroom demo`, or with data of your own: `elbowroom fit data.csv --out model`."""
+
+FILES = "A .npy, .npz (or .npz:ARRAY), .csv, .tsv, .parquet, .h5ad or IDX file, or a folder of images."
+TRAIN, USE, LOOK = (Group(name, sort_key=i) for i, name in enumerate(["Train", "Use a model", "Look at a model"]))
+common = Common()
+parameters = Parameters()
+
+Out = Annotated[str, Parameter(group=OUTPUT, help="Where to write; the ending says how.", metavar="PATH")]
+Model = Annotated[str, Parameter(help="A saved model.", metavar="MODEL")]
+File = Annotated[str, Parameter(help=FILES, metavar="FILE")]
+Overwrite = Annotated[bool, Parameter(group=OUTPUT, show_default=False, negative="", help="Replace what is there.")]
+Seed = Annotated[int | None, Parameter(group=OTHER, converter=whole, help="A seed.", metavar="INT")]
+
+app = App(
+    name="elbowroom",
+    help=HELP,
+    version=__version__,
+    config=from_config_file,
+    group_commands=Group("Other", sort_key=9),
+    result_action="return_value",
+    exit_on_error=False,
+    print_error=False,
+    suppress_keyboard_interrupt=False,
+)
+
+
+def main(tokens: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line, and exit."""
+    sys.exit(run(sys.argv[1:] if tokens is None else tokens))
+
+
+def run(tokens: Sequence[str]) -> int:
+    """Run a command line and return its exit code: 0 done, 1 wrong data or model, 2 wrong usage, 130 Ctrl-C."""
+    return Console(json="--json" in tokens, debug="--debug" in tokens).run(lambda: app(list(tokens)))
+
+
+@app.command(group=TRAIN, usage="Usage: elbowroom demo [OPTIONS]")
+def demo(
+    *,
+    out: Annotated[str, Parameter(group=OUTPUT, help="A new folder.", metavar="FOLDER")] = "elbowroom-demo",
+    common: Common = common,
+) -> Answer:
+    """See it work in half a minute: train on 1,797 images of digits, and write a report."""
+    from elbowroom.cli import commands
+
+    return commands.demo(out, not common.json)
+
+
+@app.command(group=TRAIN, usage="Usage: elbowroom fit FILE --out MODEL [OPTIONS]")
+def fit(
+    file: File,
+    /,
+    *,
+    out: Annotated[str, Parameter(group=OUTPUT, help="The folder of the model.", metavar="MODEL")],
+    overwrite: Overwrite = False,
+    kind: Annotated[
+        Kind, Parameter(group=DATA, help="auto: arrays of 3 or 4 axes are images, .h5ad and sparse ones counts.")
+    ] = "auto",
+    label: Annotated[
+        list[str] | None,
+        Parameter(group=DATA, negative="", help="A column that is not a feature (may be repeated).", metavar="COLUMN"),
+    ] = None,
+    config: Annotated[
+        str | None, Parameter(group=OTHER, help="A TOML file with any of these: n_latents = 4.", metavar="FILE.toml")
+    ] = None,
+    parameters: Parameters = parameters,
+    common: Common = common,
+) -> Answer:
+    """Train a model on a file and save it.
+
+    Until it is saved, MODEL.run keeps settings and checkpoints: `elbowroom resume MODEL.run` goes on with a run that
+    was killed or interrupted, and ends with the same bits.
+    """
+    from elbowroom.cli import commands
+
+    return commands.fit(file, out, kind, label or [], parameters.given(), not common.json, overwrite)
+
+
+@app.command(group=TRAIN, usage="Usage: elbowroom resume MODEL.run [OPTIONS]")
+def resume(
+    folder: Annotated[str, Parameter(help="The folder of the run.", metavar="MODEL.run")], /, *, common: Common = common
+) -> Answer:
+    """Go on with a run that was killed or interrupted."""
+    from elbowroom.cli import commands
+
+    return commands.resume(folder, not common.json)
+
+
+@app.command(group=USE, usage="Usage: elbowroom encode MODEL FILE --out PATH [OPTIONS]")
+def encode(model: Model, file: File, /, *, out: Out, common: Common = common) -> Answer:
+    """Latents of rows: the posterior means."""
+    from elbowroom.cli import commands
+
+    return commands.encode(model, file, out)
+
+
+@app.command(group=USE, usage="Usage: elbowroom reconstruct MODEL FILE --out PATH [OPTIONS]")
+def reconstruct(model: Model, file: File, /, *, out: Out, common: Common = common) -> Answer:
+    """Rows as the model sees them: encoded and decoded."""
+    from elbowroom.cli import commands
+
+    return commands.reconstruct(model, file, out)
+
+
+@app.command(group=USE, usage="Usage: elbowroom sample MODEL -n 100 --out PATH [OPTIONS]")
+def sample(
+    model: Model,
+    /,
+    *,
+    n: Annotated[int, Parameter(name=["--n-samples", "-n"], converter=whole, help="How many.", metavar="INT")] = 100,
+    out: Out,
+    mean: Annotated[
+        bool,
+        Parameter(show_default=False, negative="", help="Means instead of draws: images without the noise of pixels."),
+    ] = False,
+    context: Annotated[str | None, Parameter(help="Label of a model with --batch-key.", metavar="LABEL")] = None,
+    random_state: Seed = None,
+    common: Common = common,
+) -> Answer:
+    """New rows, drawn from the model."""
+    from elbowroom.cli import commands
+
+    return commands.sample(model, n, out, mean, context, random_state)
+
+
+@app.command(group=USE, usage="Usage: elbowroom score MODEL FILE [OPTIONS]")
+def score(
+    model: Model,
+    file: File,
+    /,
+    *,
+    draws: Annotated[
+        int, Parameter(converter=whole, help="Of the importance sampling; 0 leaves it out.", metavar="INT")
+    ] = 1000,
+    out: Annotated[
+        str | None, Parameter(group=OUTPUT, help="Scores of every row (.csv, .npy, ...).", metavar="PATH")
+    ] = None,
+    common: Common = common,
+) -> Answer:
+    """How likely rows are: ELBO, distortion, rate and log-likelihood."""
+    from elbowroom.cli import commands
+
+    return commands.score(model, file, draws, out)
+
+
+@app.command(group=LOOK, usage="Usage: elbowroom report MODEL FILE --out report.html [OPTIONS]")
+def report(
+    model: Model,
+    file: File,
+    /,
+    *,
+    out: Annotated[str, Parameter(group=OUTPUT, help="An .html file.", metavar="PATH")],
+    labels: Annotated[
+        str | None,
+        Parameter(help="A column, or a file with one label a row, to colour the map by.", metavar="COLUMN|FILE"),
+    ] = None,
+    common: Common = common,
+) -> Answer:
+    """One HTML page: quality, latents, reconstructions, samples, training."""
+    from elbowroom.cli import commands
+
+    return commands.report(model, file, out, labels)
+
+
+@app.command(group=LOOK, usage="Usage: elbowroom info MODEL [OPTIONS]")
+def info(model: Model, /, *, common: Common = common) -> Answer:
+    """What a model is, how it was trained, and a verdict."""
+    from elbowroom.cli import commands
+
+    return commands.info(model)

@@ -1,0 +1,5 @@
+"""`python -m elbowroom.cli` is `elbowroom`."""
+
+from elbowroom.cli import main
+
+main()

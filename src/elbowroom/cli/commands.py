@@ -1,0 +1,211 @@
+"""What the commands do. The heavy libraries are imported here and in what this imports, never for --help."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import elbowroom
+from elbowroom.cli.console import Answer, listed, number
+from elbowroom.cli.facts import describe, facts_of
+from elbowroom.cli.runs import begin, check_model, check_model_place, go_on, open_run, plan, rows_for, shown
+from elbowroom.data.choose import highest_pixel
+from elbowroom.data.readers import Data, read, read_labels, split_key
+from elbowroom.data.writers import Result, check_output, check_place, write
+from elbowroom.errors import ParameterError
+
+SCORES = ("elbo", "distortion", "rate", "log_likelihood", "effective_sample_size")
+DEMO_FILES = {"model", "report.html", "digits.npz"}  # what the demo writes
+DEMO_MODEL: dict[str, Any] = {"n_latents": 10, "body": "mlp", "random_state": 0}
+FEW = 10  # an effective sample size below which an importance-sampled log-likelihood is only a bound
+
+
+def demo(out: str, verbose: bool) -> Answer:
+    """Train on scikit-learn's digits and write model, data and report to a folder."""
+    from sklearn.datasets import load_digits
+
+    folder = Path(out)
+    if folder.exists() and not (folder.is_dir() and {path.name for path in folder.iterdir()} <= DEMO_FILES):
+        raise ParameterError("the demo needs a new folder", f"{out} is something else", "Choose another with --out.")
+    folder.mkdir(parents=True, exist_ok=True)
+    digits = load_digits()
+    images = digits.images.astype(np.uint8)
+    model = elbowroom.ImageVAE(**DEMO_MODEL, verbose=verbose).fit(images)
+    if not model.history_.complete:
+        raise KeyboardInterrupt
+    np.savez_compressed(folder / "digits.npz", images=images, digit=digits.target)
+    model.save(folder / "model")
+    model.report(images, folder / "report.html", labels=digits.target, label_name="digit")
+    facts = {"rows": len(images), **facts_of(str(folder / "model"))}
+    paths = {"model": str(folder / "model"), "report": str(folder / "report.html"), "data": str(folder / "digits.npz")}
+    lines = [
+        describe(facts),
+        "",
+        f"Open {paths['report']} in a browser. Then try:",
+        f"  elbowroom sample {paths['model']} -n 64 --mean --out {folder / 'new.png'}",
+        f"  elbowroom score {paths['model']} {paths['data']}",
+    ]
+    return Answer({**paths, **facts}, "\n".join(lines))
+
+
+def fit(
+    file: str, out: str, kind: str, labels: list[str], parameters: dict[str, Any], verbose: bool, overwrite: bool
+) -> Answer:
+    """Train on a file."""
+    out = out.rstrip("/") or out
+    check_model_place(out, overwrite)
+    return begin(plan(file, out, kind, labels, parameters), verbose)
+
+
+def resume(folder: str, verbose: bool) -> Answer:
+    """Go on with a run."""
+    return go_on(open_run(folder), verbose)
+
+
+def encode(model: str, file: str, out: str) -> Answer:
+    """Write posterior means."""
+    check_output(out, images=False)
+    estimator, data, rows = _opened(model, file, out)
+    z = np.asarray(estimator.transform(rows))
+    names = [str(name) for name in estimator.get_feature_names_out()]
+    adata = data.x if hasattr(data.x, "obsm") else None
+    write(out, Result(z, names, "Z", data.rows, obsm="X_vae", adata=adata))
+    return _written(out, z, "latents of")
+
+
+def reconstruct(model: str, file: str, out: str) -> Answer:
+    """Write reconstructions."""
+    check_output(out)
+    estimator, data, rows = _opened(model, file, out)
+    x = np.asarray(estimator.reconstruct(rows))
+    write(out, Result(x, _names(estimator), rows=data.rows, high=_white(estimator)))
+    return _written(out, x, "reconstructions of")
+
+
+def sample(model: str, n: int, out: str, mean: bool, context: str | None, random_state: int | None) -> Answer:
+    """Write new rows."""
+    check_output(out)
+    estimator = _load(model, out)
+    labels = None if context is None else [_category(estimator, context)] * n
+    x = np.asarray(estimator.sample(n, mean=mean, context=labels, random_state=random_state))
+    write(out, Result(x, _names(estimator), high=_white(estimator)))
+    return _written(out, x, "new")
+
+
+def score(model: str, file: str, draws: int, out: str | None) -> Answer:
+    """Print, and perhaps write, scores."""
+    if draws < 0:
+        raise ParameterError("--draws must be a whole number from 0", f"it is {draws}", "Write --draws 1000.")
+    if out is not None:
+        check_output(out, images=False)
+    estimator, data, rows = _opened(model, file, out)
+    distortion, rate = estimator.distortion_and_rate(rows)
+    columns = [-(distortion + rate), distortion, rate]
+    if draws:
+        likelihood = estimator.log_likelihood(rows, n_draws=draws)
+        columns += [likelihood.rows, likelihood.effective_sample_sizes]
+    table = dict(zip(SCORES, columns, strict=False))
+    if out is not None:
+        write(out, Result(np.column_stack(columns), list(table), "scores", data.rows))
+    facts = {"rows": len(data), "unit": "nats per row", **_means(table), "draws": draws}
+    return Answer(facts, _score_text(facts))
+
+
+def _means(table: dict[str, np.ndarray]) -> dict[str, float]:
+    facts: dict[str, float] = {}
+    for name, values in table.items():
+        if name == "effective_sample_size":
+            facts[name] = float(np.median(values))
+        else:
+            facts[name] = float(values.mean())
+            facts[f"{name}_standard_error"] = _standard_error(values)
+    return facts
+
+
+def _standard_error(values: np.ndarray) -> float:
+    return float(values.std(ddof=1) / math.sqrt(len(values))) if len(values) > 1 else math.nan
+
+
+def _score_text(facts: dict[str, Any]) -> str:
+    names = {"elbo": "ELBO", "distortion": "distortion", "rate": "rate", "log_likelihood": "log-likelihood"}
+    found = [(words, facts[name], facts[f"{name}_standard_error"]) for name, words in names.items() if name in facts]
+    lines = [(words, f"{value:12,.3f} +- {error:,.3f}") for words, value, error in found]
+    text = f"{facts['rows']:,} rows, in {facts['unit']} +- standard error\n\n{listed(lines)}"
+    if "log_likelihood" not in facts:
+        return text
+    size = facts["effective_sample_size"]
+    text += f"\n\n{facts['draws']:,} draws, effective sample size {number(size)} (median over rows)"
+    if size < FEW:
+        text += "\nIt is small: the log-likelihood is a lower bound, which rises with --draws."
+    return text
+
+
+def report(model: str, file: str, out: str, labels: str | None) -> Answer:
+    """Write a report."""
+    if not out.lower().endswith((".html", ".htm")):
+        raise ParameterError("the name of a report must end in .html", f"{out} does not", "Write report.html.")
+    check_place(Path(out))
+    estimator, data, rows = _opened(model, file, out)
+    values, name = None, "label"
+    if labels is None and data.spare and data.kind != "count":
+        labels = data.spare[0]
+    if labels is not None:
+        values, name = read_labels(labels, data), labels if labels in data.columns else Path(labels).stem
+    estimator.report(rows, out, labels=values, label_name=name)
+    coloured = f", coloured by {name}" if labels is not None else ""
+    return Answer({"report": out, "rows": len(data), "labels": labels}, f"wrote {out}{coloured}")
+
+
+def info(model: str) -> Answer:
+    """Print what a model is."""
+    check_model(model)
+    facts = {"model": model, **facts_of(model)}
+    made = ", ".join(f"{name} {version}" for name, version in facts["libraries"].items())
+    rows = [("weights", f"{facts['weights']:,}"), ("made with ", made)]
+    return Answer(facts, f"{describe(facts)}\n{listed(rows)}")
+
+
+def _load(model: str, out: str | None) -> Any:
+    check_model(model)
+    estimator = elbowroom.load(model)
+    if out is not None and not isinstance(estimator, elbowroom.ImageVAE) and out.endswith((".png", "/")):
+        raise ParameterError(
+            "only images are written as pictures", f"{model} is a model of rows", "Write .npy or .csv."
+        )
+    return estimator
+
+
+def _opened(model: str, file: str, out: str | None) -> tuple[Any, Data, Any]:
+    """A model, a file, and its rows as the model wants them."""
+    if out is not None and Path(out).exists() and Path(out).resolve() == split_key(file)[0].resolve():
+        raise ParameterError("the output must be another file", f"{out} is the input", "Choose another name.")
+    estimator = _load(model, out)
+    data = read(file, features=_names(estimator))
+    return estimator, data, rows_for(type(estimator).__name__, data)
+
+
+def _names(estimator: Any) -> list[str] | None:
+    names = getattr(estimator, "feature_names_in_", None)
+    return None if names is None else [str(name) for name in names]
+
+
+def _white(estimator: Any) -> float:
+    """The value of a white pixel in what the model makes."""
+    if not isinstance(estimator, elbowroom.ImageVAE) or estimator.binarize is not None:
+        return 1.0
+    return highest_pixel(estimator.pixel_high_)
+
+
+def _category(estimator: Any, label: str) -> Any:
+    """A label of the context in the type that the model knows."""
+    known = estimator.context_categories_
+    return next((category for category in known if str(category) == label), label) if known is not None else label
+
+
+def _written(out: str, values: np.ndarray, what: str) -> Answer:
+    facts = {"out": out, "shape": values.shape}
+    sizes = " x ".join(map(str, values.shape[1:]))
+    return Answer(facts, f"wrote {what} {len(values):,} rows of {sizes} to {shown(Path(out))}{'/' * out.endswith('/')}")

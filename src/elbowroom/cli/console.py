@@ -1,0 +1,171 @@
+"""What the command line says: answers on stdout, notes and errors on stderr, and an exit code for each end."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+import traceback
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from cyclopts import CycloptsError
+
+from elbowroom.errors import ElbowroomError, ElbowroomWarning, ParameterError
+
+DONE, FAILED, USAGE, INTERRUPTED, PIPE_CLOSED = 0, 1, 2, 130, 141
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a command found, for programs and for people, and its exit code."""
+
+    facts: Mapping[str, Any]
+    text: str
+    code: int = DONE
+
+
+@dataclass(frozen=True)
+class Problem:
+    """An error in three parts, its kind, and the exit code."""
+
+    kind: str
+    expected: str
+    got: str
+    do: str
+    code: int = FAILED
+    words: str = ""
+
+    def __str__(self) -> str:
+        return " ".join((self.words or f"{self.expected}, but {self.got}. {self.do}").split())
+
+
+@dataclass
+class Console:
+    """Runs a command and says how it went."""
+
+    json: bool = False
+    debug: bool = False
+    notes: list[str] = field(default_factory=list)
+
+    def run(self, command: Callable[[], Any]) -> int:
+        """Run a command, print its answer or its error, and return the exit code."""
+        for stream in (sys.stdout, sys.stderr):
+            if hasattr(stream, "reconfigure"):
+                stream.reconfigure(errors="backslashreplace")  # a file's name may be any bytes
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                warnings.simplefilter("always", ElbowroomWarning)
+                warnings.showwarning = self._note  # type: ignore[assignment]
+                answer = command()
+            code = self._answer(answer) if isinstance(answer, Answer) else DONE
+            if sys.stdout is not None:
+                sys.stdout.flush()
+            return code
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that nothing is flushed into it at exit
+            return PIPE_CLOSED
+        except SystemExit:  # what rich makes of a closed pipe
+            return PIPE_CLOSED
+        except (Exception, KeyboardInterrupt) as error:
+            return self._fail(error)
+
+    def _note(self, message: Warning | str, *_: Any) -> None:
+        note = " ".join(str(message).split())
+        if note in self.notes:
+            return
+        self.notes.append(note)
+        if not self.json:
+            print(f"note: {note}", file=sys.stderr)
+
+    def _answer(self, answer: Answer) -> int:
+        facts = {**answer.facts, "notes": self.notes} if self.notes else answer.facts
+        print(as_json(facts) if self.json else answer.text)
+        return answer.code
+
+    def _fail(self, error: BaseException) -> int:
+        if self.debug:
+            traceback.print_exception(error)
+        problem = problem_of(error)
+        if self.json:
+            parts = {"kind": problem.kind, "expected": problem.expected, "got": problem.got, "do": problem.do}
+            facts = {"error": {**parts, "message": str(problem)}} | ({"notes": self.notes} if self.notes else {})
+            print(as_json(facts), file=sys.stderr)
+        else:
+            print(f"error: {problem}", file=sys.stderr)
+        return problem.code
+
+
+def problem_of(error: BaseException) -> Problem:
+    """What to say about an exception."""
+    kind = type(error).__name__
+    if isinstance(error, ElbowroomError):
+        code = USAGE if isinstance(error, ParameterError) else FAILED
+        do = "Run: elbowroom fit --help" if error.do.startswith("See help(") else error.do
+        return Problem(kind, error.expected, error.got, do, code, str(error).replace(error.do, do))
+    if isinstance(error, CycloptsError):
+        return _usage(error)
+    if isinstance(error, KeyboardInterrupt):
+        return Problem(kind, "the command was to end by itself", "it was interrupted", "", INTERRUPTED, "interrupted")
+    if _out_of_memory(error):
+        got = f"memory ran out ({_first_line(error)})"
+        return Problem(kind, "data and model must fit into memory", got, "Use fewer rows or a smaller --batch-size.")
+    if isinstance(error, OSError):
+        got = f"{error.filename or 'the system'}: {error.strerror or error}"
+        return Problem(kind, "files must be readable and writable", got, "Check permissions and free space.")
+    return Problem(
+        kind, "no error that Elbowroom does not know", f"{kind} came: {_first_line(error)}", "Add --debug to see where."
+    )
+
+
+def _usage(error: CycloptsError) -> Problem:
+    error.verbose = False
+    command = " ".join(["elbowroom", *(error.command_chain or ())])
+    got = str(error).rstrip(".")
+    do = f"Run: {command} --help"
+    return Problem(type(error).__name__, f"a command line as {command} --help has it", got, do, USAGE, f"{got}. {do}")
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    words = ("can't allocate memory", "out of memory")
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(word in str(error).lower() for word in words)
+    )
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0][:200] if lines else type(error).__name__
+
+
+def as_json(facts: Mapping[str, Any]) -> str:
+    """JSON of the strict kind: NaN and infinities are null."""
+    return json.dumps(plain(facts), ensure_ascii=False, allow_nan=False)
+
+
+def plain(value: Any) -> Any:
+    """A value that JSON knows."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if hasattr(value, "tolist"):  # of numpy
+        return plain(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value if isinstance(value, str | int | float | bool | None) else str(value)
+
+
+def listed(rows: Sequence[tuple[str, str]]) -> str:
+    """Names and values in two columns; values without a name go below the one before."""
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(f"{name:<{width}}  {value}".rstrip() for name, value in rows)
+
+
+def number(value: float) -> str:
+    """A number for people."""
+    return f"{value:,.2f}" if abs(value) >= 0.1 or value == 0 else f"{value:.3g}"

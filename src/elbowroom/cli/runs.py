@@ -1,0 +1,243 @@
+"""Runs: beside a model in the making, MODEL.run holds the settings and the checkpoints, until the model is saved."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+from elbowroom._version import __version__
+from elbowroom.cli.console import INTERRUPTED, Answer
+from elbowroom.cli.facts import describe, facts_of
+from elbowroom.cli.flags import Kind
+from elbowroom.data.readers import Data, nearest, read, split_key
+from elbowroom.data.writers import check_place
+from elbowroom.errors import ArtefactError, ElbowroomError, ElbowroomWarning, ParameterError
+from elbowroom.files import write_atomically
+
+if TYPE_CHECKING:
+    from elbowroom.base import BaseVAE
+
+SETTINGS, LOCK = "run.json", "lock"
+
+
+@dataclass(frozen=True)
+class Run:
+    """The settings of a run; paths are absolute."""
+
+    file: str
+    out: str
+    kind: str
+    labels: list[str]
+    parameters: dict[str, Any]
+
+    @property
+    def folder(self) -> Path:
+        """Where the checkpoints are."""
+        return Path(f"{self.out}.run")
+
+    def save(self) -> None:
+        """Write the settings."""
+        self.folder.mkdir(exist_ok=True)
+        settings = {"format": "elbowroom run", "version": __version__, **asdict(self)}
+        write_atomically(self.folder / SETTINGS, json.dumps(settings, indent=1))
+
+
+def plan(file: str, out: str, kind: str, labels: list[str], parameters: dict[str, Any]) -> Run:
+    """The settings of a new run; a seed is drawn where none is given, so that a resumed run is the same run."""
+    path, key = split_key(file)
+    file = f"{path.absolute()}:{key}" if key else str(path.absolute())
+    return Run(file, str(Path(out).absolute()), kind, labels, {"random_state": secrets.randbits(31)} | parameters)
+
+
+def check_model_place(out: str, overwrite: bool) -> None:
+    """Refuse a place for a model that is taken, or of which a run is not finished."""
+    path, run = Path(out), Path(f"{Path(out).absolute()}.run")
+    check_place(path)
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        if not (path / "config.json").is_file():
+            raise ParameterError("a model is saved to a new folder", f"{out} is something else", "Choose another name.")
+        if not overwrite:
+            do = "Add --overwrite to replace it, or choose another name."
+            raise ParameterError("a model is saved to a new folder", f"{out} is there", do)
+    if not run.exists():
+        return
+    if not (run / SETTINGS).is_file():
+        raise ParameterError("the folder of a run must be new", f"{run} is something else", "Choose another name.")
+    if not overwrite:
+        do = f"Run: elbowroom resume {shown(run)}, or add --overwrite to begin anew."
+        raise ParameterError("there must be no unfinished run of this model", f"{shown(run)} is one", do)
+
+
+def check_model(model: str) -> None:
+    """Refuse a path that can not be a saved model, with a better one where there is one."""
+    path = Path(model)
+    if not path.exists():
+        raise ArtefactError("a model is a folder that fit has saved", f"{model} does not exist", nearest(path))
+    if (path / SETTINGS).is_file():
+        do = f"Run: elbowroom resume {model}"
+        raise ArtefactError("a model is a folder that fit has saved", f"{model} is a run that has not ended", do)
+
+
+def open_run(folder: str) -> Run:
+    """The settings of a run that was begun.
+
+    Raises
+    ------
+    ArtefactError
+        If the folder is not that of a run.
+    """
+    path = Path(folder) / SETTINGS
+    try:
+        values = json.loads(path.read_text("utf-8"))
+        kinds = {"file": str, "out": str, "kind": str, "labels": list, "parameters": dict}
+        if not all(isinstance(values[name], kind) for name, kind in kinds.items()):
+            raise TypeError("its settings are of another kind")
+        if values["kind"] not in get_args(Kind):
+            raise ValueError(f"its kind is {values['kind']!r}")
+        run = Run(**{name: values[name] for name in kinds})
+    except FileNotFoundError:
+        near = Path(f"{Path(folder).absolute()}.run")
+        do = f"Did you mean {shown(near)}?" if (near / SETTINGS).is_file() else "Check the path."
+        raise ArtefactError("a run is a folder with a run.json", f"{folder} is none", do) from None
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        do = "Train again with elbowroom fit."
+        raise ArtefactError(f"{path} must hold the settings of a run", f"it is broken ({error})", do) from error
+    place = str(Path(folder).absolute())
+    if run.folder.resolve() == Path(place).resolve():
+        return run
+    if not place.endswith(".run"):
+        raise ArtefactError(
+            "the folder of a run must be called MODEL.run", f"{folder} is not", f"Move it to {folder}.run"
+        )
+    return replace(run, out=place.removesuffix(".run"))  # it was moved: the model goes beside it
+
+
+def begin(run: Run, verbose: bool) -> Answer:
+    """Train from the start."""
+    data, estimator = _prepare(run, verbose)
+    if run.folder.exists():  # after all checks, for the old run is lost with it
+        with locked(run.folder):
+            shutil.rmtree(run.folder)
+    run.save()
+    return _carry_out(run, data, estimator)
+
+
+def go_on(run: Run, verbose: bool) -> Answer:
+    """Train on from the last checkpoint."""
+    return _carry_out(run, *_prepare(run, verbose))
+
+
+def _prepare(run: Run, verbose: bool) -> tuple[Data, BaseVAE]:
+    path, key = split_key(run.file)
+    data = read(f"{shown(path)}:{key}" if key else shown(path), run.labels)
+    return data, estimator_of(run, data, verbose)
+
+
+def _carry_out(run: Run, data: Data, estimator: BaseVAE) -> Answer:
+    """Train and save the model; Ctrl-C saves the model so far and keeps the run."""
+    with locked(run.folder):
+        try:
+            estimator.fit(rows_for(type(estimator).__name__, data), checkpoint=run.folder)
+        except BaseException as error:
+            if {path.name for path in run.folder.iterdir()} <= {SETTINGS, LOCK}:
+                shutil.rmtree(run.folder)
+            elif not isinstance(error, ElbowroomError):
+                note = f"what was trained is kept; go on: elbowroom resume {shown(run.folder)}"
+                warnings.warn(note, ElbowroomWarning, stacklevel=2)
+            raise
+        _keep_names(estimator, data)
+        estimator.save(run.out)
+        if estimator.history_.complete:
+            shutil.rmtree(run.folder)
+    return _answer(run, data)
+
+
+def _answer(run: Run, data: Data) -> Answer:
+    facts = {"model": run.out, "file": data.source, "rows": len(data), **facts_of(run.out)}
+    text = describe(facts)
+    if facts["complete"]:
+        model = shown(Path(run.out))
+        return Answer(
+            facts, f"{text}\n\nsaved to {model}; look at it: elbowroom report {model} {data.source} --out report.html"
+        )
+    facts["run"] = str(run.folder)
+    text += f"\n\ninterrupted; the model so far is in {shown(Path(run.out))}; "
+    return Answer(facts, f"{text}go on: elbowroom resume {shown(run.folder)}", INTERRUPTED)
+
+
+def estimator_of(run: Run, data: Data, verbose: bool) -> BaseVAE:
+    """The estimator of a run, not fitted."""
+    from elbowroom import CountVAE, ImageVAE, TableVAE
+
+    kind = data.kind if run.kind == "auto" else run.kind
+    families: dict[str, type[BaseVAE]] = {"table": TableVAE, "image": ImageVAE, "count": CountVAE}
+    known = families[kind]._get_param_names()
+    parameters = {"verbose": verbose} | run.parameters
+    for name in parameters:
+        if name not in known:
+            flag = f"--{name.replace('_', '-')}"
+            owner = next((other for other, family in families.items() if name in family._get_param_names()), "no")
+            raise ParameterError(
+                f"{flag} is a parameter of {owner} models",
+                f"the data is a {kind}",
+                f"Leave it out, or use --kind {owner}.",
+            )
+    likelihood = parameters.get("likelihood", "")
+    if isinstance(likelihood, str) and likelihood.startswith("{"):
+        parameters["likelihood"] = _by_columns(likelihood)
+    return families[kind](**parameters)
+
+
+def _by_columns(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise ParameterError(
+            "a likelihood by columns is JSON", f"{text!r} is not ({error})", """Write '{"gaussian": ["age"]}'."""
+        ) from error
+
+
+def rows_for(estimator: str, data: Data) -> Any:
+    """The rows as an estimator wants them: for a table, an AnnData becomes a data frame."""
+    return data.x.to_df() if estimator == "TableVAE" and hasattr(data.x, "obsm") else data.x
+
+
+def _keep_names(estimator: Any, data: Data) -> None:
+    """Keep the names of the features also where the rows were not a data frame: they are matched by name later."""
+    if data.names is not None and not hasattr(estimator, "feature_names_in_"):
+        import numpy as np
+
+        estimator.feature_names_in_ = np.array(data.names, dtype=object)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold a run, so that no second process writes to it; the system lets go when the process ends, however it ends."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield
+        return
+    with (folder / LOCK).open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            do = "Wait for it, or stop it."
+            raise ArtefactError("a run goes on in one process", f"{folder} is used by another", do) from None
+        yield
+
+
+def shown(path: Path) -> str:
+    """A path as people would type it: relative where it is below the current folder."""
+    try:
+        return os.fspath(path.relative_to(Path.cwd()))
+    except ValueError:
+        return os.fspath(path)

@@ -1,0 +1,112 @@
+"""Pictures: a folder of image files as an array, and arrays as image files."""
+
+from __future__ import annotations
+
+import io
+import math
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from elbowroom.data.streams import whole
+from elbowroom.errors import DataError, ElbowroomWarning, missing
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pbm")
+GRID, TILE, GAP = 400, 32, 2  # a grid shows at most GRID images, enlarged to TILE pixels or more, GAP pixels apart
+
+
+def pillow() -> Any:
+    """The module PIL.Image."""
+    try:
+        from PIL import Image
+    except ModuleNotFoundError as error:
+        raise missing("pillow", "images", "an image file") from error
+    return Image
+
+
+def read_folder(folder: Path) -> tuple[np.ndarray, np.ndarray]:
+    """The images in a folder and its subfolders, sorted by name, (n, h, w) or (n, h, w, 3), and their names."""
+    pillow()
+    paths = [p for p in sorted(folder.rglob("*")) if p.suffix.lower() in SUFFIXES and not p.name.startswith(".")]
+    if not paths:
+        raise DataError(
+            "a folder given as data must hold images",
+            f"{folder} has none ({', '.join(SUFFIXES)})",
+            "Check the path, or name a file in it.",
+        )
+    images = [read_image(path) for path in paths]
+    first = images[0]
+    for path, image in zip(paths, images, strict=True):
+        if image.shape[:2] != first.shape[:2]:
+            raise DataError(
+                "all images must have the same size",
+                f"{path} is {_size(image)}, while {paths[0].name} is {_size(first)}",
+                "Resize or crop them to one size.",
+            )
+    if len({image.ndim for image in images}) > 1:  # grey ones among coloured ones
+        images = [image if image.ndim == 3 else np.repeat(image[..., None], 3, -1) for image in images]
+    return np.stack(images), np.array([str(path.relative_to(folder)) for path in paths])
+
+
+def _size(image: np.ndarray) -> str:
+    return f"{image.shape[1]}x{image.shape[0]}"
+
+
+def read_image(path: Path) -> np.ndarray:
+    """One image, upright: (h, w) if it is grey, else (h, w, 3); transparency is dropped."""
+    Image = pillow()
+    from PIL import ImageOps
+
+    with whole(path, "an image"), warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        warnings.simplefilter("ignore", UserWarning)
+        with Image.open(path) as file:
+            image = ImageOps.exif_transpose(file)
+            grey = image.mode in ("1", "L", "I", "F") or image.mode.startswith("I;16")
+            if image.mode == "LA":
+                image, grey = image.convert("L"), True
+            array = np.asarray(image if grey else image.convert("RGB"))
+    return array.astype(np.uint8) if array.dtype == bool else array
+
+
+def png_bytes(image: np.ndarray) -> bytes:
+    """One 8-bit image as a PNG file."""
+    buffer = io.BytesIO()
+    pillow().fromarray(image).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def eight_bit(images: np.ndarray, high: float) -> np.ndarray:
+    """Images with values from 0 to `high` as 8-bit ones, (n, h, w) or (n, h, w, 3)."""
+    if images.ndim == 4 and images.shape[-1] not in (1, 3):
+        raise DataError(
+            "a picture has 1 or 3 channels", f"the images have {images.shape[-1]}", "Write an .npy file instead."
+        )
+    images = images[..., 0] if images.ndim == 4 and images.shape[-1] == 1 else images
+    return np.rint(np.clip(images.astype(np.float64) / high, 0, 1) * 255).astype(np.uint8)
+
+
+def grid(images: np.ndarray, count: int) -> np.ndarray:
+    """One picture of the first 8-bit images of so many, row by row."""
+    if count > GRID:
+        warnings.warn(f"the picture shows the first {GRID} of {count} images", ElbowroomWarning, stacklevel=2)
+        images = images[:GRID]
+    times = max(1, math.ceil(TILE / min(images.shape[1:3])))
+    images = images.repeat(times, axis=1).repeat(times, axis=2)
+    across = math.ceil(math.sqrt(len(images)))
+    down = math.ceil(len(images) / across)
+    height, width = images.shape[1] + GAP, images.shape[2] + GAP
+    sheet = np.full((down * height + GAP, across * width + GAP, *images.shape[3:]), 255, np.uint8)
+    for i, image in enumerate(images):
+        top, left = i // across * height + GAP, i % across * width + GAP
+        sheet[top : top + height - GAP, left : left + width - GAP] = image
+    return sheet
+
+
+def numbered(count: int) -> Sequence[str]:
+    """Names of so many picture files, which sort as they count."""
+    digits = len(str(count - 1))
+    return [f"{i:0{digits}d}.png" for i in range(count)]

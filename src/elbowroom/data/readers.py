@@ -1,0 +1,296 @@
+"""Reading data: the ending of a file says what it is, and every surprise is a `DataError`.
+
+Nothing in a file is run: pickled objects are refused.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from elbowroom.data import arrays
+from elbowroom.data.arrays import Found, check_rows, check_sparse
+from elbowroom.data.delimited import Columns, read_delimited
+from elbowroom.data.pictures import SUFFIXES, read_folder
+from elbowroom.data.streams import whole
+from elbowroom.errors import DataError, ElbowroomWarning, missing
+
+
+@dataclass(frozen=True)
+class Data:
+    """What a file holds.
+
+    Parameters
+    ----------
+    source : str
+        Where it is from.
+    x : array, sparse matrix, data frame or AnnData
+        The rows, ready for an estimator.
+    columns : mapping of str to array (n,)
+        What is known of every row, by name: what a report can be coloured by. In a table that is all columns.
+    names : sequence of str or None
+        Names of the features.
+    rows : array of str (n,) or None
+        Names of the rows.
+    """
+
+    source: str
+    x: Any
+    columns: Mapping[str, np.ndarray] = field(default_factory=dict)
+    names: Sequence[str] | None = None
+    rows: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return int(self.x.shape[0])
+
+    @property
+    def kind(self) -> str:
+        """The kind of model for it: "image", "count" or "table"."""
+        if hasattr(self.x, "obsm") or hasattr(self.x, "tocsr"):
+            return "count"
+        return "image" if len(self.x.shape) in (3, 4) else "table"
+
+    @property
+    def spare(self) -> list[str]:
+        """The columns that are not features."""
+        return [name for name in self.columns if name not in (self.names or ())]
+
+    def column(self, name: str) -> np.ndarray:
+        """A column by its name."""
+        if name not in self.columns:
+            raise unknown_column(name, self.columns, self.source)
+        return self.columns[name]
+
+
+class Table(NamedTuple):
+    """All columns of a table, and whether their names are its own or just numbers."""
+
+    columns: Columns
+    named: bool
+
+
+def read(source: str, labels: Sequence[str] = (), features: Sequence[str] | None = None) -> Data:
+    """Read a data file.
+
+    Parameters
+    ----------
+    source : str
+        A path; for an array in an .npz also `path.npz:key`.
+    labels : sequence of str
+        Columns of a table that are not features.
+    features : sequence of str, optional
+        The features that a model was fitted on: they are taken from a table or an AnnData by name, in this order.
+
+    Raises
+    ------
+    DataError
+        If the file is missing, broken, empty, or has no rows of numbers.
+    MissingDependencyError
+        If its format needs a package that is not installed.
+    """
+    data = _read(source, labels, features)
+    for label in labels:
+        data.column(label)
+    if 0 in data.x.shape:
+        got = f"{source} has the shape {' x '.join(map(str, data.x.shape))}"
+        raise DataError("data must have rows and columns", got, "Check the file.")
+    return data
+
+
+def _read(source: str, labels: Sequence[str], features: Sequence[str] | None) -> Data:
+    path, key = split_key(source)
+    reader = _reader_of(path)
+    with warnings.catch_warnings():  # of pandas, anndata and such
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("always", ElbowroomWarning)
+        found = reader(path, key) if key else reader(path)
+    if isinstance(found, Found):
+        check_rows(source, found.x)
+        return Data(source, found.x, found.beside)
+    if isinstance(found, Table):
+        return _data_of_table(source, found, labels, features)
+    return _with_genes(found, features) if features is not None and hasattr(found.x, "obsm") else found
+
+
+def split_key(source: str) -> tuple[Path, str]:
+    """`path.npz:key` as path and key; the key of any other path is empty."""
+    path, _, key = source.rpartition(":")
+    return (Path(path), key) if path.lower().endswith(".npz") else (Path(source), "")
+
+
+def _reader_of(path: Path) -> Callable[..., Any]:
+    """The function that reads a path that is there and not empty."""
+    if not path.exists():
+        raise DataError("the data must be a file or a folder", f"{path} does not exist", nearest(path))
+    if path.is_dir():
+        return read_pictures
+    reader = next((READERS[ending] for ending in READERS if path.name.lower().endswith(ending)), None)
+    if reader is None:
+        picture = path.suffix.lower() in SUFFIXES
+        do = "Name the folder of images instead." if picture else "Convert it, for example to .npy or .csv."
+        expected = f"data must be a folder of images or a file whose name ends in {', '.join(READERS)}"
+        raise DataError(expected, f"{path} is neither", do)
+    if path.is_file() and path.stat().st_size == 0:
+        raise DataError("a data file must hold something", f"{path} is empty", "Check where it comes from.")
+    return reader
+
+
+def nearest(path: Path) -> str:
+    """What to do about a path that does not exist: take the one beside it with a similar name."""
+    beside = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
+    near = difflib.get_close_matches(path.name, beside, n=1)
+    return f"Did you mean {path.parent / near[0]}?" if near else "Check the path."
+
+
+def unknown_column(name: str, known: Iterable[str], source: object) -> DataError:
+    """The error for a column that is not there."""
+    names = list(known)
+    near = difflib.get_close_matches(name, names, n=1)
+    listed = ", ".join(names[:12]) + (", ..." if len(names) > 12 else "")
+    do = f"Did you mean {near[0]!r}?" if near else f"Its columns are: {listed}." if names else "It has no columns."
+    return DataError("a column must be in the data", f"{source} has no column {name!r}", do)
+
+
+# ---- tables ----------------------------------------------------------------------------------------------------------
+
+
+def _data_of_table(source: str, table: Table, labels: Sequence[str], features: Sequence[str] | None) -> Data:
+    """The features of a table: the columns that a model knows, else all that are not labels."""
+    columns, known = table.columns, features is not None and table.named
+    for label in labels:
+        if label not in columns:
+            raise unknown_column(label, columns, source)
+    names = list(features or ()) if known else [name for name in columns if name not in labels]
+    for name in names:
+        if name not in columns:
+            raise unknown_column(name, columns, source)
+    used = {name: columns[name] for name in names}
+    _refuse_text(used, "Drop it, or turn it into numbers." if known else "Keep it aside with --label {!r}, or drop it.")
+    named = names if table.named else None
+    whole_numbers = {name: _whole(column) for name, column in columns.items()}
+    return Data(source, _frame(used) if named else _array(used), whole_numbers, named)
+
+
+def _refuse_text(columns: Columns, do: str) -> None:
+    for name, column in columns.items():
+        if column.dtype.kind not in "biuf":
+            first = next((str(value) for value in column if value is not None), "")
+            got = f"column {name!r} does not (first: {first[:40]!r})"
+            raise DataError("every column must hold numbers", got, do.format(name))
+
+
+def _frame(columns: Columns) -> Any:
+    """A data frame of pandas or polars, or an array if neither is installed."""
+    import narwhals.stable.v2 as nw
+
+    for backend in ("pandas", "polars"):
+        if columns and importlib.util.find_spec(backend):
+            return nw.from_dict(columns, backend=backend).to_native()
+    return _array(columns)
+
+
+def _array(columns: Columns) -> np.ndarray:
+    return np.column_stack(list(columns.values())) if columns else np.empty((0, 0))
+
+
+def _whole(column: np.ndarray) -> np.ndarray:
+    """Whole numbers as int, so that a class is called 3 and not 3.0."""
+    if column.dtype.kind != "f" or not np.isfinite(column).all() or np.abs(column).max(initial=0) >= 2**53:
+        return column
+    return column.astype(np.int64) if (column == np.rint(column)).all() else column
+
+
+def read_table(path: Path) -> Table:
+    """A table as text."""
+    return Table(*read_delimited(path))
+
+
+def read_parquet(path: Path) -> Table:
+    """A table as Parquet."""
+    import narwhals.stable.v2 as nw
+
+    backend: Any = next((name for name in ("pyarrow", "polars") if importlib.util.find_spec(name)), None)
+    if backend is None:
+        raise missing("pyarrow", "tables", "a .parquet file")
+    with whole(path, "a Parquet file"):
+        table = nw.read_parquet(str(path), backend=backend)
+        names = [name for name in table.columns if not name.startswith("__index_level_")]
+        return Table({name: table[name].to_numpy() for name in names}, True)
+
+
+# ---- the rest --------------------------------------------------------------------------------------------------------
+
+
+def read_h5ad(path: Path) -> Data:
+    """An AnnData; the columns are those of `.obs`."""
+    try:
+        import anndata
+    except ModuleNotFoundError as error:
+        raise missing("anndata", "single-cell", "an .h5ad file") from error
+    with whole(path, "an AnnData file"):
+        data = anndata.read_h5ad(path)
+        for matrix in (data.X, *data.layers.values()):
+            check_sparse(matrix)
+    columns = {str(name): np.asarray(data.obs[name]) for name in data.obs}
+    return Data(str(path), data, columns, [*map(str, data.var_names)], np.asarray(data.obs_names, dtype=str))
+
+
+def _with_genes(data: Data, features: Sequence[str]) -> Data:
+    """The variables of an AnnData that a model was fitted on."""
+    names, wanted = list(data.names or ()), list(features)
+    if names == wanted:
+        return data
+    known = set(names)
+    for name in wanted:
+        if name not in known:
+            raise unknown_column(name, names, data.source)
+    with whole(Path(data.source), "an AnnData file whose variables have different names"):
+        return replace(data, x=data.x[:, wanted].copy(), names=wanted)
+
+
+def read_pictures(path: Path) -> Data:
+    """A folder of images; where they are in subfolders, these are the column `folder`."""
+    x, names = read_folder(path)
+    folders = np.array([str(Path(name).parent) for name in names])
+    return Data(str(path), x, {"folder": folders} if len({*folders}) > 1 else {}, None, names)
+
+
+def read_labels(source: str, data: Data) -> np.ndarray:
+    """Labels (n,) of rows: a column of the data, or an array in a file of its own (.npy, .npz, IDX)."""
+    path, key = split_key(source)
+    if source in data.columns or not (path.exists() or key or path.suffix.lower() in READERS):
+        return data.column(source)
+    reader = _reader_of(path)
+    if reader in (arrays.read_npy, arrays.read_idx):
+        labels = np.asarray(reader(path).x)
+    elif reader is arrays.read_npz:
+        labels = arrays.read_npz(path, key or "y").x
+    else:
+        raise DataError("labels must be a column of the data or an array", f"{path} is neither", "Write an .npy file.")
+    if labels.shape != (len(data),):
+        got = f"{source} has the shape {labels.shape}"
+        raise DataError(f"labels must be one for each of the {len(data)} rows", got, "Check the file.")
+    return labels
+
+
+READERS: dict[str, Callable[..., Any]] = {
+    ".npy": arrays.read_npy,
+    ".npz": arrays.read_npz,
+    ".csv": read_table,
+    ".csv.gz": read_table,
+    ".tsv": read_table,
+    ".tsv.gz": read_table,
+    ".parquet": read_parquet,
+    ".h5ad": read_h5ad,
+    ".idx": arrays.read_idx,
+    ".idx.gz": arrays.read_idx,
+    "-ubyte": arrays.read_idx,
+    "-ubyte.gz": arrays.read_idx,
+}

@@ -1,0 +1,228 @@
+"""Writing results: the ending says how and is checked before any work is done, and no file is half written."""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import importlib.util
+import io
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from elbowroom.data import pictures
+from elbowroom.errors import ParameterError, missing
+from elbowroom.files import write_atomically
+
+AT_ONCE = 2**18  # values of a text file
+
+
+@dataclass(frozen=True)
+class Result:
+    """What is written.
+
+    Parameters
+    ----------
+    values : array (n, ...)
+    names : sequence of str or None
+        Names of the columns.
+    key : str
+        The name of the array in an .npz.
+    rows : array of str (n,) or None
+        Names of the rows.
+    high : float
+        The value of a white pixel.
+    obsm : str
+        The name in the `.obsm` of an .h5ad; without it the values are its `.X`.
+    adata : AnnData or None
+        What an .h5ad keeps beside the values.
+    """
+
+    values: np.ndarray
+    names: Sequence[str] | None = None
+    key: str = "X"
+    rows: np.ndarray | None = None
+    high: float = 1.0
+    obsm: str = ""
+    adata: Any = None
+
+    @property
+    def flat(self) -> np.ndarray:
+        """The values as (n, columns)."""
+        return self.values.reshape(len(self.values), -1)
+
+    @property
+    def header(self) -> list[str]:
+        """A name for every column of `flat`."""
+        return list(self.names) if self.names is not None else [f"x{i}" for i in range(self.flat.shape[1])]
+
+
+def check_output(target: str, images: bool = True) -> None:
+    """Refuse a place to write to that can not be used.
+
+    Parameters
+    ----------
+    target : str
+        A path; for one .png an image, a folder that ends in /.
+    images : bool
+        Whether the result may be images.
+
+    Raises
+    ------
+    ParameterError, MissingDependencyError
+        If the ending is unknown, needs a missing package or is not for this result; if the folder does not exist or is
+        not writable.
+    """
+    ending = ending_of(target)
+    if ending in PICTURES and not images:
+        raise ParameterError("only images are written as pictures", f"{target} is to be one", "Write an .npy or .csv.")
+    check_place(Path(target))
+    path = Path(target)
+    if ending == "/":
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise ParameterError("pictures are written to a new folder", f"{target} is there", "Choose another name.")
+    elif path.is_dir():
+        raise ParameterError("the output must be a file", f"{target} is a folder", "Name a file in it.")
+    if ending in PICTURES:
+        pictures.pillow()
+    if ending == ".h5ad" and not importlib.util.find_spec("anndata"):
+        raise missing("anndata", "single-cell", "an .h5ad file")
+    if ending == ".parquet" and _frames() is None:
+        raise missing("pyarrow", "tables", "a .parquet file")
+
+
+def ending_of(target: str) -> str:
+    """The ending by which a target is written."""
+    if target.endswith(("/", os.sep)):
+        return "/"
+    found = next((ending for ending in WRITERS if target.lower().endswith(ending)), None)
+    if found is None:
+        near = difflib.get_close_matches(Path(target).suffix, WRITERS, n=1)
+        do = f"Did you mean {Path(target).stem}{near[0]}?" if near else "Choose one, for example .npy."
+        known = f"{', '.join(e for e in WRITERS if e != '/')}, or in / for a folder of pictures"
+        raise ParameterError(f"the name of an output must end in {known}", f"{target} does not", do)
+    return found
+
+
+def check_place(path: Path) -> None:
+    """Refuse a path whose folder is missing or not writable."""
+    folder = path.absolute().parent
+    if not folder.is_dir():
+        state = "is a file" if folder.exists() else "does not exist"
+        raise ParameterError("an output is written to a folder that exists", f"{folder} {state}", "Create it.")
+    if not os.access(folder, os.W_OK):
+        raise ParameterError("an output needs a folder to write to", f"{folder} is read-only", "Choose another.")
+
+
+def write(target: str, result: Result) -> None:
+    """Write a result to a place that `check_output` found good."""
+    WRITERS[ending_of(target)](Path(target), result)
+
+
+def write_npy(path: Path, result: Result) -> None:
+    """One array."""
+    buffer = io.BytesIO()
+    np.save(buffer, result.values, allow_pickle=False)
+    write_atomically(path, buffer.getvalue())
+
+
+def write_npz(path: Path, result: Result) -> None:
+    """The array, and the names of columns and rows where they are known."""
+    named = {"columns": result.names, "rows": result.rows}
+    arrays = {name: np.asarray(value, dtype=str) for name, value in named.items() if value is not None}
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **{result.key: result.values}, **arrays)  # type: ignore[arg-type]
+    write_atomically(path, buffer.getvalue())
+
+
+def write_text(path: Path, result: Result) -> None:
+    """A table with a header; numbers are as short as they can be read back exactly."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, delimiter="\t" if path.suffix.lower() == ".tsv" else ",", lineterminator="\n")
+    writer.writerow((["row"] if result.rows is not None else []) + result.header)
+    values = result.flat
+    size = max(1, AT_ONCE // max(1, values.shape[1]))
+    for start in range(0, len(values), size):
+        words = _words(values[start : start + size])
+        if result.rows is not None:
+            words = np.column_stack([result.rows[start : start + size].astype(object), words])
+        writer.writerows(words.tolist())
+    write_atomically(path, buffer.getvalue())
+
+
+def _words(values: np.ndarray) -> np.ndarray:
+    """Numbers as text: the shortest that is read back as the same number, whole ones without a point."""
+    if values.dtype.kind == "f" and np.isfinite(values).all() and (values == np.rint(values)).all():
+        values = values.astype(np.int64) if np.abs(values).max(initial=0) < 2**53 else values
+    return values.astype(str).astype(object)
+
+
+def write_parquet(path: Path, result: Result) -> None:
+    """A table."""
+    import narwhals.stable.v2 as nw
+
+    columns: dict[str, Any] = {} if result.rows is None else {"row": result.rows.astype(str).tolist()}
+    columns |= {name: np.ascontiguousarray(column) for name, column in zip(result.header, result.flat.T, strict=True)}
+    buffer = io.BytesIO()
+    nw.from_dict(columns, backend=_frames()).write_parquet(buffer)
+    write_atomically(path, buffer.getvalue())
+
+
+def _frames() -> Any:
+    return next((name for name in ("pyarrow", "polars") if importlib.util.find_spec(name)), None)
+
+
+def write_h5ad(path: Path, result: Result) -> None:
+    """An AnnData: the given one with the values in `.obsm`, or a new one."""
+    import anndata
+
+    if not result.obsm:
+        data = anndata.AnnData(result.flat)
+        data.var_names = result.header
+    else:
+        data = result.adata if result.adata is not None else anndata.AnnData(shape=(len(result.values), 0))
+        data.obsm[result.obsm] = result.flat
+    if result.rows is not None and result.adata is None:
+        data.obs_names = result.rows
+    with tempfile.TemporaryDirectory(dir=path.absolute().parent, prefix=f".{path.name[:40]}.") as folder:
+        fresh = Path(folder) / path.name
+        data.write_h5ad(fresh)
+        os.replace(fresh, path)
+
+
+def write_grid(path: Path, result: Result) -> None:
+    """One picture of many images."""
+    images = pictures.eight_bit(result.values[: pictures.GRID + 1], result.high)
+    write_atomically(path, pictures.png_bytes(pictures.grid(images, len(result.values))))
+
+
+def write_folder(path: Path, result: Result) -> None:
+    """A folder with a picture of every image."""
+    images = pictures.eight_bit(result.values, result.high)
+    fresh = Path(tempfile.mkdtemp(dir=path.absolute().parent, prefix=f".{path.name[:40]}."))
+    try:
+        for name, image in zip(pictures.numbered(len(images)), images, strict=True):
+            (fresh / name).write_bytes(pictures.png_bytes(image))
+        fresh.chmod(0o755)
+        fresh.replace(path)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+
+
+PICTURES = (".png", "/")
+WRITERS: dict[str, Callable[[Path, Result], None]] = {
+    ".npy": write_npy,
+    ".npz": write_npz,
+    ".csv": write_text,
+    ".tsv": write_text,
+    ".parquet": write_parquet,
+    ".h5ad": write_h5ad,
+    ".png": write_grid,
+    "/": write_folder,
+}

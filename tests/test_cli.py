@@ -1,0 +1,587 @@
+"""The command line, as people and programs run it."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import typing
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import sparse
+from sklearn.utils._param_validation import StrOptions
+
+import elbowroom
+from elbowroom import CountVAE, ImageVAE, TableVAE, trainer
+from elbowroom.beta import POLICIES
+from elbowroom.cli import app, commands, flags, run
+from elbowroom.cli.console import problem_of
+from elbowroom.latents import PRIORS
+from elbowroom.likelihoods import LIKELIHOODS
+from elbowroom.objectives import OBJECTIVES
+
+anndata = pytest.importorskip("anndata")
+FAMILIES = {"": TableVAE, "images": ImageVAE, "counts": CountVAE}
+SNAPSHOT = Path(__file__).with_name("cli_flags.txt")
+QUICK = ["--epochs", "2", "--hidden", "8", "--n-latents", "2", "--random-state", "0", "--no-verbose"]
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "80"}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A folder with data of all kinds and a model of each."""
+    folder = tmp_path_factory.mktemp("made")
+    random = np.random.default_rng(0)
+    table = pd.DataFrame(random.normal(size=(60, 3)), columns=["age", "income", "height"])
+    table["class"] = random.integers(0, 3, 60)
+    table["name"] = [f"n{i}" for i in range(60)]
+    table.to_csv(folder / "people.csv", index=False)
+    images = random.integers(0, 17, (60, 4, 4)).astype(np.uint8)
+    np.savez_compressed(folder / "digits.npz", images=images, digit=random.integers(0, 10, 60))
+    np.save(folder / "digits.npy", images)
+    counts = sparse.csr_matrix(random.poisson(1.0, (60, 5)).astype(np.float32))
+    adata = anndata.AnnData(counts, obs=pd.DataFrame({"donor": list("ab") * 30}, index=[f"cell{i}" for i in range(60)]))
+    adata.var_names = [f"gene{i}" for i in range(5)]
+    adata.write_h5ad(folder / "cells.h5ad")
+    sparse.save_npz(folder / "cells.npz", counts)
+    fits = {
+        "people": ["people.csv", "--label", "class", "--label", "name"],
+        "digits": ["digits.npz"],
+        "cells": ["cells.h5ad", "--batch-key", "donor"],
+        "plain": ["cells.h5ad"],
+    }
+    for model, (file, *more) in fits.items():
+        assert run(["fit", str(folder / file), "--out", str(folder / model), *more, *QUICK]) == 0
+    return folder
+
+
+@pytest.fixture
+def here(made, tmp_path, monkeypatch):
+    """A fresh current folder in which what was made can be named."""
+    for path in made.iterdir():
+        (tmp_path / path.name).symlink_to(path)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def people():
+    return pd.read_csv("people.csv", float_precision="round_trip")
+
+
+def answer(capsys, *words):
+    """Run a command that succeeds, and its JSON."""
+    code = run([*words, "--json"])
+    out, err = capsys.readouterr()
+    assert (code, err) == (0, "")
+    assert len(out.splitlines()) == 1
+    return json.loads(out)
+
+
+# ---- flags ---------------------------------------------------------------------------------------------------------
+
+
+def hints():
+    return typing.get_type_hints(flags.Parameters, include_extras=True)
+
+
+def parameters(family):
+    return {name: p.default for name, p in inspect.signature(family).parameters.items() if name not in NOT_FLAGS}
+
+
+NOT_FLAGS = {"encoder", "decoder"}  # modules, which no command line can name
+
+
+def in_words(value):
+    words = {True: "yes", False: "no", None: ""}
+    if isinstance(value, tuple):
+        return ",".join(map(str, value))
+    return words[value] if value is None or isinstance(value, bool) else str(value)
+
+
+def test_flags_are_the_parameters_of_the_estimators():
+    names = {name for family in FAMILIES.values() for name in parameters(family)}
+    assert set(hints()) == names
+
+
+@pytest.mark.parametrize("name", sorted(set(hints()) - {"verbose"}))
+def test_help_tells_the_estimators_defaults(name):
+    defaults = {kind: parameters(family)[name] for kind, family in FAMILIES.items() if name in parameters(family)}
+    first, *others = defaults.items()
+    text = in_words(first[1]) + "".join(f"; {k} {in_words(v)}" for k, v in others if v != first[1])
+    assert (hints()[name].__metadata__[0].show_default or "") == text
+
+
+def test_choices_are_the_estimators_choices():
+    for name, hint in hints().items():
+        constraints = next(f._parameter_constraints[name] for f in FAMILIES.values() if name in parameters(f))
+        known = {option for c in constraints if isinstance(c, StrOptions) for option in c.options} - {"auto"}
+        offered = {v for kind in typing.get_args(hint.__origin__) for v in typing.get_args(kind) if v is not ...}
+        assert known == offered - {int}, name
+
+
+@pytest.mark.parametrize(
+    ("flag", "family"),
+    [("likelihood", LIKELIHOODS), ("prior", PRIORS), ("objective", OBJECTIVES), ("beta", POLICIES)],
+)
+def test_help_names_all_members_of_a_family(flag, family):
+    text = hints()[flag].__metadata__[0].help
+    assert [name for name in family if name not in text and name not in ("mixed", "constant")] == []
+
+
+def test_commands_and_flags_are_a_snapshot():
+    """A flag that goes or changes its name breaks scripts: change tests/cli_flags.txt on purpose, and the changelog."""
+    lines = []
+    for command in sorted(name for name in app if not name.startswith("-")):
+        names = {name for argument in app[command].assemble_argument_collection() for name in argument.names} - {"*"}
+        lines.append(" ".join([command, *sorted(names)]))
+    assert SNAPSHOT.read_text().splitlines() == lines
+
+
+def test_help_is_light():
+    code = (
+        "import sys; from elbowroom.cli import run\n"
+        "for words in ('', '--help', 'fit --help', '--version', 'fit', 'fot', 'fit x --epoch 3'):\n"
+        "    assert run(words.split()) in (0, 2)\n"
+        "heavy = {'torch', 'numpy', 'sklearn', 'scipy', 'pandas', 'narwhals', 'matplotlib'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=ENVIRONMENT)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("command", ["", *(name for name in app if not name.startswith("-"))])
+def test_help_fits_a_terminal(command, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    assert run([*filter(None, [command]), "--help"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith(f"Usage: elbowroom {command or 'COMMAND'}")
+    assert max(map(len, lines)) <= 80
+
+
+def test_version(capsys):
+    assert run(["--version"]) == 0
+    assert capsys.readouterr().out.strip() == elbowroom.__version__
+
+
+# ---- the commands --------------------------------------------------------------------------------------------------
+
+
+def test_fit_tells_what_it_did(here, capsys):
+    facts = answer(capsys, "fit", "people.csv", "--out", "m", "--label", "class", "--label", "name", *QUICK)
+    assert facts["columns"] == ["age", "income", "height"]
+    assert (facts["estimator"], facts["rows"], facts["likelihood"]) == ("TableVAE", 60, "gaussian")
+    assert (facts["epochs"], facts["complete"], facts["seed"], facts["n_latents"]) == (2, True, 0, 2)
+    assert not Path("m.run").exists()
+    assert answer(capsys, "info", "m")["verdict"] == facts["verdict"]
+
+
+def test_fit_is_fit(here):
+    table = people()[["age", "income", "height"]]
+    model = TableVAE(2, epochs=2, hidden=(8,), random_state=0).fit(table)
+    np.testing.assert_array_equal(elbowroom.load("people").transform(table), model.transform(table))
+
+
+def test_fit_as_people_see_it(here, capsys):
+    assert run(["fit", "digits.npz", "--out", "m", "--epochs", "2", "--channels", "4", "--hidden", "8"]) == 0
+    out, err = capsys.readouterr()
+    assert "ImageVAE" in out
+    assert "60 rows, images of 4 x 4" in out
+    assert "elbowroom report m digits.npz" in out
+    assert "epoch 2/2" in err
+    assert re.search(r"seed \d+", out)
+
+
+@pytest.mark.parametrize(
+    ("file", "kind", "estimator"),
+    [
+        ("people.csv", "auto", "TableVAE"),
+        ("digits.npy", "auto", "ImageVAE"),
+        ("digits.npz:images", "auto", "ImageVAE"),
+        ("cells.h5ad", "auto", "CountVAE"),
+        ("cells.npz", "auto", "CountVAE"),
+        ("cells.h5ad", "table", "TableVAE"),
+        ("people.csv", "count", "CountVAE"),
+    ],
+)
+def test_kinds(here, capsys, file, kind, estimator):
+    labels = ["--label", "class", "--label", "name"] if file == "people.csv" else []
+    if (file, kind) == ("people.csv", "count"):
+        Path("people.csv").unlink()
+        pd.DataFrame({"a": [1, 2, 3] * 20, "class": 0, "name": "x"}).to_csv("people.csv", index=False)
+    facts = answer(capsys, "fit", file, "--out", "m", "--kind", kind, *labels, *QUICK)
+    assert facts["estimator"] == estimator
+    assert answer(capsys, "score", "m", file, "--draws", "4")["rows"] == 60
+
+
+def test_encode(here, capsys):
+    assert answer(capsys, "encode", "people", "people.csv", "--out", "z.csv") == {"out": "z.csv", "shape": [60, 2]}
+    frame = pd.read_csv("z.csv", float_precision="round_trip")
+    assert list(frame) == ["latent0", "latent1"]
+    table = people()[["age", "income", "height"]]
+    np.testing.assert_array_equal(frame, elbowroom.load("people").transform(table))
+
+
+def test_columns_are_matched_by_name(here, capsys):
+    people()[["height", "name", "age", "income"]].to_parquet("other.parquet")
+    first = answer(capsys, "score", "people", "people.csv", "--draws", "0")
+    assert answer(capsys, "score", "people", "other.parquet", "--draws", "0") == first
+    adata = anndata.read_h5ad("cells.h5ad")
+    adata[:, ::-1].write_h5ad("turned.h5ad")
+    first = answer(capsys, "score", "cells", "cells.h5ad", "--draws", "0")
+    assert answer(capsys, "score", "cells", "turned.h5ad", "--draws", "0") == first
+
+
+def test_encode_into_anndata(here, capsys):
+    answer(capsys, "encode", "cells", "cells.h5ad", "--out", "z.h5ad")
+    back = anndata.read_h5ad("z.h5ad")
+    assert back.obsm["X_vae"].shape == (60, 2)
+    assert list(back.obs["donor"][:2]) == ["a", "b"]
+
+
+@pytest.mark.parametrize("out", ["x.npy", "x.npz", "x.csv", "x.parquet", "x.h5ad"])
+@pytest.mark.parametrize("model", ["people", "cells"])
+def test_reconstruct_and_sample(here, capsys, model, out):
+    file = {"people": "people.csv", "cells": "cells.h5ad"}[model]
+    answer(capsys, "reconstruct", model, file, "--out", out)
+    label = ["--context", "a"] if model == "cells" else []
+    assert answer(capsys, "sample", model, "-n", "7", "--out", f"s{out}", *label)["shape"] == [
+        7,
+        5 if model == "cells" else 3,
+    ]
+    if out == "x.csv":
+        expected = [f"gene{i}" for i in range(5)] if model == "cells" else ["age", "income", "height"]
+        assert [c for c in pd.read_csv(out) if c != "row"] == expected
+        assert list(pd.read_csv(f"s{out}")) == expected
+
+
+def test_samples_are_repeatable_and_pictures_have_the_right_white(here, capsys):
+    pillow = pytest.importorskip("PIL.Image")
+    for name in ("a.npy", "b.npy"):
+        answer(capsys, "sample", "digits", "-n", "3", "--out", name, "--random-state", "1", "--mean")
+    values = np.load("a.npy")
+    np.testing.assert_array_equal(values, np.load("b.npy"))
+    answer(capsys, "sample", "digits", "-n", "3", "--out", "p/", "--random-state", "1", "--mean")
+    np.testing.assert_allclose(np.asarray(pillow.open("p/0.png")), values[0] / 16 * 255, atol=0.51)
+    answer(capsys, "reconstruct", "digits", "digits.npz", "--out", "grid.png")
+    assert pillow.open("grid.png").size == (8 * 34 + 2, 8 * 34 + 2)
+
+
+def test_score(here, capsys):
+    facts = answer(capsys, "score", "digits", "digits.npz", "--draws", "20", "--out", "s.csv")
+    rows = pd.read_csv("s.csv")
+    model, images = elbowroom.load("digits"), np.load("digits.npz")["images"]
+    assert facts["elbo"] == pytest.approx(model.score(images))
+    assert facts["elbo"] == pytest.approx(-facts["distortion"] - facts["rate"])
+    assert facts["log_likelihood"] == pytest.approx(model.log_likelihood(images, n_draws=20).mean)
+    assert rows["log_likelihood"].mean() == pytest.approx(facts["log_likelihood"])
+    assert rows["elbo"].std() / 60**0.5 == pytest.approx(facts["elbo_standard_error"])
+    assert "log_likelihood" not in answer(capsys, "score", "digits", "digits.npz", "--draws", "0")
+    assert run(["score", "digits", "digits.npz", "--draws", "2"]) == 0
+    assert "lower bound" in capsys.readouterr().out
+
+
+def test_scores_name_their_rows(here, capsys):
+    answer(capsys, "score", "cells", "cells.h5ad", "--draws", "0", "--out", "s.csv")
+    assert pd.read_csv("s.csv")["row"][7] == "cell7"
+
+
+@pytest.mark.parametrize(
+    ("model", "file", "labels", "name"),
+    [
+        ("people", "people.csv", [], "class"),
+        ("people", "people.csv", ["--labels", "age"], "age"),
+        ("digits", "digits.npz", [], "digit"),
+        ("digits", "digits.npz", ["--labels", "y.npy"], "y.npy"),
+        ("plain", "cells.h5ad", ["--labels", "donor"], "donor"),
+        ("plain", "cells.h5ad", [], None),
+        ("cells", "cells.h5ad", [], None),
+    ],
+)
+def test_report(here, capsys, model, file, labels, name):
+    pytest.importorskip("matplotlib")
+    np.save("y.npy", np.arange(60) % 4)
+    assert answer(capsys, "report", model, file, "--out", "r.html", *labels)["labels"] == name
+    page = Path("r.html").read_text()
+    assert "</html>" in page
+    assert name is None or name.removesuffix(".npy") in page
+
+
+def test_info_in_words(here, capsys):
+    assert run(["info", "people"]) == 0
+    out = capsys.readouterr().out
+    for word in ("TableVAE", "gaussian", "2 of 2", "held out", "elbowroom 0", "torch"):
+        assert word in out
+
+
+def test_demo(here, capsys, monkeypatch):
+    pytest.importorskip("matplotlib")
+    monkeypatch.setitem(commands.DEMO_MODEL, "epochs", 2)
+    for _ in range(2):  # a second time replaces the first
+        facts = answer(capsys, "demo", "--out", "new/demo")
+    assert facts["likelihood"] == "binomial:total=16"
+    assert {p.name for p in Path("new/demo").iterdir()} == {"model", "report.html", "digits.npz"}
+    assert run(["demo", "--out", "."]) == 2
+
+
+def test_config_file(here, capsys):
+    Path("run.toml").write_text(
+        'n_latents = 3\nhidden = [8, 4]\naverage = false\nepochs = 2\nbeta = "warmup:end=2"\n'
+        'label = ["class", "name"]\nlearning-rate = 0.01\n'
+        '[likelihood]\nstudent_t = ["age"]\ngaussian = ["income", "height"]\n'
+    )
+    facts = answer(capsys, "fit", "people.csv", "--out", "m", "--config", "run.toml", "--n-latents", "2")
+    assert facts["n_latents"] == 2
+    model = elbowroom.load("m")
+    assert (model.hidden, model.average, model.learning_rate) == ([8, 4], False, 0.01)
+    assert str(model.beta_) == "warmup:end=2,fraction=0.3,start=0"
+    assert set(model.likelihood_) == {"student_t", "gaussian"} or len(model.likelihood_) == 2
+
+
+def test_notes(here, capsys):
+    np.savez("two.npz", a=np.ones((30, 3)), b=np.zeros((30, 3)))
+    assert run(["fit", "two.npz", "--out", "m", *QUICK]) == 0
+    assert "note: two.npz has several arrays: 'a' is read" in capsys.readouterr().err
+    facts = answer(capsys, "score", "m", "two.npz", "--draws", "0")
+    assert "several arrays" in facts["notes"][0]
+
+
+def test_overwrite(here, capsys):
+    assert run(["fit", "digits.npy", "--out", "m", *QUICK]) == 0
+    assert run(["fit", "digits.npy", "--out", "m", *QUICK]) == 2
+    assert run(["fit", "digits.npy", "--out", "m/", "--overwrite", *QUICK]) == 0
+    assert "m is there" in capsys.readouterr().err
+
+
+# ---- what goes wrong -----------------------------------------------------------------------------------------------
+
+BAD = [
+    ("fot", 2, 'Unknown command "fot". Did you mean "fit"?'),
+    ("fit", 2, "FILE"),
+    ("fit people.csv", 2, "--out"),
+    ("fit people.csv --out m --epoch 3", 2, "Did you mean --epochs?"),
+    ("fit people.csv --out m --n-latents 1.5", 2, "'1.5' is not a whole number"),
+    ("fit people.csv --out m --hidden 8,x", 2, "is not a list of whole numbers"),
+    ("fit people.csv --out m --activation rellu", 2, 'Did you mean "relu"?'),
+    ("fit people.csv --out m --kind images", 2, 'Did you mean "image"?'),
+    ("fit people.csv other.csv --out m", 2, "other.csv"),
+    ("fit people.csv --out m --config none.toml", 2, "none.toml does not exist"),
+    ("fit people.csv --out m --config people.csv", 2, "is no TOML file"),
+    ("fit people.csv --out m --config wrong.toml", 2, "epohcs"),
+    ("fit people.csv --out none/m", 2, "none does not exist. Create it."),
+    ("fit people.csv --out people", 2, "Add --overwrite"),
+    ("fit people.csv --out people.csv --overwrite", 2, "people.csv is something else"),
+    ("fit people.csv --out m --label class --label name --n-latents 0", 2, "n_latents"),
+    ("fit people.csv --out m --label class --label name --likelihood bernouli", 2, "Did you mean 'bernoulli'?"),
+    ("fit people.csv --out m --label class --label name --beta=-1", 2, "beta"),
+    ("fit people.csv --out m --label class --label name --beta warmpu", 2, "Did you mean 'warmup'?"),
+    ("fit people.csv --out m --label class --label name --device cudo", 2, "device"),
+    ("fit people.csv --out m --label class --label name --body mlp", 2, "--body is a parameter of image models"),
+    ("fit people.csv --out m --label class --label name --likelihood {", 2, "JSON"),
+    ("fit people.csv --out m --label class --label name --random-state=-1", 2, "random_state"),
+    ("fit people.csv --out m", 1, "column 'name' does not (first: 'n0'). Keep it aside with --label 'name'"),
+    ("fit people.csv --out m --label clas", 1, "Did you mean 'class'?"),
+    ("fit people.csv --out m --label class --label name --likelihood poisson", 1, "column 'age'"),
+    ("fit peple.csv --out m", 1, "Did you mean people.csv?"),
+    ("fit x.pkl --out m", 1, "ends in .npy"),
+    ("fit empty.csv --out m", 1, "is empty"),
+    ("fit digits.npz:digts --out m", 1, "Did you mean digits.npz:digit?"),
+    ("fit pictures --out m", 1, "must hold images"),
+    ("fit cells.npz --out m --kind image", 1, ""),
+    ("resume people", 1, "is none"),
+    ("resume broken.run", 1, "it is broken"),
+    ("resume moved", 1, "Move it to moved.run"),
+    ("encode peple people.csv --out z.npy", 1, "Did you mean people?"),
+    ("encode pictures people.csv --out z.npy", 1, "pictures"),
+    ("encode people people.csv --out z.png", 2, "only images"),
+    ("encode people people.csv --out z.xyz", 2, "must end in"),
+    ("encode none none.csv --out z.xyz", 2, "must end in"),
+    ("encode people people.csv --out people.csv", 2, "is the input"),
+    ("encode people digits.npy --out z.npy", 1, ""),
+    ("encode digits people.csv --out z.npy", 1, ""),
+    ("reconstruct people people.csv --out x.png", 2, "only images"),
+    ("sample people -n 0 --out x.npy", 2, "at least 1"),
+    ("sample people -n many --out x.npy", 2, "'many' is not a whole number"),
+    ("sample cells --out x.npy", 1, "context"),
+    ("sample cells --out x.npy --context c", 1, "'c'"),
+    ("sample people --out x.npy --context c", 1, "context"),
+    ("score people people.csv --draws=-1", 2, "--draws"),
+    ("score people digits.npz", 1, ""),
+    ("report people people.csv --out report.pdf", 2, "must end in .html"),
+    ("report people people.csv --out r.html --labels clss", 1, "Did you mean 'class'?"),
+    ("report people people.csv --out r.html --labels y.npy", 1, "does not exist"),
+    ("info broken", 1, "broken"),
+    ("info people --jsn", 2, "--json"),
+]
+
+
+@pytest.mark.parametrize(("line", "code", "expected"), BAD, ids=[line for line, *_ in BAD])
+def test_bad_command_lines(here, capsys, line, code, expected):
+    Path("empty.csv").touch()
+    Path("x.pkl").write_bytes(b"x")
+    Path("pictures").mkdir()
+    Path("broken.run").mkdir()
+    Path("broken.run/run.json").write_text('{"file": 3}')
+    Path("moved").mkdir()
+    Path("moved/run.json").write_text('{"file": "x.npy", "out": "/m", "kind": "auto", "labels": [], "parameters": {}}')
+    Path("broken").mkdir()
+    Path("broken/config.json").write_text("{}")
+    Path("wrong.toml").write_text("epohcs = 3")
+    before = sorted(here.iterdir())
+    assert run(line.split()) == code
+    out, err = capsys.readouterr()
+    assert out == ""
+    *progress, last = err.splitlines()
+    assert last.startswith("error: ")
+    assert expected in last
+    assert not [line for line in progress if not line.startswith("likelihood ")]
+    assert "Traceback" not in err
+    assert sorted(here.iterdir()) == before  # nothing is left behind
+    assert run([*line.split(), "--json"]) == code
+    out, err = capsys.readouterr()
+    assert out == ""
+    problem = json.loads(err)["error"]
+    assert problem.keys() == {"kind", "expected", "got", "do", "message"}
+    assert problem["do"]
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "expected"),
+    [
+        (KeyboardInterrupt(), 130, "interrupted"),
+        (MemoryError("Unable to allocate 7 TiB"), 1, "memory ran out (Unable to allocate 7 TiB)"),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: ..."), 1, "memory ran out"),
+        (OSError(28, "No space left on device", "x.npy"), 1, "x.npy: No space left on device"),
+        (PermissionError(13, "Permission denied", "x.npy"), 1, "x.npy: Permission denied"),
+        (ZeroDivisionError("division by zero"), 1, "ZeroDivisionError came: division by zero. Add --debug"),
+        (AssertionError(), 1, "AssertionError"),
+    ],
+)
+def test_unexpected_errors(here, capsys, monkeypatch, error, code, expected):
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(commands, "info", fail)
+    assert run(["info", "people"]) == code
+    err = capsys.readouterr().err
+    assert expected in err
+    assert len(err.splitlines()) == 1
+    assert run(["info", "people", "--debug"]) == code
+    assert "Traceback" in capsys.readouterr().err
+    assert problem_of(error).code == code
+
+
+def test_a_reader_that_goes_away(here):
+    for words in (["--help"], ["info", "people"]):
+        line = f"{sys.executable} -m elbowroom.cli {' '.join(words)} | true; echo ${{PIPESTATUS[0]}}"
+        done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, env=ENVIRONMENT)
+        assert done.stderr == ""
+        assert done.stdout.strip() in ("0", "141")
+
+
+def test_warnings_of_others_are_silent(here, capsys, monkeypatch):
+    import warnings
+
+    monkeypatch.setattr(commands, "info", lambda model: warnings.warn("noise", stacklevel=1))
+    assert run(["info", "people"]) == 0
+    assert capsys.readouterr().err == ""
+
+
+# ---- runs that end early -------------------------------------------------------------------------------------------
+
+RUN = ["--epochs", "6", "--hidden", "16", "--batch-size", "16", "--random-state", "0", "--n-latents", "2"]
+START = """
+import os, elbowroom.trainer as trainer, elbowroom.checkpoints as checkpoints
+from elbowroom.cli import main
+
+def step(run, index, train=trainer.Run._train_step):
+    train(run, index)
+    if run.step == {step}:  # an epoch has 29
+        os.kill(os.getpid(), {signal})
+
+trainer.product_backend = lambda: "default"
+trainer.Run._train_step = step
+checkpoints.Checkpoints.__init__.__defaults__ = (0.02,)
+main()
+"""
+
+
+@pytest.fixture
+def rows(here, monkeypatch):
+    """Data, and the weights of a fit that nothing stopped."""
+    monkeypatch.setattr(trainer, "product_backend", lambda: "default")
+    np.save("rows.npy", np.random.default_rng(0).normal(size=(500, 6)))
+    assert run(["fit", "rows.npy", "--out", "whole", *RUN, "--no-verbose"]) == 0
+    return (here / "whole" / "model.safetensors").read_bytes()
+
+
+def stopped(number, step=75):
+    """Start a fit that gets a signal on its way."""
+    command = [sys.executable, "-c", START.format(signal=int(number), step=step), "fit", "rows.npy", "--out", "m", *RUN]
+    done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT)
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_ctrl_c_keeps_the_model_so_far_and_resume_goes_on(rows, capsys):
+    code, out, err = stopped(signal.SIGINT)
+    assert code == 130, err
+    assert "elbowroom resume m.run" in out
+    assert "Traceback" not in err
+    assert "interrupted" in out
+    assert not answer(capsys, "info", "m")["complete"]
+    assert answer(capsys, "resume", "m.run")["epochs"] == 6
+    assert Path("m/model.safetensors").read_bytes() == rows
+    assert not Path("m.run").exists()
+
+
+def test_ctrl_c_in_the_first_epoch_keeps_the_run(rows, capsys):
+    code, out, err = stopped(signal.SIGINT, step=5)
+    assert (code, out) == (130, "")
+    assert err.splitlines()[-2:] == [
+        "note: what was trained is kept; go on: elbowroom resume m.run",
+        "error: interrupted",
+    ]
+    assert answer(capsys, "resume", "m.run")["complete"]
+    assert Path("m/model.safetensors").read_bytes() == rows
+
+
+def test_kill_and_resume(rows, capsys):
+    code, *_ = stopped(signal.SIGKILL)
+    assert code == -signal.SIGKILL
+    assert not Path("m").exists()
+    assert list(Path("m.run").glob("step-*"))
+    assert run(["fit", "rows.npy", "--out", "m", *RUN]) == 2
+    assert "Run: elbowroom resume m.run, or add --overwrite" in capsys.readouterr().err
+    Path("m.run").rename("n.run")  # the model goes beside the run, wherever that is
+    assert answer(capsys, "resume", "n.run/")["complete"]
+    assert Path("n/model.safetensors").read_bytes() == rows
+    assert not Path("n.run").exists()
+
+
+def test_resume_with_other_data_or_in_two_processes(rows, capsys):
+    stopped(signal.SIGKILL)
+    from elbowroom.cli.runs import locked
+
+    with locked(Path("m.run")):
+        assert run(["resume", "m.run"]) == 1
+        assert "is used by another" in capsys.readouterr().err
+    assert run(["fit", "none.npy", "--out", "m", "--overwrite"]) == 1
+    assert list(Path("m.run").glob("step-*"))  # nothing is lost before the new run begins
+    np.save("rows.npy", np.load("rows.npy") + 1)
+    assert run(["resume", "m.run"]) == 1
+    assert "data" in capsys.readouterr().err
+    assert list(Path("m.run").glob("step-*"))  # what was trained is not lost
+    assert run(["fit", "rows.npy", "--out", "m", "--overwrite", *RUN, "--no-verbose"]) == 0
+    assert not Path("m.run").exists()
+
+
+def test_a_fit_that_fails_leaves_no_run(here, capsys):
+    assert run(["fit", "people.csv", "--out", "m", "--label", "name", "--likelihood", "poisson", *QUICK]) == 1
+    assert not Path("m.run").exists()
+    assert not Path("m").exists()

@@ -1,0 +1,72 @@
+"""Elbowroom itself. This is the only file of the benchmark that knows its API."""
+
+import torch
+from torch import Tensor
+
+from harness.job import Job, Stopwatch
+from harness.network import LATENT, LAYERS, LEARNING_RATE, Weights
+
+
+def train(job: Job, watch: Stopwatch) -> Weights:
+    """Train the common VAE with elbowroom's own trainer: constant learning rate, beta 1, ReLU, float32."""
+    from elbowroom.beta import Constant
+    from elbowroom.data.rows import rows_of
+    from elbowroom.progress import Progress
+    from elbowroom.trainer import Trainer
+
+    class Marks(Progress):
+        """Marks the stopwatch where the progress would be shown."""
+
+        def __enter__(self) -> "Marks":
+            watch.mark()
+            return self
+
+        def epoch(self, done: int, record: dict[str, float]) -> None:
+            watch.mark()
+
+    model = build(job.start())
+    settings = {"average": False, "schedule": "constant", "seed": job.seed, "device": "cpu"}
+    trainer = Trainer(job.epochs, job.batch, LEARNING_RATE, **settings)
+    trainer.fit(model, rows_of(job.rows()), Constant(1.0), progress=Marks(job.epochs))
+    return {name: tensor.detach().numpy() * scale for name, (tensor, scale) in places(model).items()}
+
+
+def build(start: Weights) -> torch.nn.Module:
+    """The common VAE, at the benchmark's start."""
+    from elbowroom.bodies import MLP
+    from elbowroom.latents import DiagonalLatent, StandardPrior
+    from elbowroom.likelihoods import Bernoulli
+    from elbowroom.vae import VAE
+
+    (pixels, *_), (_, *hidden) = zip(*LAYERS["encoder"][:2], strict=True)
+    encoder = MLP(pixels, hidden, activation="relu")
+    decoder = MLP(LATENT, hidden[::-1], pixels, activation="relu")
+    model = VAE(
+        encoder, DiagonalLatent(hidden[-1], LATENT), StandardPrior(LATENT), decoder, Bernoulli(pixels)
+    )
+    with torch.no_grad():
+        for name, (tensor, scale) in places(model).items():
+            tensor.copy_(torch.from_numpy(start[name]) / torch.as_tensor(scale))
+    return model
+
+
+def places(model: torch.nn.Module) -> dict[str, tuple[Tensor, Tensor | float]]:
+    """Where each of the benchmark's arrays lives, and the factor between the two.
+
+    The benchmark's last encoder layer gives the log-variance, elbowroom's the log standard deviation; its last
+    decoder bias is elbowroom's likelihood's, which starts from the data's marginals where nobody sets it.
+    """
+    encoder = [layer.inner for layer in model.encoder.layers]
+    decoder = [layer.inner for layer in model.decoder.layers]
+    scale = torch.ones(2 * LATENT)
+    scale[LATENT:] = 2
+    found = {}
+    for part, layers in (("encoder", encoder), ("decoder", decoder)):
+        for number, layer in enumerate(layers):
+            found[f"{part}.{number}.weight"] = (layer.weight, 1.0)
+            found[f"{part}.{number}.bias"] = (layer.bias, 1.0)
+    found["encoder.2.weight"] = (model.latent.head.weight, scale[:, None])
+    found["encoder.2.bias"] = (model.latent.head.bias, scale)
+    found["decoder.2.weight"] = (model.decoder.last.weight, 1.0)
+    found["decoder.2.bias"] = (model.likelihood.bias, 1.0)
+    return found

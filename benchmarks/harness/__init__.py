@@ -1,0 +1,1 @@
+"""What the benchmarks share: data, the common network, peers' environment, processes, limits, reports."""

@@ -1,0 +1,76 @@
+"""The README's code runs as it stands, and so do its commands."""
+
+import re
+import shlex
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+GUIDE = (ROOT / "docs" / "guide.md").read_text()
+
+
+def blocks(text, language):
+    """The code blocks of a page in one language."""
+    return re.findall(rf"```{language}\n(.*?)```", text, flags=re.DOTALL)
+
+
+def test_python(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    for block in blocks(README, "python"):
+        exec(compile(block, "README.md", "exec"), names)
+    assert names["Z"].shape == (178, 3)
+    assert names["model"].likelihood_ == "gaussian"
+    assert (tmp_path / "report.html").stat().st_size > 10_000
+
+
+def test_the_guide(tmp_path, monkeypatch):
+    anndata = pytest.importorskip("anndata")
+    counts = np.random.default_rng(0).poisson(2.0, (60, 8))
+    adata = anndata.AnnData(
+        counts.astype(np.float32), obs=pd.DataFrame({"donor": ["a", "b"] * 30}, index=map(str, range(60)))
+    )
+    adata.layers["counts"] = counts
+    from elbowroom import CountVAE
+
+    names = {"adata": adata, "CountVAE": CountVAE}
+    monkeypatch.chdir(tmp_path)
+    short = blocks(GUIDE, "python")[0].replace("random_state=0", "random_state=0, epochs=2")
+    for block in (short, *blocks(GUIDE, "python")[1:]):
+        exec(compile(block, "guide.md", "exec"), names)
+    assert adata.obsm["X_vae"].shape == (60, 10)
+
+
+def test_commands(tmp_path, monkeypatch, capsys):
+    from elbowroom.cli import main
+
+    monkeypatch.chdir(tmp_path)
+    random = np.random.default_rng(0)
+    age = random.integers(18, 90, 200)
+    people = pd.DataFrame(
+        {"age": age, "income": 900.0 * age + random.normal(0, 5000, 200), "smoker": random.integers(0, 2, 200)}
+    )
+    people.to_csv("people.csv", index=False)
+    commands = [
+        line for block in blocks(README, "bash") for line in block.splitlines() if line.startswith("elbowroom ")
+    ]
+    assert len(commands) >= 5
+    for command in commands:
+        words = shlex.split(command.split("#")[0])[1:]
+        with pytest.raises(SystemExit) as ended, warnings.catch_warnings():
+            main(words)
+        assert ended.value.code in (0, None), (command, capsys.readouterr().err)
+    assert len(pd.read_csv("synthetic.csv")) == 1000
+    assert list(pd.read_csv("synthetic.csv").columns) == ["age", "income", "smoker"]
+    assert Path("report.html").exists()
+
+
+def test_make_targets_exist():
+    named = set(re.findall(r"^make (\w+)", README, flags=re.MULTILINE))
+    assert {"demo", "test"} <= named
+    assert named <= set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))

@@ -89,7 +89,9 @@ def _check_target(path: Path) -> None:
         raise ArtefactError("a model is saved to a new folder", f"{path} is something else", "Choose another path.")
     if not path.absolute().parent.is_dir():
         raise ArtefactError(
-            "a model is saved into a folder that exists", f"{path.absolute().parent} does not", "Create it, or choose another."
+            "a model is saved into a folder that exists",
+            f"{path.absolute().parent} does not",
+            "Create it, or choose another.",
         )
 
 
@@ -125,13 +127,17 @@ def read(path: str | os.PathLike[str]) -> Artefact:
     path = Path(path)
     if not path.is_dir():
         raise ArtefactError(
-            "a saved model is a folder", f"{path} {'is a file' if path.exists() else 'does not exist'}", "Check the path."
+            "a saved model is a folder",
+            f"{path} {'is a file' if path.exists() else 'does not exist'}",
+            "Check the path.",
         )
     try:
         content = {name: _read_file(path / name) for name in (CONFIG, WEIGHTS, HISTORY, CARD, CHECKSUMS)}
     except OSError as error:
         raise ArtefactError(
-            f"the folder {path} must hold a saved model", f"{error.filename} can not be read ({error.strerror})", "Save it again."
+            f"the folder {path} must hold a saved model",
+            f"{error.filename} can not be read ({error.strerror})",
+            "Save it again.",
         ) from error
     _check_sums(path, content)
     config = _object(content[CONFIG], path / CONFIG)
@@ -221,7 +227,9 @@ def part_from(config: Any) -> Any:
     if isinstance(config, list):
         return [part_from(item) for item in config]
     if not isinstance(config, dict):
-        if not isinstance(config, str | int | float | bool | None) or (isinstance(config, float) and not math.isfinite(config)):
+        if not isinstance(config, str | int | float | bool | None) or (
+            isinstance(config, float) and not math.isfinite(config)
+        ):
             raise ValueError(f"{config!r} is no configuration")
         return config
     arguments = dict(config)
@@ -250,6 +258,9 @@ def model_from(artefact: Artefact, path: str | os.PathLike[str]) -> VAE:
         if expected != found:
             names = sorted(name for name in {*expected, *found} if expected.get(name) != found.get(name))
             raise ValueError(f"the weights do not belong to it (for example {names[0]!r})")
+        for name, tensor in artefact.weights.items():
+            if not bool(tensor.isfinite().all()):
+                raise ValueError(f"{name!r} holds values that are not finite")
         with torch.random.fork_rng(devices=[]):
             model = part_from(config)
         model.load_state_dict(artefact.weights)

@@ -60,7 +60,9 @@ def restore(families: dict[str, type], path: str | os.PathLike[str]) -> Any:
             raise ValueError(f"n_latents is {estimator.n_latents}, but the model has {estimator.model_.n_latents}")
     except (ElbowroomError, KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise ArtefactError(
-            "a saved model must be whole", f"the configuration in {path} is broken: {error}", "Copy or save the model again."
+            "a saved model must be whole",
+            f"the configuration in {path} is broken: {error}",
+            "Copy or save the model again.",
         ) from error
     return estimator
 
@@ -105,7 +107,9 @@ def _plain(value: Any) -> Any:
 
 def _history(saved: dict[str, Any]) -> History:
     history = History(**saved)
-    if not history.records or not all(isinstance(v, int | float) for record in history.records for v in record.values()):
+    if not history.records or not all(
+        isinstance(v, int | float) for record in history.records for v in record.values()
+    ):
         raise ValueError("the history has no records")
     return history
 

@@ -16,7 +16,8 @@ from elbowroom.tasks.diagnose import Diagnosis
 from elbowroom.tasks.report import Number, Report
 
 SCORED, WEIGHTED, DRAWS = 5000, 500, 500
-SHOWN_IMAGES, SHOWN_ROWS, SHOWN_COLUMNS, MAPPED = 16, 2000, 12, 5000
+SHOWN_IMAGES, SHOWN_SAMPLES = 36, 60
+SHOWN_ROWS, SHOWN_COLUMNS, MAPPED = 2000, 12, 5000
 
 
 def summarise(
@@ -26,14 +27,16 @@ def summarise(
     n = X.shape[0] if hasattr(X, "shape") else len(X)
     labels = None if labels is None else np.asarray(labels)
     if labels is not None and labels.shape != (n,):
-        raise DataError(f"labels must be one for each of the {n} rows", f"their shape is {labels.shape}", "Correct them.")
+        raise DataError(
+            f"labels must be one for each of the {n} rows", f"their shape is {labels.shape}", "Correct them."
+        )
     diagnosis = estimator.diagnose(**_some(X, context, n, SCORED))
-    latent_map, axes = _latent_map(estimator.transform(**_some(X, context, n, MAPPED)), diagnosis.rate_per_latent)
+    latent_map, axes = _latent_map(estimator.transform(**_some(X, context, n, MAPPED)))
     shown = _images if hasattr(estimator, "image_shape_") else _table
     originals, reconstructions, samples, columns = shown(estimator, X, context, n)
     return Report(
         title=title or type(estimator).__name__,
-        facts={"rows": f"{n:,}", **facts(estimator)},
+        facts={"rows": f"{n:,}", **facts(estimator), "notes": "; ".join(estimator.history_.notes) or "none"},
         numbers=_numbers(estimator, X, context, n, diagnosis),
         verdict=diagnosis.verdict,
         healthy=diagnosis.healthy,
@@ -59,11 +62,13 @@ def _some(X: Any, context: Any, n: int, most: int) -> dict[str, Any]:
 
 
 def _numbers(estimator: Any, X: Any, context: Any, n: int, diagnosis: Diagnosis) -> list[Number]:
-    bounds = estimator.score_samples(**_some(X, context, n, SCORED))
+    scored = min(n, SCORED)
     weighted = estimator.log_likelihood(**_some(X, context, n, WEIGHTED), n_draws=DRAWS)
-    error = float(bounds.std(ddof=1) / np.sqrt(len(bounds))) if len(bounds) > 1 else None
+    elbo = -(diagnosis.distortion + diagnosis.rate)
     return [
-        Number("ELBO", float(bounds.mean()), error=error, meaning=f"evidence lower bound at beta = 1, {len(bounds):,} rows"),
+        Number(
+            "ELBO", elbo, error=diagnosis.standard_error, meaning=f"evidence lower bound at beta = 1, {scored:,} rows"
+        ),
         Number(
             "log-likelihood",
             weighted.mean,
@@ -73,13 +78,18 @@ def _numbers(estimator: Any, X: Any, context: Any, n: int, diagnosis: Diagnosis)
         ),
         Number("distortion", diagnosis.distortion, meaning="-log p(x|z): what the latents can not tell about the row"),
         Number("rate", diagnosis.rate, meaning="KL(q(z|x) || p(z)): what the latents tell about the row"),
-        Number("mutual information", diagnosis.mutual_information, meaning="of x and z, over all rows"),
-        Number("aggregate KL", diagnosis.aggregate_kl, meaning="KL(q(z) || p(z)): how far the latents are from the prior"),
-        Number("active latents", diagnosis.n_active, unit=f"of {len(diagnosis.active)}", meaning="posterior mean varies"),
+        Number(
+            "mutual information",
+            diagnosis.mutual_information,
+            meaning=f"of row and latents; {scored:,} rows can show {np.log(scored):.1f} at most",
+        ),
+        Number(
+            "active latents", diagnosis.n_active, unit=f"of {len(diagnosis.active)}", meaning="posterior mean varies"
+        ),
     ]
 
 
-def _latent_map(z: np.ndarray, rates: np.ndarray) -> tuple[np.ndarray, tuple[str, str]]:
+def _latent_map(z: np.ndarray) -> tuple[np.ndarray, tuple[str, str]]:
     """Two coordinates of the posterior means: both latents if there are two, else their principal components."""
     if z.shape[1] <= 2 or len(z) < 3:
         return z[:, :2], ("latent 0", "latent 1")
@@ -96,23 +106,30 @@ def _images(estimator: Any, X: Any, context: Any, n: int) -> Shown:
     some = _some(X, context, n, SHOWN_IMAGES)
     high = 255.0 if estimator.pixel_high_ > 64 else max(estimator.pixel_high_, 1e-12)
     out = 1.0 if estimator.binarize is not None else high  # a binarised model speaks of zeros and ones
-    samples = estimator.sample(4 * SHOWN_IMAGES, mean=True, random_state=0)
+    samples = _samples(estimator, some, SHOWN_SAMPLES, mean=True)
     images = (np.asarray(some["X"]) / high, estimator.reconstruct(**some) / out, samples / out)
     shown = [np.clip(i[..., 0] if i.ndim == 4 and i.shape[-1] == 1 else i, 0, 1) for i in images]
     return shown[0], shown[1], shown[2], []
 
 
 def _table(estimator: Any, X: Any, context: Any, n: int) -> Shown:
-    """Originals, reconstructions and samples of the columns that vary most, relative to their number shown."""
+    """Originals, reconstructions and samples: of the first columns, or of those that vary most where there are many."""
     some = _some(X, context, n, SHOWN_ROWS)
     originals, names = _values(estimator._unpack(some["X"], None)[0])
     chosen = np.sort(np.argsort(-originals.std(0), kind="stable")[:SHOWN_COLUMNS])
     if originals.shape[1] <= 2 * SHOWN_COLUMNS:
         chosen = np.arange(originals.shape[1])[:SHOWN_COLUMNS]
     reconstructions = _values(estimator.reconstruct(**some))[0]
-    samples = _values(estimator.sample(len(originals), random_state=0))[0]
+    samples = _values(_samples(estimator, some, len(originals), mean=False))[0]
     names = list(getattr(estimator, "feature_names_in_", names))
     return originals[:, chosen], reconstructions[:, chosen], samples[:, chosen], [str(names[i]) for i in chosen]
+
+
+def _samples(estimator: Any, some: dict[str, Any], n: int, mean: bool) -> Any:
+    """Rows drawn from the model, with the context of the rows shown where it was fitted with context."""
+    context = estimator._unpack(some["X"], some["context"])[1]
+    context = None if context is None else np.resize(context, n)
+    return estimator.sample(n, mean=mean, context=context, random_state=0)
 
 
 def _values(X: Any) -> tuple[np.ndarray, list[str]]:

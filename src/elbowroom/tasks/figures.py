@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from numbers import Real
 from typing import Any
@@ -13,12 +14,11 @@ from elbowroom.errors import missing
 try:
     import matplotlib
     from matplotlib.axes import Axes
-    from matplotlib.axis import Axis
+    from matplotlib.axis import Axis, YAxis
     from matplotlib.collections import PathCollection
     from matplotlib.colors import ListedColormap
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
-    from matplotlib.lines import Line2D
     from matplotlib.ticker import MaxNLocator
 except ModuleNotFoundError as error:
     raise missing("matplotlib", "plot", "drawing a figure") from error
@@ -60,12 +60,11 @@ _STYLE: dict[Any, Any] = {
     "axes.formatter.useoffset": False,
     "axes.axisbelow": True,
     "grid.color": LINE,
-    "xtick.color": LINE,
-    "ytick.color": LINE,
     "xtick.labelcolor": MUTED,
     "ytick.labelcolor": MUTED,
     "xtick.major.size": 0,
     "ytick.major.size": 0,
+    "ytick.minor.size": 0,
     "legend.frameon": False,
 }
 _styled = matplotlib.rc_context(_STYLE)  # around a drawing function; the caller's settings stay as they were
@@ -122,7 +121,7 @@ def _curves(axes: Axes, name: str, columns: Mapping[str, Array]) -> None:
     shown = np.empty(0)
     for column, label, color in ((name, "training", DATA), (f"held_out_{name}", "held out", MODEL)):
         values = columns.get(column, np.empty(0))
-        finite = np.isfinite(values)
+        finite = np.abs(values) < 1e100  # larger ones fit on no axis
         if finite.any():
             epochs = columns.get("epoch", np.arange(1, len(values) + 1))[finite]
             marker = "o" if finite.sum() <= 15 else ""
@@ -211,11 +210,12 @@ def latent_map(
     axis_names: Sequence[str] = ("", ""),
     label_name: str = "label",
 ) -> Figure:
-    """Draw rows as points (n, 2) coloured by their label.
+    """Draw rows as points (n, 2), where they are finite, coloured by their label.
 
-    More than ten different numbers are a scale with a colour bar. Anything else is a set of categories, of which
-    the ten most frequent have a colour and the others are grey.
+    More than ten different numbers are a scale with a colour bar; of anything else, the ten most frequent have a hue.
     """
+    finite = np.isfinite(points).all(axis=1)
+    points, labels = points[finite], None if labels is None else np.asarray(labels)[finite]
     figure = _figure(540)
     axes = figure.add_subplot(aspect="equal", adjustable="datalim")
     axes.set(xlabel=_short(axis_names[0], 60), ylabel=_short(axis_names[1], 60))
@@ -261,13 +261,13 @@ def _coloured_by_category(axes: Axes, points: Array, labels: Array, name: str) -
     hue = dict(zip(kept, HUES, strict=False))
     order = np.random.default_rng(0).permutation(len(points))  # so that no category hides another
     _points(axes, points[order], color=[hue.get(label, LINE) for label in labels[order]])
-    for label in kept if max(map(len, kept)) <= 3 else []:
+    for label in kept if max(map(len, kept), default=0) <= 3 else []:
         box = {"boxstyle": "round,pad=0.25", "facecolor": PAPER, "edgecolor": hue[label], "alpha": 0.9}
-        x, y = np.nanmedian(points[labels == label], axis=0)
+        x, y = np.median(points[labels == label], axis=0)
         axes.text(x, y, _short(label), bbox=box, ha="center", va="center")
     others = [f"{len(found) - len(kept):,} others"] * (len(found) > len(kept))
     texts, colors = [_short(label) for label in kept] + others, [*hue.values(), LINE]
-    dots = [Line2D([], [], marker="o", ls="", ms=7, mew=0, color=color) for color in colors[: len(texts)]]
+    dots = [axes.plot([], [], "o", ms=7, mew=0, color=color)[0] for color in colors[: len(texts)]]
     axes.figure.legend(dots, texts, title=_short(name), loc="outside right center", alignment="left")
 
 
@@ -315,18 +315,18 @@ def reconstruction_scatter(originals: Array, reconstructions: Array, names: Sequ
 def correlations(data: Array, samples: Array, names: Sequence[str]) -> Figure:
     """Draw how columns of numbers correlate, in the data and in the model's samples, as squares on a grid.
 
-    The side of a square is the strength; full squares are positive, hollow ones negative. Of more than twenty
-    columns, the first twenty are shown.
+    The side of a square is the strength; hollow squares are negative. Only the first twenty columns are shown.
     """
     shown = [_short(name, 14) for name in names[:20]]
+    y, x = np.tril_indices(len(shown), -1)
+    side = 240 / max(len(shown), 4)
     figure = _figure(430)
     sides = zip(figure.subplots(1, 2, sharey=True), (data, samples), (DATA, MODEL), strict=True)
     for axes, rows, color in sides:
-        matrix = np.nan_to_num(_correlation(rows[:, : len(shown)]))
-        y, x = np.nonzero(np.tril(matrix, -1))
-        faces = [color if value > 0 else "none" for value in matrix[y, x]]
-        areas = (270 / len(shown) * matrix[y, x]) ** 2
-        axes.scatter(x, y, areas, faces, marker="s", edgecolors=color, linewidth=0.9)
+        strength = _correlation(rows[:, : len(shown)])[y, x]
+        faces = [color if value > 0 else "none" for value in strength]
+        axes.scatter(x, y, side**2, "none", marker="s", edgecolors=LINE, linewidth=0.6)
+        axes.scatter(x, y, (side * strength) ** 2, faces, marker="s", edgecolors=color, linewidth=0.9)
         axes.set(aspect="equal", xlim=(-0.6, len(shown) - 1.4), ylim=(len(shown) - 0.4, 0.4))
         axes.set_xticks(range(len(shown) - 1), shown[:-1], rotation=90, parse_math=False)
         axes.set_yticks(range(1, len(shown)), shown[1:], parse_math=False)
@@ -340,14 +340,14 @@ def _coded(given: Array, made: Array) -> tuple[list[str], Array, Array]:
     try:
         return [], given.astype(float), made.astype(float)
     except (TypeError, ValueError):
-        found, counts = np.unique([str(value) for value in (*given, *made)], return_counts=True)
-        ranked = list(found[np.argsort(-counts, kind="stable")])
+        ranked = [name for name, _ in Counter(str(value) for value in (*given, *made)).most_common()]
         places = {name: float(min(i, 9)) for i, name in enumerate(ranked)}
         codes = [np.array([places[str(value)] for value in column]) for column in (given, made)]
         return ranked[:9] + ["others"] * (len(ranked) > 9), codes[0], codes[1]
 
 
 def _finite(values: Array) -> Array:
+    """The values that are numbers, without NaN and infinities."""
     return values[np.isfinite(values)]
 
 
@@ -359,8 +359,8 @@ def _edges(given: Array, made: Array) -> Array:
         kept = _finite(given) if np.isfinite(given).any() else both
         width = np.ptp(kept) / np.clip(np.sqrt(len(kept)), 6, 24) or max(abs(kept[0]), 1.0) / 10
         return np.arange(kept.min() - 3 * width, kept.max() + 4 * width, width)
-    low, high = (both.min(), both.max()) if len(both) else (0, 0)
-    return np.arange(low, high + 2) - 0.5
+    low, span = (both.min(), int(np.ptp(both))) if len(both) else (0.0, 0)
+    return low - 0.5 + np.arange(span + 2)
 
 
 def _shares(values: Array, edges: Array) -> Array:
@@ -383,8 +383,7 @@ def _panels(fits: Sequence[float], names: Sequence[str], shown: str) -> tuple[Fi
     worst = np.sort(np.argsort(fits, kind="stable")[:MOST_COLUMNS])
     rows = -(-len(worst) // 4)
     figure = _figure(40 + 140 * rows)
-    grid = figure.add_gridspec(rows, 4)
-    panels = [(figure.add_subplot(grid[divmod(i, 4)]), int(j)) for i, j in enumerate(worst)]
+    panels = [(figure.add_subplot(rows, 4, i), int(j)) for i, j in enumerate(worst, start=1)]
     for axes, j in panels:
         axes.set_title(_short(names[j]), fontsize=10.5)
         if np.isfinite(fits[j]):
@@ -396,5 +395,6 @@ def _name_ticks(axis: Axis, categories: Sequence[str]) -> None:
     """Few ticks on a small panel; of categories their names, cut to what fits, and none where nothing would."""
     axis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
     if categories:
-        names = [_short(name, 26 // len(categories)) for name in categories] if len(categories) <= 6 else []
+        room = 8 if isinstance(axis, YAxis) else 24 // len(categories)
+        names = [_short(name, room) for name in categories] if len(categories) <= 6 else []
         axis.set_ticks(range(len(names)), names, parse_math=False)

@@ -61,7 +61,8 @@ def _decimals(value: float, digits: int) -> int:
 def _written(value: float, decimals: int) -> str:
     """A number with thousands apart and a real minus sign; powers of ten where it would be too long."""
     long = abs(value) >= 1e7 or decimals > 6
-    return f"{value:,.3g}" if long else f"{value:,.{decimals}f}".replace("-", "−")
+    text = f"{value:,.3g}" if long else f"{value:,.{decimals}f}"
+    return f"−{text[1:]}" if text.startswith("-") else text
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ class Report:
     columns : sequence of str
         The names of a table's columns.
     latent_map : array of shape (n, 2), optional
-        Rows in the latent space, on two axes called ``latent_axes``.
+        Rows in the latent space, on two axes called ``latent_axes``. Of one latent (n, 1) there is no map.
     labels : array of shape (n,), optional
         What colours the latent map: numbers or anything that has a text. It is called ``label_name``.
     """
@@ -123,7 +124,7 @@ class Report:
             autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
         )
         page = environment.from_string(files(__package__).joinpath("report.html.j2").read_text("utf-8"))
-        pictures = {name: _svg(figure, figures.THEME) for name, figure in _figures(self)}
+        pictures = {name: _svg(name, figure, figures.THEME) for name, figure in _figures(self)}
         remarks = {"most_columns": figures.MOST_COLUMNS, **_epochs(self.history)}
         return page.render(report=self, pictures=pictures, **remarks)
 
@@ -160,9 +161,9 @@ def _figures(report: Report) -> Iterator[tuple[str, Figure]]:
             yield "samples", figures.image_grid(samples)
     elif len(originals):
         yield from _table_figures(report)
-    if report.latent_map is not None and len(report.latent_map):
-        names = report.latent_axes
-        yield "latent_map", figures.latent_map(report.latent_map, report.labels, names, report.label_name)
+    points, labels = report.latent_map, report.labels
+    if points is not None and len(points) and points.shape[1] == 2:
+        yield "latent_map", figures.latent_map(points, labels, report.latent_axes, report.label_name)
     if any(len(values) for values in report.history.values()):
         yield "training", figures.training_curves(report.history)
     if len(report.rate_per_latent):
@@ -195,23 +196,24 @@ def _numeric(column: np.ndarray) -> bool:
 
 def _epochs(history: Mapping[str, Sequence[float]]) -> dict[str, int]:
     """What the template says beside the curves: how many epochs, how many broken, and any rows held out."""
-    finite = {name: np.isfinite(np.asarray(values, dtype=float)) for name, values in history.items()}
-    held_out = [finite.pop(name) for name in tuple(finite) if name.startswith("held_out")]
+    columns = {name: np.asarray(values, dtype=float) for name, values in history.items() if len(values)}
+    held_out = [columns.pop(name) for name in tuple(columns) if name.startswith("held_out")]
+    finite = np.isfinite(np.array([*columns.values()]))
     return {
-        "epochs": max(map(len, finite.values()), default=0),
-        "broken_epochs": int((~np.stack([*finite.values()], 1)).any(axis=1).sum()) if finite else 0,
-        "held_out": any(values.any() for values in held_out),
+        "epochs": finite.shape[-1],
+        "broken_epochs": int((~finite).any(axis=0).sum()),
+        "held_out": bool(np.isfinite(held_out).any()),
     }
 
 
-def _svg(figure: Figure, theme: Mapping[str, str]) -> Markup:
+def _svg(name: str, figure: Figure, theme: Mapping[str, str]) -> Markup:
     """A figure as a part of the page: its text is text, and its colours follow the page's light or dark theme."""
     import matplotlib
 
     buffer = io.StringIO()
     nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
     with (
-        matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "elbowroom"}),
+        matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}),
         warnings.catch_warnings(),
     ):
         warnings.filterwarnings("ignore", "Glyph")  # the browser has the letters that matplotlib's font lacks
@@ -219,6 +221,6 @@ def _svg(figure: Figure, theme: Mapping[str, str]) -> Markup:
     head = r'^.*?<svg[^>]*(viewBox="[^"]*")[^>]*>.*?</defs>'  # with a style that would act on the whole page
     text = re.sub(head, r"<svg \1>", buffer.getvalue(), flags=re.DOTALL)
     text = re.sub(r'<g id="[^"]*"', "<g", text)  # matplotlib counts from 1 in every figure; a page must not
-    for name, color in theme.items():
-        text = text.replace(f": {color}", f": var(--{name})")
+    for role, color in theme.items():
+        text = text.replace(f": {color}", f": var(--{role})")
     return Markup(text)

@@ -85,9 +85,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
     parser.add_argument("--kills", type=int, default=20, help="runs that are killed and resumed")
     parser.add_argument("--seed", type=int, default=0, help="of the moments at which they are killed")
-    parser.add_argument(
-        "--every", type=float, default=0.0, help="seconds between checkpoints; 0: after every step"
-    )
+    parser.add_argument("--every", type=float, default=0.0, help="seconds between checkpoints; 0: after every step")
     parser.add_argument("--train", metavar="FOLDER", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.train is not None:

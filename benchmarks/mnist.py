@@ -22,9 +22,7 @@ def parse() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     data = Path(os.environ.get("ELBOWROOM_DATA", "../shared/data"))
-    parser.add_argument(
-        "--data", type=Path, default=data, help="folder with mnist/mnist.npz (default: %(default)s)"
-    )
+    parser.add_argument("--data", type=Path, default=data, help="folder with mnist/mnist.npz (default: %(default)s)")
     parser.add_argument("--prior", default="standard")
     parser.add_argument("--beta", default="warmup:fraction=0.2")
     parser.add_argument("--epochs", type=int, default=200)
@@ -84,9 +82,7 @@ def main() -> None:
             {
                 **{k: str(v) for k, v in vars(options).items() if k not in ("data", "checkpoint")},
                 "best_epoch": model.history_.best["epoch"],
-                "test_elbo": round(
-                    float(model.score_samples(test[: options.rows].astype(np.float32)).mean()), 3
-                ),
+                "test_elbo": round(float(model.score_samples(test[: options.rows].astype(np.float32)).mean()), 3),
                 "test_nll": round(-found.mean, 3),
                 "standard_error": round(found.standard_error, 3),
                 "effective_sample_size": round(found.effective_sample_size, 1),

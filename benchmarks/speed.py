@@ -27,13 +27,9 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--batch", type=int, nargs="+", default=[128, 512])
     parser.add_argument("--epochs", type=_at_least(2), default=4, help="the first is warm-up and not counted")
-    parser.add_argument(
-        "--rounds", type=_at_least(1), default=3, help="times that all competitors take turns"
-    )
+    parser.add_argument("--rounds", type=_at_least(1), default=3, help="times that all competitors take turns")
     parser.add_argument("--only", nargs="+", choices=COMPETITORS, default=list(COMPETITORS), metavar="NAME")
-    parser.add_argument(
-        "--data", type=Path, default=fashion.default_folder(ROOT), help="Fashion-MNIST's folder"
-    )
+    parser.add_argument("--data", type=Path, default=fashion.default_folder(ROOT), help="Fashion-MNIST's folder")
     parser.add_argument("--rows", type=_at_least(1), help="train on the first ROWS images only")
     parser.add_argument("--threads", type=_at_least(1), default=2)
     parser.add_argument("--json", type=Path, help="write every measurement to this file")

@@ -110,7 +110,7 @@ def test_parts_of_the_callers_own_are_refused(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-# ---- 200 broken folders ------------------------------------------------------------------------------------------------
+# ---- 200 broken folders ------------------------------------------------------------------------------------------
 
 
 def sign(folder):

@@ -41,9 +41,7 @@ def build(start: Weights) -> torch.nn.Module:
     (pixels, *_), (_, *hidden) = zip(*LAYERS["encoder"][:2], strict=True)
     encoder = MLP(pixels, hidden, activation="relu")
     decoder = MLP(LATENT, hidden[::-1], pixels, activation="relu")
-    model = VAE(
-        encoder, DiagonalLatent(hidden[-1], LATENT), StandardPrior(LATENT), decoder, Bernoulli(pixels)
-    )
+    model = VAE(encoder, DiagonalLatent(hidden[-1], LATENT), StandardPrior(LATENT), decoder, Bernoulli(pixels))
     with torch.no_grad():
         for name, (tensor, scale) in places(model).items():
             tensor.copy_(torch.from_numpy(start[name]) / torch.as_tensor(scale))

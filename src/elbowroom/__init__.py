@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 from elbowroom._version import __version__
 
 if TYPE_CHECKING:
-    from elbowroom.estimators import CountVAE, ImageVAE, TableVAE
+    from elbowroom.estimators import CountVAE, ImageVAE, TableVAE, load
 
-_HOME = {"TableVAE": "estimators", "ImageVAE": "estimators", "CountVAE": "estimators"}
-__all__ = ["CountVAE", "ImageVAE", "TableVAE", "__version__"]
+_HOME = {"TableVAE": "estimators", "ImageVAE": "estimators", "CountVAE": "estimators", "load": "estimators"}
+__all__ = ["CountVAE", "ImageVAE", "TableVAE", "__version__", "load"]
 
 
 def __getattr__(name: str) -> Any:

@@ -266,7 +266,7 @@ def model_from(artefact: Artefact, path: str | os.PathLike[str]) -> VAE:
         model.load_state_dict(artefact.weights)
     except (ElbowroomError, TypeError, ValueError, RuntimeError, OverflowError, RecursionError, MemoryError) as error:
         raise _broken(Path(path) / CONFIG, f"it describes no model ({str(error).splitlines()[0][:200]})") from error
-    return model.eval()  # type: ignore[no-any-return]
+    return model.eval()
 
 
 def libraries() -> dict[str, str]:

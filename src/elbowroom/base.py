@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import copy
-import math
 import os
-import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import KW_ONLY, dataclass
+from functools import partial
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -15,40 +16,62 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, TransformerMixin
-from sklearn.utils._param_validation import HasMethods, Interval, InvalidParameterError, StrOptions
+from sklearn.utils._param_validation import Interval, InvalidParameterError, StrOptions
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
+from elbowroom import artefact
 from elbowroom.beta import Beta, beta_of
 from elbowroom.bodies import ACTIVATIONS, MLP, check_widths
-from elbowroom.build import build, choose_likelihood
+from elbowroom.build import build, check_rows, choose_likelihood, epochs_for, split
 from elbowroom.checkpoints import Checkpoints
 from elbowroom.data import door
 from elbowroom.data.choose import Choice, Facts
 from elbowroom.data.rows import Rows, evenly, rows_of
 from elbowroom.devices import PRECISIONS
-from elbowroom.errors import DataError, ElbowroomWarning, ParameterError
+from elbowroom.errors import DataError
+from elbowroom.guests import guest_body, own_stream
 from elbowroom.latents import LATENTS
 from elbowroom.objectives import Elbo, Iwae, Objective, objective_of
 from elbowroom.progress import Progress
-from elbowroom.randomness import generator_at, resolve_seed
+from elbowroom.randomness import generator_at, resolve_seed, seed_of
+from elbowroom.state import artefact_of
+from elbowroom.summary import summarise
 from elbowroom.tasks import diagnose, generate, score
+from elbowroom.tasks.diagnose import Diagnosis
+from elbowroom.tasks.score import LogLikelihood
 from elbowroom.trainer import Trainer
 
-STEPS = 4000  # what epochs="auto" aims at, within MIN_EPOCHS and MAX_EPOCHS
-MIN_EPOCHS, MAX_EPOCHS = 10, 400
 DIAGNOSED = 10_000  # training rows that the diagnosis looks at
 
 
-class InvalidParameter(ParameterError, InvalidParameterError):
-    """A constructor parameter that scikit-learn's constraints refuse."""
-
-    def __str__(self) -> str:
-        return f"{self.expected}. {self.got}. {self.do}"
-
-
-class BaseVAE(TransformerMixin, BaseEstimator, ABC):  # type: ignore[misc]
+@dataclass(eq=False, repr=False, match_args=False)
+class BaseVAE(TransformerMixin, BaseEstimator, ABC):
     """Base of the estimators: fit, encode, decode, score, sample, save."""
+
+    # The fields are the constructor's parameters, kept as they are given.
+    n_latents: int = 8
+    _: KW_ONLY
+    beta: float | str | Beta = 1.0
+    likelihood: str | Mapping[str, Sequence[Any]] | nn.Module = "auto"
+    prior: str = "standard"
+    covariance: str = "diagonal"
+    hidden: Sequence[int] = (256, 256)
+    activation: str = "silu"
+    gated: bool = False
+    encoder: nn.Module | None = None
+    decoder: nn.Module | None = None
+    objective: str | Objective = "elbo"
+    epochs: int | str = "auto"
+    batch_size: int = 128
+    learning_rate: float = 1e-3
+    validation_fraction: float = 0.1
+    patience: int | None = None
+    average: bool = True
+    device: str = "auto"
+    precision: str = "float32"
+    random_state: Any = None
+    verbose: bool = False
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         "n_latents": [Interval(Integral, 1, None, closed="left")],
@@ -59,8 +82,8 @@ class BaseVAE(TransformerMixin, BaseEstimator, ABC):  # type: ignore[misc]
         "hidden": ["array-like"],
         "activation": [StrOptions(set(ACTIVATIONS))],
         "gated": ["boolean"],
-        "encoder": [HasMethods(["forward"]), None],
-        "decoder": [HasMethods(["forward"]), None],
+        "encoder": [nn.Module, None],
+        "decoder": [nn.Module, None],
         "objective": [str, Elbo, Iwae],
         "epochs": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
@@ -74,53 +97,6 @@ class BaseVAE(TransformerMixin, BaseEstimator, ABC):  # type: ignore[misc]
         "verbose": ["verbose"],
     }
 
-    def __init__(
-        self,
-        n_latents: int = 8,
-        *,
-        beta: float | str | Beta = 1.0,
-        likelihood: str | Mapping[str, Sequence[Any]] | nn.Module = "auto",
-        prior: str = "standard",
-        covariance: str = "diagonal",
-        hidden: Sequence[int] = (256, 256),
-        activation: str = "silu",
-        gated: bool = False,
-        encoder: nn.Module | None = None,
-        decoder: nn.Module | None = None,
-        objective: str | Objective = "elbo",
-        epochs: int | str = "auto",
-        batch_size: int = 128,
-        learning_rate: float = 1e-3,
-        validation_fraction: float = 0.1,
-        patience: int | None = None,
-        average: bool = True,
-        device: str = "auto",
-        precision: str = "float32",
-        random_state: Any = None,
-        verbose: bool = False,
-    ) -> None:
-        self.n_latents = n_latents
-        self.beta = beta
-        self.likelihood = likelihood
-        self.prior = prior
-        self.covariance = covariance
-        self.hidden = hidden
-        self.activation = activation
-        self.gated = gated
-        self.encoder = encoder
-        self.decoder = decoder
-        self.objective = objective
-        self.epochs = epochs
-        self.batch_size = batch_size
-        self.learning_rate = learning_rate
-        self.validation_fraction = validation_fraction
-        self.patience = patience
-        self.average = average
-        self.device = device
-        self.precision = precision
-        self.random_state = random_state
-        self.verbose = verbose
-
     # ---- what a kind of data decides -------------------------------------------------------------------------------
 
     @abstractmethod
@@ -132,29 +108,34 @@ class BaseVAE(TransformerMixin, BaseEstimator, ABC):  # type: ignore[misc]
         """likelihood="auto" for this kind of data."""
 
     def _write(self, values: Tensor, like: Any = None) -> Any:
-        """Rows (n, D) in the caller's shape; `like` is the X they belong to, if any."""
-        return values.numpy()
+        """Rows (n, D) in the caller's shape: a frame if `like`, the X they belong to, is one, or if that of fit was."""
+        kind = self.frame_kind_ if like is None else door.frame_kind(like)
+        if kind is None:
+            return values.numpy()
+        return door.to_frame(values.numpy(), self._names or [f"x{i}" for i in range(values.shape[1])], kind, like)
 
-    def _bodies(self, context: int) -> Callable[[int, int], tuple[nn.Module, nn.Module]]:
-        """Encoder and decoder, from what the encoder sees and what the likelihood wants."""
-        hidden = check_widths("hidden", self.hidden)
-        options = {"activation": self.activation, "gated": bool(self.gated), "context": context}
+    def _encoder(self, inputs: int, context: int) -> nn.Module:
+        """The encoder, from the width of what it sees to its own."""
+        return MLP(inputs, check_widths("hidden", self.hidden), None, self.activation, bool(self.gated), context)
 
-        def make(inputs: int, outputs: int) -> tuple[nn.Module, nn.Module]:
-            encoder = self.encoder if self.encoder is not None else MLP(inputs, hidden, None, **options)
-            decoder = (
-                self.decoder if self.decoder is not None else MLP(self.n_latents, hidden[::-1], outputs, **options)
-            )
-            return copy.deepcopy(encoder), copy.deepcopy(decoder)
+    def _decoder(self, outputs: int, context: int) -> nn.Module:
+        """The decoder, from latents to what the likelihood wants."""
+        hidden = check_widths("hidden", self.hidden)[::-1]
+        return MLP(self.n_latents, hidden, outputs, self.activation, bool(self.gated), context)
 
-        return make
+    def _bodies(self, context: int, inputs: int, outputs: int) -> tuple[nn.Module, nn.Module]:
+        """Encoder and decoder: the caller's, or those that fit the data."""
+        return (
+            self._encoder(inputs, context)
+            if self.encoder is None
+            else guest_body("encoder", self.encoder, inputs, None, context),
+            self._decoder(outputs, context)
+            if self.decoder is None
+            else guest_body("decoder", self.decoder, self.n_latents, outputs, context),
+        )
 
     def _rows(self, x: Any, context: np.ndarray | None) -> Rows:
-        """The rows that are trained on."""
-        return rows_of(x, context)
-
-    def _scored_rows(self, x: Any, context: np.ndarray | None) -> Rows:
-        """The rows that are scored."""
+        """What the model sees of x, an array or sparse matrix (n, D)."""
         return rows_of(x, context)
 
     # ---- fit -------------------------------------------------------------------------------------------------------
@@ -170,7 +151,8 @@ class BaseVAE(TransformerMixin, BaseEstimator, ABC):  # type: ignore[misc]
             The data; see the class for its shape.
         y : ignored
         context : array-like (n,), optional
-            A label of every row (a batch, a class) that the model is told instead of having to encode it.
+            A label of every row (a batch, a class) that the model is told instead of having to encode it. All other
+            methods then want it too; one label stands for all rows.
         checkpoint : path, optional
             A folder for checkpoints. If it holds a run with these settings and data, that run is continued, and ends
             with the same bits as if it had never stopped.
@@ -185,75 +167,58 @@ class BaseVAE(TransformerMixin, BaseEstimator, ABC):  # type: ignore[misc]
             With what was expected, what came and what to do.
         """
         self._check_parameters()
+        self.beta_, objective = beta_of(self.beta), objective_of(self.objective)
+        self.__dict__.pop("model_", None)  # a fit that fails must not leave the model of other data
         X, context = self._unpack(X, context)
         x = self._read(X, reset=True)
+        self.frame_kind_ = door.frame_kind(X)
         codes = self._encode_context(context, x.shape[0], reset=True)
         self.seed_ = resolve_seed(self.random_state)
         rows = self._rows(x, codes)
         likelihood, self.likelihood_, self.likelihood_reason_ = choose_likelihood(
-            self.likelihood, rows, self._choose, getattr(self, "feature_names_in_", None)
+            self.likelihood, rows, self._choose, self._names
         )
-        if self.verbose or self.likelihood_reason_.endswith("is for counts"):
-            self._say(f"likelihood {self.likelihood_}: {self.likelihood_reason_}")
-        width = 0 if codes is None else codes.shape[1]
-        model = build(likelihood, self._bodies(width), self.n_latents, self.covariance, self.prior, rows, self.seed_)
-        train, held_out = self._split(rows)
-        self._train(model, train, held_out, checkpoint)
+        if self.verbose:
+            Progress(0).say(f"likelihood {self.likelihood_}: {self.likelihood_reason_}")
+        bodies = partial(self._bodies, 0 if codes is None else codes.shape[1])
+        model = build(likelihood, bodies, self.n_latents, self.covariance, self.prior, rows, self.seed_)
+        train, held_out = split(rows, self.validation_fraction, self.seed_)
+        self.epochs_ = epochs_for(len(train), self.batch_size) if self.epochs == "auto" else int(self.epochs)
+        checkpoints = None if checkpoint is None else Checkpoints(checkpoint)
+        progress = Progress(self.epochs_, silent=not self.verbose)
+        guests = any(isinstance(part, nn.Module) for part in (self.encoder, self.decoder, self.likelihood))
+        with own_stream(seed_of(self.seed_, "guests")) if guests else nullcontext():
+            self.history_ = self._trainer().fit(model, train, self.beta_, objective, held_out, checkpoints, progress)
+        self.model_ = model.eval()
         self.diagnosis_ = diagnose.diagnose(model, train.take(evenly(len(train), DIAGNOSED)), self.beta_.final)
         self.history_.verdict = self.diagnosis_.verdict
         return self
 
-    def _train(self, model: Any, train: Rows, held_out: Rows | None, checkpoint: str | os.PathLike[str] | None) -> None:
-        self.beta_ = beta_of(self.beta)
-        self.epochs_ = self._resolve_epochs(len(train))
-        trainer = Trainer(
+    def _trainer(self) -> Trainer:
+        return Trainer(
             self.epochs_,
             int(self.batch_size),
             float(self.learning_rate),
             average=bool(self.average),
-            patience=self.patience,
+            patience=None if self.patience is None else int(self.patience),
             seed=self.seed_,
             device=self.device,
             precision=self.precision,
         )
-        self.history_ = trainer.fit(
-            model,
-            train,
-            self.beta_,
-            objective_of(self.objective),
-            held_out,
-            None if checkpoint is None else Checkpoints(checkpoint),
-            Progress(self.epochs_, silent=not self.verbose),
-        )
-        self.model_ = model.eval()
 
     def _check_parameters(self) -> None:
         try:
             self._validate_params()
         except InvalidParameterError as error:
             expected, _, got = str(error).partition(" Got ")
-            raise InvalidParameter(
+            raise door.InvalidParameter(
                 expected.rstrip("."), f"Got {got.rstrip('.')}", f"See help({type(self).__name__})."
             ) from None
 
-    def _resolve_epochs(self, n: int) -> int:
-        if self.epochs != "auto":
-            return int(self.epochs)
-        return min(MAX_EPOCHS, max(MIN_EPOCHS, math.ceil(STEPS / math.ceil(n / self.batch_size))))
-
-    def _split(self, rows: Rows) -> tuple[Rows, Rows | None]:
-        """Training rows, and held-out rows where there are enough to have any."""
-        held = int(len(rows) * self.validation_fraction)
-        if held < 1 or len(rows) < 20:
-            return rows, None
-        order = torch.randperm(len(rows), generator=generator_at(self.seed_, "split"))
-        return rows.take(order[held:].sort().values), rows.take(order[:held].sort().values)
-
-    def _say(self, message: str) -> None:
-        if self.verbose:
-            Progress(0).say(message)
-        else:
-            warnings.warn(message, ElbowroomWarning, stacklevel=3)
+    @property
+    def _names(self) -> list[str] | None:
+        found = getattr(self, "feature_names_in_", getattr(self, "var_names_", None))
+        return None if found is None else list(found)
 
     # ---- context ---------------------------------------------------------------------------------------------------
 
@@ -269,16 +234,20 @@ class BaseVAE(TransformerMixin, BaseEstimator, ABC):  # type: ignore[misc]
             raise DataError(
                 "context must be given if, and only if, the model was fitted with it",
                 f"it was fitted {fitted} context",
-                "Pass context=..., one label a row." if context is None else "Leave context out.",
+                "Pass context=..., one label for each row or one for all." if context is None else "Leave context out.",
             )
         if context is None:
             return None
-        codes, self_categories = door.one_hot(context, n, self.context_categories_)
+        codes, categories = door.one_hot(context, n, self.context_categories_)
         if reset:
-            self.context_categories_ = self_categories
+            self.context_categories_ = categories
         return codes
 
     # ---- tasks -----------------------------------------------------------------------------------------------------
+
+    def fit_transform(self, X: Any, y: Any = None, *, context: Any = None) -> np.ndarray:
+        """Fit on X, then its posterior means."""
+        return self.fit(X, context=context).transform(X, context=context)
 
     def transform(self, X: Any, *, context: Any = None) -> np.ndarray:
         """Posterior means E q(z|x), (n, n_latents), in the floating dtype of X."""
@@ -289,15 +258,15 @@ class BaseVAE(TransformerMixin, BaseEstimator, ABC):  # type: ignore[misc]
         """Means E[x|z] of latents (n, n_latents), in the shape of the data."""
         check_is_fitted(self)
         Z = np.asarray(Z)
-        if Z.ndim != 2 or Z.shape[1] != self.n_latents or Z.dtype.kind not in "iuf":
+        if Z.ndim != 2 or Z.shape[1] != self.n_latents or not len(Z) or Z.dtype.kind not in "iuf":
             raise DataError(
-                f"Z must be an array of latents (n, {self.n_latents})",
+                f"Z must be an array of latents (n, {self.n_latents}), of at least one row",
                 f"its shape is {Z.shape} and its dtype {Z.dtype}",
                 "Pass what transform returns.",
             )
-        door.refuse_non_finite(Z, None)
-        dtype = torch.float32 if Z.dtype == np.float32 else torch.float64
-        codes = None if context is None else self._encode_context(context, len(Z), reset=False)
+        door.refuse_non_finite(Z, None, "Pass what transform returns.")
+        dtype = self._dtype(Z)
+        codes = self._encode_context(context, len(Z), reset=False)
         means = generate.decode_mean(self._model(dtype), torch.as_tensor(Z, dtype=dtype), _tensor(codes, dtype))
         return self._write(means)
 
@@ -309,19 +278,19 @@ class BaseVAE(TransformerMixin, BaseEstimator, ABC):  # type: ignore[misc]
     def sample(self, n_samples: int = 1, *, mean: bool = False, context: Any = None, random_state: Any = None) -> Any:
         """New rows: z from the prior, then x from p(x|z), or its mean with `mean=True`; in the shape of the data."""
         check_is_fitted(self)
-        if isinstance(n_samples, bool) or not isinstance(n_samples, Integral) or n_samples < 1:
-            raise ParameterError("n_samples must be a whole number, at least 1", f"it is {n_samples!r}", "Write 100.")
-        codes = None if context is None else self._encode_context(context, int(n_samples), reset=False)
+        n = door.positive("n_samples", n_samples)
+        codes = self._encode_context(context, n, reset=False)
         generator = generator_at(resolve_seed(random_state), "sample")
-        return self._write(generate.sample(self.model_, int(n_samples), generator, mean, _tensor(codes, torch.float32)))
+        return self._write(generate.sample(self.model_, n, generator, bool(mean), _tensor(codes, torch.float32)))
 
     def sample_posterior(
         self, X: Any, n_samples: int = 1, *, context: Any = None, random_state: Any = None
     ) -> np.ndarray:
         """Draws of z from q(z|x), (n_samples, n, n_latents)."""
+        n = door.positive("n_samples", n_samples)
         rows, model = self._open(X, context)
         generator = generator_at(resolve_seed(random_state), "posterior")
-        return generate.sample_posterior(model, rows, int(n_samples), generator).numpy()
+        return generate.sample_posterior(model, rows, n, generator).numpy()
 
     def score_samples(self, X: Any, *, context: Any = None, n_draws: int = 16) -> np.ndarray:
         """Evidence lower bound at beta = 1 of every row (n,), in nats, whatever beta the model was trained with.
@@ -333,8 +302,9 @@ class BaseVAE(TransformerMixin, BaseEstimator, ABC):  # type: ignore[misc]
 
     def distortion_and_rate(self, X: Any, *, context: Any = None, n_draws: int = 16) -> tuple[np.ndarray, np.ndarray]:
         """Distortion -E log p(x|z) and rate KL(q || p) of every row, two arrays (n,), in nats."""
-        rows, model = self._open(X, context, scored=True)
-        return score.distortion_and_rate(model, rows, n_draws)
+        n = door.positive("n_draws", n_draws)
+        rows, model = self._open(X, context, torch.float64)
+        return score.distortion_and_rate(model, rows, n)
 
     def score(self, X: Any, y: Any = None, *, context: Any = None) -> float:
         """Mean evidence lower bound at beta = 1, in nats per row: larger is better, and comparable across betas."""
@@ -342,30 +312,46 @@ class BaseVAE(TransformerMixin, BaseEstimator, ABC):  # type: ignore[misc]
 
     def log_likelihood(
         self, X: Any, *, context: Any = None, n_draws: int = 1000, random_state: Any = 0
-    ) -> score.LogLikelihood:
+    ) -> LogLikelihood:
         """Importance-weighted log p(x), in nats per row, with its standard error and effective sample size.
 
         See `elbowroom.tasks.score.LogLikelihood` (Burda et al. 2016).
         """
-        rows, _ = self._open(X, context, scored=True)
-        return score.log_likelihood(self.model_, rows, int(n_draws), resolve_seed(random_state))
+        n, seed = door.positive("n_draws", n_draws), resolve_seed(random_state)
+        rows, model = self._open(X, context, torch.float64)
+        return score.log_likelihood(model, rows, n, seed)
 
-    def diagnose(self, X: Any, *, context: Any = None) -> diagnose.Diagnosis:
-        """Active units, rate per latent, mutual information, aggregate KL and a verdict in words, over all rows of X."""
-        rows, model = self._open(X, context, scored=True)
+    def diagnose(self, X: Any, *, context: Any = None) -> Diagnosis:
+        """Active units, rate per latent, mutual information, aggregate KL and a verdict in words, over rows X."""
+        rows, model = self._open(X, context, torch.float64)
         return diagnose.diagnose(model, rows, self.beta_.final)
+
+    def report(
+        self,
+        X: Any,
+        path: str | os.PathLike[str] = "report.html",
+        *,
+        labels: Any = None,
+        label_name: str = "label",
+        context: Any = None,
+    ) -> Path:
+        """Write one self-contained HTML page about the model on rows X; labels (n,) colour the latent map."""
+        check_is_fitted(self)
+        summarise(self, X, labels, label_name, context).write(path)
+        return Path(path)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the fitted model as a folder of data (JSON, safetensors, a card); `elbowroom.load` reads it."""
-        from elbowroom import artefact
-
-        return artefact.save(self, path)
+        check_is_fitted(self)
+        return artefact.write(artefact_of(self), path)
 
     # ---- scikit-learn ----------------------------------------------------------------------------------------------
 
     def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
         """Names of the latents: latent0, latent1, ..."""
         check_is_fitted(self)
+        if input_features is not None:
+            door.check_names(self, list(input_features))
         return np.asarray([f"latent{i}" for i in range(self.n_latents)], dtype=object)
 
     def __sklearn_tags__(self) -> Any:
@@ -373,21 +359,24 @@ class BaseVAE(TransformerMixin, BaseEstimator, ABC):  # type: ignore[misc]
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
 
-    def _open(self, X: Any, context: Any, scored: bool = False) -> tuple[Rows, Any]:
-        """The rows of X, checked, and the model in the precision that fits them."""
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "model_")
+
+    def _open(self, X: Any, context: Any, dtype: torch.dtype | None = None) -> tuple[Rows, Any]:
+        """The rows of X, checked, and the model in their precision, or in the one that is asked for."""
         check_is_fitted(self)
         X, context = self._unpack(X, context)
         x = self._read(X, reset=False)
         codes = self._encode_context(context, x.shape[0], reset=False)
-        rows = self._scored_rows(x, codes) if scored else rows_of(x, codes)
-        if hasattr(self.model_.likelihood, "check"):
-            names = getattr(self, "feature_names_in_", None)
-            for i, batch in enumerate(rows.in_order(4096)):
-                self.model_.likelihood.check(batch.x, names, 4096 * i)
-        dtype = torch.float32 if x.dtype == np.float32 else torch.float64
-        if rows.context is not None:
-            rows.context = rows.context.to(dtype)
+        rows = self._rows(x, codes)
+        check_rows(self.model_.likelihood, rows, self._names)
+        dtype = dtype or self._dtype(x)
+        rows.context = _tensor(codes, dtype)
         return rows, self._model(dtype)
+
+    def _dtype(self, values: Any) -> torch.dtype:
+        """The precision of what is computed from values: theirs, and float64 for whole numbers."""
+        return torch.float32 if values.dtype == np.float32 else torch.float64
 
     def _model(self, dtype: torch.dtype) -> Any:
         """The model, or a float64 copy: in float32 a row's result changes in the last bits with its company."""

@@ -9,11 +9,16 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields
+from numbers import Real
+from typing import Any
 
 from elbowroom import specs
 from elbowroom.errors import ParameterError
 
+LARGEST = 1e30  # times a rate, it still fits in float32
 
+
+@dataclass(frozen=True, eq=False)
 class Beta(ABC):
     """A policy for beta."""
 
@@ -27,9 +32,11 @@ class Beta(ABC):
         return self.at(1.0)
 
     def __str__(self) -> str:
-        """The text form, which `beta_of` reads back."""
-        name = next(name for name, policy in POLICIES.items() if policy is type(self))
-        return specs.text_form(name, {field.name: getattr(self, field.name) for field in fields(self)})  # type: ignore[arg-type]
+        """The text form, which `beta_of` reads back; a policy from elsewhere has none, and shows itself."""
+        name = next((name for name, policy in POLICIES.items() if policy is type(self)), None)
+        if name is None:
+            return repr(self)
+        return specs.text_form(name, {field.name: getattr(self, field.name) for field in fields(self)})
 
 
 @dataclass(frozen=True)
@@ -43,13 +50,13 @@ class Constant(Beta):
     value: float = 1.0
 
     def __post_init__(self) -> None:
-        _check("beta", self.value, 0, math.inf)
+        _check("beta", self.value, 0)
 
     def at(self, progress: float) -> float:
         return float(self.value)
 
     def __str__(self) -> str:
-        return f"{self.value:g}"
+        return specs.value_form(self.value)
 
 
 @dataclass(frozen=True)
@@ -65,8 +72,8 @@ class Warmup(Beta):
     start: float = 0.0
 
     def __post_init__(self) -> None:
-        _check("beta end", self.end, 0, math.inf)
-        _check("beta start", self.start, 0, math.inf)
+        _check("beta end", self.end, 0)
+        _check("beta start", self.start, 0)
         _check("beta fraction", self.fraction, 0, 1)
 
     def at(self, progress: float) -> float:
@@ -87,10 +94,10 @@ class Cyclical(Beta):
     start: float = 0.0
 
     def __post_init__(self) -> None:
-        _check("beta end", self.end, 0, math.inf)
-        _check("beta start", self.start, 0, math.inf)
+        _check("beta end", self.end, 0)
+        _check("beta start", self.start, 0)
         _check("beta ramp", self.ramp, 0, 1)
-        _check("beta cycles", self.cycles, 1, math.inf)
+        _check("beta cycles", self.cycles, 1)
         if self.cycles != int(self.cycles):
             raise ParameterError("beta cycles must be a whole number", f"it is {self.cycles}", "Write cycles=4.")
 
@@ -102,14 +109,16 @@ class Cyclical(Beta):
 
 def _ramp(start: float, end: float, progress: float, fraction: float) -> float:
     share = 1.0 if progress >= fraction else progress / fraction
-    return float(start + (end - start) * share)
+    return float(start * (1 - share) + end * share)
 
 
-def _check(name: str, value: object, low: float, high: float) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high or math.isinf(value):
-        limits = f"at least {low:g}" if high == math.inf else f"in [{low:g}, {high:g}]"
+def _check(name: str, value: Any, low: float, high: float = LARGEST) -> None:
+    number = isinstance(value, Real) and not isinstance(value, bool)
+    if not number or not low <= value <= high:
         raise ParameterError(
-            f"{name} must be a finite number, {limits}", f"it is {value!r}", "beta=1 is the evidence lower bound."
+            f"{name} must be a number from {low:g} to {high:g}",
+            f"it is {value!r}",
+            "beta=1 is the evidence lower bound.",
         )
 
 
@@ -126,7 +135,7 @@ def beta_of(value: Beta | float | str) -> Beta:
     if isinstance(value, str):
         number = specs.literal(value)
         return Constant(number) if isinstance(number, int | float) else specs.make(value, POLICIES, "beta")
-    return Constant(float(value)) if hasattr(value, "__float__") and not isinstance(value, bool) else Constant(value)
+    return Constant(value)
 
 
-POLICIES = {"constant": Constant, "warmup": Warmup, "cyclical": Cyclical}
+POLICIES: dict[str, type[Beta]] = {"constant": Constant, "warmup": Warmup, "cyclical": Cyclical}

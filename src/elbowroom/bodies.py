@@ -28,7 +28,10 @@ class Film(nn.Module):
         nn.init.zeros_(self.linear.bias)
 
     def forward(self, h: Tensor, context: Tensor | None) -> Tensor:
-        """Modulate h (..., n, channels), or (n, channels, height, width) where spatial, by context (n, c); none means all zeros."""
+        """Modulate h (..., n, channels), or (n, channels, height, width) where spatial, by context (n, c).
+
+        No context means one of zeros.
+        """
         code = self.linear.bias if context is None else self.linear(context)
         scale, shift = code.chunk(2, -1)
         if self.spatial:
@@ -46,6 +49,7 @@ class Layer(nn.Module):
         self.activation = activation_of(activation)
 
     def forward(self, h: Tensor, context: Tensor | None) -> Tensor:
+        """Map features by the linear map, then modulate and bend them."""
         h = self.inner(h)
         if self.gated:  # h * sigmoid(g), both linear (van den Oord 2016); the gate replaces the activation
             h = F.glu(h, dim=-1)
@@ -68,7 +72,7 @@ class MLP(nn.Module):
     gated : bool
         Gated linear units instead of `activation` (the MLP of the VampPrior paper, Tomczak & Welling 2018).
     context : int
-        Width of the context that modulates every hidden layer, 0 for none.
+        Width of the context that modulates every hidden layer, or the output where there is none; 0 for no context.
     """
 
     def __init__(
@@ -89,12 +93,15 @@ class MLP(nn.Module):
         )
         self.last = nn.Linear((inputs, *self.hidden)[-1], outputs, bias=False) if outputs is not None else None
         self.width = outputs if outputs is not None else (inputs, *self.hidden)[-1]
+        self.film = Film(context, self.width) if context and not self.hidden else None
 
     def forward(self, h: Tensor, context: Tensor | None = None) -> Tensor:
         """Map (..., inputs) to (..., width)."""
         for layer in self.layers:
             h = layer(h, context)
-        return h if self.last is None else self.last(h)
+        if self.last is not None:
+            h = self.last(h)
+        return h if self.film is None else self.film(h, context)
 
 
 class Residual(nn.Module):
@@ -108,6 +115,7 @@ class Residual(nn.Module):
         nn.init.zeros_(self.second.bias)  # type: ignore[arg-type]
 
     def forward(self, h: Tensor, context: Tensor | None) -> Tensor:
+        """Map (n, channels, height, width) to the same shape."""
         return h + self.second(self.first(h, context))
 
 
@@ -181,17 +189,14 @@ class ImageDecoder(nn.Module):
                 Layer(nn.Linear(width, start), start, activation, context=context),
             ]
         )
-        widths = (*reversed(self.channels), self.channels[0])
-        self.stages = nn.ModuleList(
-            nn.ModuleList(
-                [
-                    *(Residual(a, activation, context) for _ in range(blocks)),
-                    Layer(nn.Conv2d(a, b, 3, padding=1), b, activation, context=context),
-                ]
-            )
-            for a, b in pairwise(widths)
+        self.residuals = nn.ModuleList(
+            nn.ModuleList(Residual(a, activation, context) for _ in range(blocks)) for a in reversed(self.channels)
         )
-        self.last = nn.Conv2d(widths[-1], outputs * self.shape[0], 3, padding=1, bias=False)
+        self.doublings = nn.ModuleList(
+            Layer(nn.Conv2d(a, b, 3, padding=1), b, activation, context=context)
+            for a, b in pairwise(reversed(self.channels))
+        )
+        self.last = nn.Conv2d(self.channels[0], 4 * outputs * self.shape[0], 3, padding=1, bias=False)
 
     def forward(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         """Map latents (..., inputs) to (..., outputs * c*h*w)."""
@@ -201,15 +206,20 @@ class ImageDecoder(nn.Module):
         for layer in self.dense:
             h = layer(h, context)
         h = h.view(-1, self.channels[-1], *self.sizes[0])
-        for size, stage in zip(self.sizes[1:], self.stages, strict=True):
-            for block in stage[:-1]:  # type: ignore[index]
+        for stage, blocks in enumerate(self.residuals):
+            if stage:
+                h = self.doublings[stage - 1](F.interpolate(h, size=self.sizes[stage], mode="nearest"), context)
+            for block in blocks:  # type: ignore[attr-defined]
                 h = block(h, context)
-            h = stage[-1](F.interpolate(h, size=size, mode="nearest"), context)  # type: ignore[index]
-        return self.last(h).reshape(*lead, -1)
+        height, width = self.sizes[-1]
+        pixels = F.pixel_shuffle(self.last(h), 2)[..., :height, :width]  # four pixels a place: no layer at full size
+        return pixels.reshape(*lead, -1)
 
 
 def halvings(shape: Sequence[int], stages: int) -> list[tuple[int, int]]:
     """Height and width of an image before and after each of `stages` halvings, rounded up."""
+    if stages < 1:
+        raise ParameterError("channels must have at least one stage", "there is none", "Write channels=(32, 64).")
     sizes = [(int(shape[-2]), int(shape[-1]))]
     for _ in range(stages):
         sizes.append(((sizes[-1][0] + 1) // 2, (sizes[-1][1] + 1) // 2))
@@ -229,7 +239,7 @@ def check_widths(name: str, widths: Sequence[int]) -> tuple[int, ...]:
         result = tuple(int(width) for width in widths)
         if all(a == b and a > 0 for a, b in zip(result, widths, strict=True)):
             return result
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         pass
     raise ParameterError(
         f"{name} must be positive whole numbers, such as (256, 256)", f"it is {widths!r}", f"Give {name} as a tuple."

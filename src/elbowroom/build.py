@@ -1,11 +1,13 @@
-"""From choices to a model: the likelihood that was asked for or fits the data, and the parts around it."""
+"""From choices to a model: the likelihood that was asked for or fits the data, the parts around it, epochs and rows."""
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -13,12 +15,16 @@ from elbowroom import specs
 from elbowroom.data.choose import Choice, Facts, look
 from elbowroom.data.rows import Rows
 from elbowroom.errors import ParameterError, unknown
+from elbowroom.guests import guest_likelihood, own_stream
 from elbowroom.latents import LATENTS, PRIORS, VampPrior
 from elbowroom.likelihoods import LIKELIHOODS, Likelihood, Mixed
 from elbowroom.randomness import generator_at, seed_of
 from elbowroom.vae import VAE
 
 ENOUGH = 20_000  # rows that units and marginals are learned from
+FEWEST = 20  # rows, below which none are held out
+STEPS = 4000  # what epochs="auto" aims at, within MIN_EPOCHS and MAX_EPOCHS
+MIN_EPOCHS, MAX_EPOCHS = 10, 400
 Wanted = str | Mapping[str, Sequence[Any]] | nn.Module
 
 
@@ -32,21 +38,49 @@ def choose_likelihood(
     DataError
         If the data does not fit the likelihood that was asked for.
     """
+    likelihood: nn.Module
+    complete: str | dict[str, list[int]]
     why = "as asked for"
     if isinstance(wanted, str) and wanted == "auto":
         wanted, why = choose(look(rows))
     if isinstance(wanted, nn.Module):
-        return copy.deepcopy(wanted), type(wanted).__name__, why
-    if isinstance(wanted, Mapping):
-        groups = {text: [column_index(c, rows.features, columns) for c in group] for text, group in wanted.items()}
-        made = {text: _make(text, rows, group) for text, group in groups.items()}
-        likelihood: Likelihood = Mixed([part for part, _ in made.values()], list(groups.values()))
-        complete: str | dict[str, list[int]] = {made[text][1]: group for text, group in groups.items()}
+        likelihood, complete = guest_likelihood(wanted, rows.features), type(wanted).__name__
+    elif isinstance(wanted, Mapping):
+        likelihood, complete = _mixed(wanted, rows, columns)
     else:
         likelihood, complete = _make(wanted, rows, None)
-    for i, start in enumerate(range(0, len(rows), 4096)):
-        likelihood.check(rows.dense(torch.arange(start, min(start + 4096, len(rows)))), columns, 4096 * i)
+    check_rows(likelihood, rows, columns)
     return likelihood, complete, why
+
+
+def _mixed(
+    wanted: Mapping[str, Sequence[Any]], rows: Rows, columns: Sequence[str] | None
+) -> tuple[Likelihood, dict[str, list[int]]]:
+    """A likelihood for groups of columns, and the complete text forms of their likelihoods."""
+    groups = {text: column_indices(text, group, rows.features, columns) for text, group in wanted.items()}
+    named = Counter(c for group in groups.values() for c in group)
+    for column in range(rows.features):
+        if named[column] != 1:
+            name = column if columns is None else columns[column]
+            raise ParameterError(
+                "likelihood={...} must name every column once",
+                f"column {name!r} is in {named[column] or 'none'} of the groups",
+                "Put it into one of them.",
+            )
+    parts, complete = [], defaultdict[str, list[int]](list)
+    for text, group in groups.items():
+        part, form = _make(text, rows, group)
+        parts.append(part)
+        complete[form] += group
+    return Mixed(parts, list(groups.values())), dict(complete)
+
+
+def check_rows(likelihood: nn.Module, rows: Rows, columns: Sequence[str] | None) -> None:
+    """Raise `DataError` with the first cell of the rows that does not fit the likelihood."""
+    if not hasattr(likelihood, "check"):
+        return
+    for i, batch in enumerate(rows.in_order(4096)):
+        likelihood.check(batch.x, columns, 4096 * i)  # type: ignore[operator]
 
 
 def _make(text: str, rows: Rows, columns: list[int] | None) -> tuple[Likelihood, str]:
@@ -59,13 +93,30 @@ def _make(text: str, rows: Rows, columns: list[int] | None) -> tuple[Likelihood,
     return specs.make(complete, family, "likelihood", x.shape[1]), complete
 
 
+def column_indices(text: str, group: Any, features: int, names: Sequence[str] | None) -> list[int]:
+    """The positions of a group of columns that are given by name or by position."""
+    if isinstance(group, str) or not isinstance(group, Iterable) or not (columns := list(group)):
+        raise ParameterError(
+            "likelihood={...} maps each likelihood to a list of columns",
+            f"{text!r} has {group!r}",
+            f"Write {{{text!r}: [0, 1, ...]}} with positions or names.",
+        )
+    return [column_index(column, features, names) for column in columns]
+
+
 def column_index(column: Any, features: int, names: Sequence[str] | None) -> int:
     """The position of a column that is given by name or by position."""
     if isinstance(column, str):
-        if names is None or column not in names:
-            raise unknown("a column of likelihood={...}", column, names if names is not None else ["(no names)"])
+        if names is None:
+            raise ParameterError(
+                "likelihood={...} names columns as X does",
+                f"the columns of X have no names, so that {column!r} is none",
+                "Give positions, or pass a data frame.",
+            )
+        if column not in names:
+            raise unknown("a column of likelihood={...}", column, names)
         return list(names).index(column)
-    if not 0 <= int(column) < features:
+    if not isinstance(column, int | np.integer) or isinstance(column, bool) or not 0 <= column < features:
         raise ParameterError(
             f"a column of likelihood={{...}} must be from 0 to {features - 1}",
             f"it is {column!r}",
@@ -86,8 +137,7 @@ def build(
     """A model for rows, its weights drawn from `seed`; `bodies` makes encoder and decoder from their widths."""
     if covariance not in LATENTS:
         raise unknown("covariance", covariance, LATENTS)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed_of(seed, "weights"))
+    with own_stream(seed_of(seed, "weights")):
         encoder, decoder = bodies(likelihood.n_inputs, likelihood.n_outputs)  # type: ignore[arg-type]
         latent = LATENTS[covariance](encoder.width, n_latents)  # type: ignore[arg-type]
         name, _ = specs.parse(prior, PRIORS, "prior")
@@ -95,3 +145,17 @@ def build(
         model = VAE(encoder, latent, specs.make(prior, PRIORS, "prior", *sizes), decoder, likelihood)
     model.initialise(rows.spread(ENOUGH), generator_at(seed, "initialise"))
     return model
+
+
+def split(rows: Rows, fraction: float, seed: int) -> tuple[Rows, Rows | None]:
+    """Training rows, and held-out rows where there are enough to have any."""
+    held = int(len(rows) * fraction)
+    if held < 1 or len(rows) < FEWEST:
+        return rows, None
+    order = torch.randperm(len(rows), generator=generator_at(seed, "split"))
+    return rows.take(order[held:].sort().values), rows.take(order[:held].sort().values)
+
+
+def epochs_for(rows: int, batch_size: int) -> int:
+    """What epochs="auto" means for so many rows."""
+    return min(MAX_EPOCHS, max(MIN_EPOCHS, math.ceil(STEPS / math.ceil(rows / batch_size))))

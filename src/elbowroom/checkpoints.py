@@ -6,18 +6,27 @@ import hashlib
 import json
 import os
 import re
+import tempfile
+import time
 import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import safetensors.torch
 from torch import Tensor
 
-from elbowroom.errors import ArtefactError, ElbowroomWarning
-from elbowroom.files import write_atomically
+from elbowroom.data.rows import Rows, evenly
+from elbowroom.errors import ArtefactError, ElbowroomWarning, ParameterError
+from elbowroom.files import held, write_atomically
 
+FORMAT = 1
 NAME = re.compile(r"step-(\d{12})-([0-9a-f]{32})\.safetensors")
 KEEP = 2
+EVERY = 30.0
+SHARE = 0.05  # of the time may go into checkpoints; large models have fewer of them
+State = tuple[dict[str, Tensor], dict[str, Any]]
 
 
 class Checkpoints:
@@ -25,36 +34,103 @@ class Checkpoints:
 
     Parameters
     ----------
-    folder : path
-    every : float
-        Seconds between checkpoints. When one is taken has no effect on the training itself.
+    folder : path or Checkpoints
+    every : float, optional
+        Seconds between checkpoints, 30 by default; there are fewer where writing them takes long. 0 writes one after
+        every step. When one is taken has no effect on the training itself.
     """
 
-    def __init__(self, folder: str | os.PathLike[str], every: float = 30.0) -> None:
-        self.folder, self.every = Path(folder), every
+    def __init__(self, folder: str | os.PathLike[str] | Checkpoints, every: float | None = None) -> None:
+        given = folder if isinstance(folder, Checkpoints) else None
+        self.folder: Path = given.folder if given else Path(folder)  # type: ignore[arg-type]
+        self.every: float = every if every is not None else given.every if given else EVERY
+        if not self.every >= 0:
+            raise ParameterError("every must be a number of seconds", f"it is {every!r}", "Leave it out for 30.")
+        self._next = 0.0
+
+    def __repr__(self) -> str:
+        return f"Checkpoints({str(self.folder)!r}, every={self.every:g})"
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold the folder for one run.
+
+        Raises
+        ------
+        ArtefactError
+            If another run holds it, or it can not be made.
+        """
+        with ExitStack() as stack:
+            try:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(held(self.folder))
+            except BlockingIOError as error:
+                raise ArtefactError(
+                    "one run at a time can use a folder of checkpoints",
+                    f"another one is using {self.folder}",
+                    "Wait until it has ended, or choose another folder.",
+                ) from error
+            except OSError as error:
+                raise self._unwritable(error) from error
+            self._next = time.monotonic() + self.every
+            yield
+
+    def prepare(self) -> None:
+        """Make sure that checkpoints can be written, and sweep up what a killed process left half written.
+
+        Raises
+        ------
+        ArtefactError
+            If nothing can be written to the folder.
+        """
+        try:
+            with tempfile.TemporaryFile(dir=self.folder):
+                pass
+            for torn in self.folder.glob(".step-*.tmp"):
+                torn.unlink()
+        except OSError as error:
+            raise self._unwritable(error) from error
+
+    def _unwritable(self, error: OSError) -> ArtefactError:
+        return ArtefactError(
+            "the folder for checkpoints must be one that can be written to",
+            f"{self.folder} can not ({error.strerror or error})",
+            "Choose another folder, or change its permissions.",
+        )
+
+    @property
+    def due(self) -> bool:
+        """Whether it is time for the next checkpoint."""
+        return time.monotonic() >= self._next
 
     def save(self, step: int, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
-        """Write a checkpoint and delete all but the newest ones."""
+        """Write a checkpoint and delete all but the newest ones; where that fails, say so and keep the old ones."""
+        start = time.monotonic()
         copies = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-        content = safetensors.torch.save(copies, metadata={"facts": json.dumps(facts)})
-        self.folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(self.folder / f"step-{step:012d}-{_digest(content)}.safetensors", content)
-        for old in self._newest_first()[KEEP:]:
-            old.unlink(missing_ok=True)
+        content = safetensors.torch.save(copies, metadata={"facts": json.dumps({"format": FORMAT} | facts)})
+        path = self.folder / f"step-{step:012d}-{_digest(content)}.safetensors"
+        try:
+            write_atomically(path, content)
+            self._delete_all_but(path)
+        except OSError as error:
+            message = f"no checkpoint could be written to {self.folder} ({error}); the training goes on without"
+            warnings.warn(message, ElbowroomWarning, stacklevel=2)
+        now = time.monotonic()
+        self._next = now + max(self.every, (now - start) / SHARE if self.every else 0)
 
-    def load(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+    def load(self) -> State | None:
         """The newest checkpoint whose content matches its checksum, or None where there is none.
 
         Raises
         ------
         ArtefactError
-            If there are checkpoints and all of them are broken.
+            If there are checkpoints and all of them are broken, or of another version of this library.
         """
         found = self._newest_first()
         for path in found:
-            content = path.read_bytes()
-            if _digest(content) == NAME.fullmatch(path.name)[2]:  # type: ignore[index]
-                return safetensors.torch.load(content), json.loads(_metadata(content)["facts"])
+            state = _read(path)
+            if state is not None:
+                return state
             warnings.warn(f"checkpoint {path.name} is broken and was skipped", ElbowroomWarning, stacklevel=2)
         if found:
             raise ArtefactError(
@@ -64,16 +140,59 @@ class Checkpoints:
             )
         return None
 
+    def seed(self) -> int | None:
+        """The seed of the run in the folder, None where there is none: for callers whose own is drawn anew."""
+        state = self.load()
+        return None if state is None else int(state[1]["run"]["seed"])
+
+    def _delete_all_but(self, newest: Path) -> None:
+        """Keep the newest and those before it; one of a later step was broken, or it would have been used."""
+        step = newest.name.rpartition("-")[0]
+        earlier = [path for path in self._newest_first() if path.name.rpartition("-")[0] < step]
+        for path in {*self._newest_first()} - {newest, *earlier[: KEEP - 1]}:
+            path.unlink()
+
     def _newest_first(self) -> list[Path]:
         if not self.folder.is_dir():
             return []
         return sorted((p for p in self.folder.iterdir() if NAME.fullmatch(p.name)), reverse=True)
 
 
+def _read(path: Path) -> State | None:
+    """The content of a checkpoint, None if it is not what its name says."""
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return None
+    if _digest(content) != NAME.fullmatch(path.name)[2]:  # type: ignore[index]
+        return None
+    size = int.from_bytes(content[:8], "little")
+    facts = json.loads(json.loads(content[8 : 8 + size])["__metadata__"]["facts"])
+    if facts["format"] != FORMAT:
+        raise ArtefactError(
+            f"a checkpoint must have format {FORMAT}", f"{path} has format {facts['format']}", "Train again."
+        )
+    return safetensors.torch.load(content), facts
+
+
 def _digest(content: bytes) -> str:
     return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
-def _metadata(content: bytes) -> dict[str, str]:
-    size = int.from_bytes(content[:8], "little")
-    return json.loads(content[8 : 8 + size])["__metadata__"]  # type: ignore[no-any-return]
+# ---- what makes a run that run -----------------------------------------------------------------------------------
+
+MOST = 2**26  # bytes of data that are read for its checksum
+
+
+def checksum(rows: Rows | None) -> str:
+    """A checksum of rows: of all if they have less than 64 MB, else of evenly spaced ones."""
+    if rows is None:
+        return "none"
+    found = hashlib.blake2b(f"{type(rows).__name__} {len(rows)} x {rows.features}".encode(), digest_size=16)
+    most = max(4096, MOST // (Rows.dense(rows, evenly(len(rows), 1)).element_size() * rows.features))
+    for index in evenly(len(rows), most).split(256):
+        stored = Rows.dense(rows, index)  # also of rows that draw what they show
+        context = rows.batch(index).context
+        for values in (stored,) if context is None else (stored, context):
+            found.update(values.numpy(force=True).tobytes())
+    return found.hexdigest()

@@ -1,8 +1,11 @@
-"""Where and how the arithmetic runs: device, precision, and the faster exact way to multiply matrices."""
+"""Where and how the arithmetic runs: device, precision, memory, and the faster exact way to multiply matrices."""
 
 from __future__ import annotations
 
+import ctypes
 import functools
+import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -31,43 +34,6 @@ def device_of(name: str) -> torch.device:
     return device
 
 
-@contextmanager
-def fast_products(backend: str) -> Iterator[None]:
-    """Multiply float32 matrices on the CPU by the named backend, "default" or "onednn", and put the setting back."""
-    setting = torch.backends.mkldnn.matmul
-    before = setting.fp32_precision
-    try:
-        if backend == "onednn":
-            setting.fp32_precision = "bf16"  # routes to oneDNN; exact where `exact_and_faster` said so
-        yield
-    finally:
-        setting.fp32_precision = before
-
-
-@functools.cache
-def product_backend() -> str:
-    """The faster of torch's two exact float32 products on this CPU, found by a probe once per process (20 ms)."""
-    if not torch.backends.mkldnn.is_available() or not hasattr(torch.backends.mkldnn, "matmul"):
-        return "default"
-    generator = torch.Generator().manual_seed(0)
-    a = torch.randn(128, 512, generator=generator)
-    b = torch.randn(512, 512, generator=generator)
-    exact = a.double() @ b.double()
-    seconds, error = {}, {}
-    for backend in ("default", "onednn"):
-        with fast_products(backend):
-            error[backend] = float(((a @ b).double() - exact).norm() / exact.norm())
-            seconds[backend] = min(_seconds(a, b) for _ in range(9))
-    faster = seconds["onednn"] < 0.8 * seconds["default"]  # a clear gap only: the choice must not change with the load
-    return "onednn" if faster and error["onednn"] < 1e-5 else "default"
-
-
-def _seconds(a: torch.Tensor, b: torch.Tensor) -> float:
-    start = time.perf_counter()
-    torch.mm(a, b)
-    return time.perf_counter() - start
-
-
 def autocast(precision: str, device: torch.device) -> Any:
     """The context in which networks run: bfloat16 products if asked for."""
     if precision not in PRECISIONS:
@@ -75,11 +41,113 @@ def autocast(precision: str, device: torch.device) -> Any:
     return torch.autocast(device.type, torch.bfloat16) if precision == "bfloat16" else nullcontext()
 
 
+def circumstances(device: torch.device) -> dict[str, str | int]:
+    """What may change the last bits of a result."""
+    return {"torch": torch.__version__, "threads": torch.get_num_threads(), "device": device.type}
+
+
+# ---- products ----------------------------------------------------------------------------------------------------
+
+_lock, _probing = threading.Lock(), threading.Lock()
+_found: list[str] = []  # a stack: of runs in several threads, the last to end puts back what the first one found
+
+
+@contextmanager
+def fast_products(backend: str) -> Iterator[None]:
+    """Multiply float32 matrices on the CPU by the named backend, "default" or "onednn", and put the setting back.
+
+    The setting is the process's: while one run has it, the products of all threads are made that way.
+    """
+    if backend != "onednn":
+        yield
+        return
+    setting: Any = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
+    with _lock:
+        _found.append(setting.fp32_precision)
+        setting.fp32_precision = "bf16"  # routes to oneDNN, and is exact where `onednn_is_exact` says so
+    try:
+        yield
+    finally:
+        with _lock:
+            setting.fp32_precision = _found.pop()
+
+
+@functools.cache
+def onednn_is_exact() -> bool:
+    """Whether oneDNN makes float32 products in float32; processors with bfloat16 matrix units would use these."""
+    return _error("onednn") < 1e-5
+
+
+def product_backend() -> str:
+    """The faster of torch's two exact float32 products on this CPU, found by a probe once per process (30 ms)."""
+    with _probing:  # a second thread waits: it would measure what the first one has set
+        return _probe()
+
+
+@functools.cache
+def _probe() -> str:
+    if not onednn_is_exact():
+        return "default"
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # several would wait for the slowest, and the choice must not change with the load
+    try:
+        factors = _factors()
+        pairs = [(_seconds("default", *factors), _seconds("onednn", *factors)) for _ in range(5)]
+    finally:
+        torch.set_num_threads(threads)
+    default, onednn = map(min, zip(*pairs, strict=True))
+    return "onednn" if onednn < 0.8 * default else "default"
+
+
+def _factors() -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(128, 512, generator=generator), torch.randn(512, 512, generator=generator)
+
+
+def _error(backend: str) -> float:
+    """Relative error of a product, infinite where this torch can not make it so."""
+    if not torch.backends.mkldnn.is_available() or not hasattr(torch.backends.mkldnn, "matmul"):
+        return float("inf")
+    a, b = _factors()
+    exact = a.double() @ b.double()
+    with fast_products(backend):
+        return float(((a @ b).double() - exact).norm() / exact.norm())
+
+
+def _seconds(backend: str, a: torch.Tensor, b: torch.Tensor) -> float:
+    """The least time of a few products."""
+    times = []
+    with fast_products(backend):
+        for _ in range(3):
+            start = time.perf_counter()
+            torch.mm(a, b)
+            times.append(time.perf_counter() - start)
+    return min(times)
+
+
+# ---- memory ------------------------------------------------------------------------------------------------------
+
+
 def keep_memory() -> None:
     """Let the C library keep the memory that a training step frees, instead of faulting it in again every step.
 
-    glibc raises its limits to the size of the largest block that was freed, so freeing one block of 32 MB is enough.
-    Any program that frees a large array has the same effect on the process; elsewhere this does nothing.
+    glibc raises its limits to the size of the largest block that was freed, so freeing one block of just under 32 MB
+    is enough for blocks up to that size. Any program that frees such an array has the same effect on the process;
+    elsewhere this does nothing.
     """
     block = torch.empty(31 * 2**20, dtype=torch.uint8)
     del block
+
+
+def keep_all_memory() -> bool:
+    """Let glibc keep freed memory of any size, for the rest of the process; False where it is not glibc.
+
+    Trainers never call this: it is a decision about the whole process, for a program to make at its start. It helps
+    where a step has blocks of more than 32 MB (20,000 items and a batch of 500), which glibc otherwise hands back to
+    the system and faults in again each time. The process then stays as large as it was at its largest, up to 2 GB.
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    trim_threshold, mmap_threshold = -1, -3  # names in malloc.h
+    return mallopt is not None and bool(mallopt(mmap_threshold, 2**30) and mallopt(trim_threshold, 2**31 - 1))

@@ -159,13 +159,14 @@ class NegativeBinomial(RowDistribution):
         x = x.to(self.log_rate.dtype)
         excess = self.log_rate - self.log_dispersion
         tail = F.softplus(excess)
-        return (x * (excess - tail) - self.log_dispersion.exp() * tail).sum(-1) + self._log_rising(x)
+        # log sigmoid(excess) is excess - tail, but not in the last digits, which large counts multiply
+        return (x * F.logsigmoid(excess) - self.log_dispersion.exp() * tail).sum(-1) + self._log_rising(x)
 
     def _log_rising(self, x: Tensor) -> Tensor:
         """Sum of lgamma(x + r) - lgamma(r), which is zero wherever x is: computed at the non-zeros only."""
         row, column = x.nonzero(as_tuple=True)
-        r = self.log_dispersion.exp()[column]
-        terms = (x[row, column] + r).lgamma() - r.lgamma()
+        r = self.log_dispersion.exp()
+        terms = (x[row, column] + r[column]).lgamma() - r.lgamma()[column]
         return x.new_zeros(x.shape[0]).index_add(0, row, terms)
 
     def log_base(self, x: Tensor) -> Tensor:
@@ -200,7 +201,7 @@ class Multinomial(RowDistribution):
 
     def sample(self, generator: Generator | None = None) -> Tensor:
         probs = self.log_probs.exp()
-        left = self.total.expand(*probs.shape[:-1], 1)[..., 0].clone()
+        left = self.total.expand(*probs.shape[:-1], 1)[..., 0].round()
         rest = probs.flip(-1).cumsum(-1).flip(-1).clamp_min(torch.finfo(probs.dtype).tiny)
         share = (probs / rest).clamp(0, 1)
         drawn = torch.zeros_like(probs)
@@ -217,8 +218,9 @@ class Categorical(RowDistribution):
         self.log_probs = logits.log_softmax(-1)
 
     def log_kernel(self, x: Tensor) -> Tensor:
-        codes = x.long().unsqueeze(-1).expand(*self.log_probs.shape[:-1], 1)
-        return self.log_probs.gather(-1, codes)[..., 0].sum(-1)
+        shape = torch.broadcast_shapes(self.log_probs.shape[:-1], x.shape)
+        codes = x.long().expand(shape).unsqueeze(-1)
+        return self.log_probs.expand(*shape, -1).gather(-1, codes)[..., 0].sum(-1)
 
     @property
     def mean(self) -> Tensor:
@@ -232,7 +234,7 @@ class Categorical(RowDistribution):
 
 
 class DiscretizedLogistic(RowDistribution):
-    """Whole numbers 0..levels-1: a logistic density integrated over unit bins, the tails in the end bins (Kingma 2016)."""
+    """Whole numbers 0..levels-1: a logistic density integrated over unit bins, tails in the end bins (Kingma 2016)."""
 
     def __init__(self, mean: Tensor, log_scale: Tensor, levels: int) -> None:
         self.location, self.log_scale, self.levels = mean, log_scale, levels
@@ -263,31 +265,31 @@ class ContinuousBernoulli(RowDistribution):
         self.logits = logits
 
     def log_kernel(self, x: Tensor) -> Tensor:
-        return (x.to(self.logits.dtype) * self.logits - self._log_norm()).sum(-1)
-
-    def _log_norm(self) -> Tensor:
-        """log of (e^l - 1) / l, in a form that is exact in float32 for every l, 0 included."""
-        size, small = self._magnitude()
-        far = (-torch.expm1(-size) / size).log()
-        near = -0.5 * self.logits.abs() + self.logits.square() / 24
-        return self.logits.relu() + torch.where(small, near, far)
+        """The density is l e^(l x) / (e^l - 1): for l > 0 it is counted from its end, so that nothing large cancels."""
+        x, size, small = x.to(self.logits.dtype), *self._magnitude()
+        far = torch.where(self.logits > 0, x - 1, x) * self.logits - (-torch.expm1(-size) / size).log()
+        square = self.logits.square()
+        near = (x - 0.5) * self.logits - square * (1 / 24 - square * (1 / 2880 - square / 181440))
+        return torch.where(small, near, far).sum(-1)
 
     def _magnitude(self) -> tuple[Tensor, Tensor]:
-        small = self.logits.abs() < 1e-2
-        return self.logits.abs().where(~small, torch.ones_like(self.logits)), small
+        """|l|, and where it is small enough for a power series; there it is 1, so that no gradient is infinite."""
+        small = self.logits.abs() < 0.3
+        return self.logits.abs().where(~small, 1.0), small
 
     @property
     def mean(self) -> Tensor:
         size, small = self._magnitude()
         upper = -1 / torch.expm1(-size) - 1 / size
         far = torch.where(self.logits > 0, upper, 1 - upper)
-        return torch.where(small, 0.5 + self.logits / 12, far)
+        square = self.logits.square()
+        return torch.where(small, 0.5 + self.logits * (1 / 12 - square * (1 / 720 - square / 30240)), far)
 
     def sample(self, generator: Generator | None = None) -> Tensor:
-        size, small = self._magnitude()
+        size = self.logits.abs().clamp_min(1e-4)
         u = uniform(self.logits, generator)
-        upper = 1 + torch.log(u + (1 - u) * (-size).exp()) / size
-        return torch.where(small, u, torch.where(self.logits > 0, upper, 1 - upper)).clamp(0, 1)
+        upper = 1 + torch.log1p((1 - u) * torch.expm1(-size)) / size
+        return torch.where(self.logits > 0, upper, 1 - upper).clamp(0, 1)
 
 
 class Mixed(RowDistribution):
@@ -325,20 +327,22 @@ class _BinomialKernel(torch.autograd.Function):
         return torch.addcmul(F.softplus(logits).mul_(-total), logits, x).sum(-1)
 
     @staticmethod
-    def backward(ctx: torch.autograd.function.FunctionCtx, grad: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: torch.autograd.function.FunctionCtx, grad: Tensor) -> tuple[Tensor, None, None]:
         logits, x = ctx.saved_tensors  # type: ignore[attr-defined]
-        slope = logits.sigmoid().mul_(-ctx.total).add_(x)  # type: ignore[attr-defined]
+        slope = torch.sub(x, logits.sigmoid(), alpha=ctx.total)  # type: ignore[attr-defined]
         return slope.mul_(grad.unsqueeze(-1)), None, None
 
 
 def binomial_kernel(logits: Tensor, x: Tensor, total: int) -> Tensor:
     """Sum over features of x * l - total * log(1 + e^l): (...,)."""
-    return _BinomialKernel.apply(logits, x.to(logits.dtype), total)  # type: ignore[no-any-return, no-untyped-call]
+    return _BinomialKernel.apply(logits, x.to(logits.dtype), total)
 
 
 def in_units(x: Tensor, loc: Tensor, scale: Tensor, like: Tensor) -> Tensor:
     """(x - loc) / scale, subtracted in the precision of x (a time stamp needs it), then in the model's dtype."""
-    return ((x - loc.to(x.dtype)) / scale.to(x.dtype)).to(like.dtype) if x.is_floating_point() else (x - loc) / scale
+    if x.is_floating_point():
+        loc, scale = loc.to(x.dtype), scale.to(x.dtype)
+    return ((x - loc) / scale).to(like.dtype)
 
 
 def log_factorial(x: Tensor) -> Tensor:

@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+import os
+import warnings
+from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass
 from numbers import Integral
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
-from scipy import sparse
-from scipy.special import ndtr
+import torch
 from sklearn.utils._param_validation import Interval, StrOptions
 from torch import Tensor, nn
 
 from elbowroom.base import BaseVAE
-from elbowroom.beta import Beta
 from elbowroom.bodies import ImageDecoder, ImageEncoder, check_widths
 from elbowroom.data import choose, door
 from elbowroom.data.rows import BinarizedRows, Rows, rows_of
-from elbowroom.errors import DataError
-from elbowroom.objectives import Objective
-from elbowroom.randomness import normal_by_row
+from elbowroom.errors import DataError, ElbowroomWarning, ParameterError
+from elbowroom.state import restore
 
 
+@dataclass(eq=False, repr=False, match_args=False)
 class TableVAE(BaseVAE):
     """A variational autoencoder for tables of numbers: arrays (n, D) and pandas, polars or pyarrow frames.
 
@@ -34,7 +35,9 @@ class TableVAE(BaseVAE):
         Weight of the rate in nats per row; 1 is the evidence lower bound. Policies: "warmup:end=1,fraction=0.3".
     likelihood : str, mapping or module
         "auto" looks at the data and says what it chose (`likelihood_`, `likelihood_reason_`); a name with options such
-        as "gaussian:scale=shared"; or groups of columns, {"bernoulli": ["smoker"], "gaussian": ["age", "income"]}.
+        as "gaussian:scale=shared"; or groups of columns, {"bernoulli": ["smoker"], "gaussian": ["age", "income"]}; or
+        your own module, which maps what the decoder makes to p(x|z), such as one of `torch.distributions`, and wants
+        `n_outputs` values a row (by default as many as there are features).
     prior : str
         "standard", "mixture:components=100" or "vamp:components=500".
     covariance : str
@@ -46,7 +49,9 @@ class TableVAE(BaseVAE):
     gated : bool
         Gated linear units instead of the activation.
     encoder, decoder : module or None
-        Your own networks: encoder(inputs, context) -> features with an attribute `width`; decoder(z, context).
+        Your own networks. The encoder maps what it is shown of the rows, (n, D) values of order one, to features of
+        any width; the decoder maps latents (n, n_latents) to what the likelihood wants. With context, their `forward`
+        takes it as its second argument.
     objective : str
         "elbo", "elbo:free_bits=0.1" or "iwae:draws=8".
     epochs : int or "auto"
@@ -88,21 +93,13 @@ class TableVAE(BaseVAE):
     """
 
     def _read(self, X: Any, reset: bool) -> np.ndarray:
-        if reset:
-            self.frame_kind_ = door.frame_kind(X)
-        return door.validated(self, X, reset)  # type: ignore[no-any-return]
+        return door.validated(self, X, reset)
 
     def _choose(self, facts: choose.Facts) -> choose.Choice:
         return choose.choose_table(facts)
 
-    def _write(self, values: Tensor, like: Any = None) -> Any:
-        kind = self.frame_kind_ if like is None else door.frame_kind(like)
-        if kind is None:
-            return values.numpy()
-        names = getattr(self, "feature_names_in_", [f"x{i}" for i in range(values.shape[1])])
-        return door.to_frame(values.numpy(), list(names), kind)
 
-
+@dataclass(eq=False, repr=False, match_args=False)
 class CountVAE(BaseVAE):
     """A variational autoencoder for counts: arrays or scipy sparse matrices (n, D) of whole numbers, or AnnData.
 
@@ -116,64 +113,17 @@ class CountVAE(BaseVAE):
         Column of `.obs` that becomes the context, such as the experimental batch.
     """
 
+    n_latents: int = 10
+    _: KW_ONLY
+    hidden: Sequence[int] = (128, 128)
+    layer: str | None = None
+    batch_key: str | None = None
+
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         **BaseVAE._parameter_constraints,
         "layer": [str, None],
         "batch_key": [str, None],
     }
-
-    def __init__(
-        self,
-        n_latents: int = 10,
-        *,
-        beta: float | str | Beta = 1.0,
-        likelihood: str | Mapping[str, Sequence[Any]] | nn.Module = "auto",
-        prior: str = "standard",
-        covariance: str = "diagonal",
-        hidden: Sequence[int] = (128, 128),
-        activation: str = "silu",
-        gated: bool = False,
-        encoder: nn.Module | None = None,
-        decoder: nn.Module | None = None,
-        objective: str | Objective = "elbo",
-        epochs: int | str = "auto",
-        batch_size: int = 128,
-        learning_rate: float = 1e-3,
-        validation_fraction: float = 0.1,
-        patience: int | None = None,
-        average: bool = True,
-        device: str = "auto",
-        precision: str = "float32",
-        random_state: Any = None,
-        verbose: bool = False,
-        layer: str | None = None,
-        batch_key: str | None = None,
-    ) -> None:
-        super().__init__(
-            n_latents,
-            beta=beta,
-            likelihood=likelihood,
-            prior=prior,
-            covariance=covariance,
-            hidden=hidden,
-            activation=activation,
-            gated=gated,
-            encoder=encoder,
-            decoder=decoder,
-            objective=objective,
-            epochs=epochs,
-            batch_size=batch_size,
-            learning_rate=learning_rate,
-            validation_fraction=validation_fraction,
-            patience=patience,
-            average=average,
-            device=device,
-            precision=precision,
-            random_state=random_state,
-            verbose=verbose,
-        )
-        self.layer = layer
-        self.batch_key = batch_key
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -181,9 +131,18 @@ class CountVAE(BaseVAE):
         tags.input_tags.positive_only = True
         return tags
 
+    def fit(
+        self, X: Any, y: Any = None, *, context: Any = None, checkpoint: str | os.PathLike[str] | None = None
+    ) -> Self:
+        self.var_names_ = X.var_names.to_numpy(dtype=object, copy=True) if door.is_anndata(X) else None
+        return super().fit(X, y, context=context, checkpoint=checkpoint)
+
+    fit.__doc__ = BaseVAE.fit.__doc__
+
     def _unpack(self, X: Any, context: Any) -> tuple[Any, Any]:
-        if not is_anndata(X):
+        if not door.is_anndata(X):
             return X, context
+        X = door.same_variables(X, getattr(self, "var_names_", None))
         counts = X.X if self.layer is None else member(X.layers, self.layer, "layer")
         if self.batch_key is not None:
             context = member(X.obs, self.batch_key, "batch_key").to_numpy()
@@ -191,23 +150,25 @@ class CountVAE(BaseVAE):
 
     def encode_to(self, adata: Any, key: str = "X_vae") -> None:
         """Write the posterior means of an AnnData into its `.obsm[key]`."""
+        if not door.is_anndata(adata):
+            raise DataError(
+                "encode_to writes into an AnnData", f"it is of type {type(adata).__name__}", "Use transform."
+            )
         adata.obsm[key] = self.transform(adata)
 
     def _read(self, X: Any, reset: bool) -> Any:
         x = door.validated(self, X, reset, accept_sparse="csr")
-        values = x.data if sparse.issparse(x) else x
-        if values.size and values.min() < 0:
-            raise DataError(
-                "counts must not be negative",
-                f"Negative values in data passed to {type(self).__name__}: the smallest is {values.min():g}",
-                "Pass raw counts: not centred, scaled or log-transformed values.",
-            )
+        door.refuse_negative(x, type(self).__name__, self._names)
         return x
 
     def _choose(self, facts: choose.Facts) -> choose.Choice:
-        return choose.choose_counts(facts)
+        choice = choose.choose_counts(facts)
+        if choice.likelihood == "gaussian":
+            warnings.warn(f"likelihood gaussian: {choice.why}", ElbowroomWarning, stacklevel=4)
+        return choice
 
 
+@dataclass(eq=False, repr=False, match_args=False)
 class ImageVAE(BaseVAE):
     """A variational autoencoder for images: arrays (n, h, w) or (n, h, w, c), 8-bit or with values from 0 to 1.
 
@@ -226,6 +187,13 @@ class ImageVAE(BaseVAE):
         intensity as the chance, and once, fixed by the image's content, when images are scored (dynamic binarisation).
     """
 
+    n_latents: int = 16
+    _: KW_ONLY
+    body: str = "conv"
+    channels: Sequence[int] = (32, 64)
+    blocks: int = 1
+    binarize: str | None = None
+
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         **BaseVAE._parameter_constraints,
         "body": [StrOptions({"conv", "residual", "mlp"})],
@@ -233,63 +201,6 @@ class ImageVAE(BaseVAE):
         "blocks": [Interval(Integral, 1, None, closed="left")],
         "binarize": [StrOptions({"threshold", "sample"}), None],
     }
-
-    def __init__(
-        self,
-        n_latents: int = 16,
-        *,
-        body: str = "conv",
-        channels: Sequence[int] = (32, 64),
-        blocks: int = 1,
-        binarize: str | None = None,
-        beta: float | str | Beta = 1.0,
-        likelihood: str | Mapping[str, Sequence[Any]] | nn.Module = "auto",
-        prior: str = "standard",
-        covariance: str = "diagonal",
-        hidden: Sequence[int] = (256, 256),
-        activation: str = "silu",
-        gated: bool = False,
-        encoder: nn.Module | None = None,
-        decoder: nn.Module | None = None,
-        objective: str | Objective = "elbo",
-        epochs: int | str = "auto",
-        batch_size: int = 128,
-        learning_rate: float = 1e-3,
-        validation_fraction: float = 0.1,
-        patience: int | None = None,
-        average: bool = True,
-        device: str = "auto",
-        precision: str = "float32",
-        random_state: Any = None,
-        verbose: bool = False,
-    ) -> None:
-        super().__init__(
-            n_latents,
-            beta=beta,
-            likelihood=likelihood,
-            prior=prior,
-            covariance=covariance,
-            hidden=hidden,
-            activation=activation,
-            gated=gated,
-            encoder=encoder,
-            decoder=decoder,
-            objective=objective,
-            epochs=epochs,
-            batch_size=batch_size,
-            learning_rate=learning_rate,
-            validation_fraction=validation_fraction,
-            patience=patience,
-            average=average,
-            device=device,
-            precision=precision,
-            random_state=random_state,
-            verbose=verbose,
-        )
-        self.body = body
-        self.channels = channels
-        self.blocks = blocks
-        self.binarize = binarize
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -319,7 +230,7 @@ class ImageVAE(BaseVAE):
 
     def _binarized(self, flat: np.ndarray) -> np.ndarray:
         """Zeros and ones by threshold, or chances in [0, 1] to draw them with."""
-        high = 255.0 if self.pixel_high_ > 1 else 1.0
+        high = choose.highest_pixel(self.pixel_high_)
         if flat.min() < 0 or flat.max() > high:
             raise DataError(
                 f"binarize={self.binarize!r} needs pixels from 0 to {high:g}",
@@ -328,12 +239,12 @@ class ImageVAE(BaseVAE):
             )
         return (flat > high / 2).astype(np.uint8) if self.binarize == "threshold" else flat / np.float32(high)
 
+    def _dtype(self, values: Any) -> torch.dtype:
+        return torch.float32  # torch has no fast convolution for float64
+
     def _rows(self, x: np.ndarray, context: np.ndarray | None) -> Rows:
         rows = rows_of(x, context)
         return BinarizedRows(rows.x, rows.context) if self.binarize == "sample" else rows
-
-    def _scored_rows(self, x: np.ndarray, context: np.ndarray | None) -> Rows:
-        return super()._scored_rows(binarized_by_content(x) if self.binarize == "sample" else x, context)
 
     def _choose(self, facts: choose.Facts) -> choose.Choice:
         if self.binarize is not None:
@@ -347,41 +258,40 @@ class ImageVAE(BaseVAE):
         height, width, channels = self.image_shape_
         return np.moveaxis(array.reshape(-1, channels, height, width), 1, -1)
 
-    def _bodies(self, context: int) -> Callable[[int, int], tuple[nn.Module, nn.Module]]:
-        if self.body == "mlp" or self.encoder is not None or self.decoder is not None:
-            return super()._bodies(context)
-        shape = self.image_shape_ if len(self.image_shape_) == 3 else (*self.image_shape_, 1)
-        shape = (shape[2], shape[0], shape[1])
-        channels, hidden = check_widths("channels", self.channels), check_widths("hidden", self.hidden)
-        blocks = self.blocks if self.body == "residual" else 0
-        width = hidden[0] if hidden else 256
-        pixels = math.prod(shape)
+    def _encoder(self, inputs: int, context: int) -> nn.Module:
+        if self.body == "mlp":
+            return super()._encoder(inputs, context)
+        channels, height, width = self._shape
+        shape = (inputs // (channels * height * width) * channels, height, width)
+        return ImageEncoder(shape, *self._stages, self.activation, context)
 
-        def make(inputs: int, outputs: int) -> tuple[nn.Module, nn.Module]:
-            per_pixel = (inputs // pixels * shape[0], *shape[1:])
-            return (
-                ImageEncoder(per_pixel, channels, blocks, width, self.activation, context),
-                ImageDecoder(
-                    self.n_latents, shape, channels, blocks, width, outputs // pixels, self.activation, context
-                ),
+    def _decoder(self, outputs: int, context: int) -> nn.Module:
+        if self.body == "mlp":
+            return super()._decoder(outputs, context)
+        per_pixel = outputs // math.prod(self._shape)
+        return ImageDecoder(self.n_latents, self._shape, *self._stages, per_pixel, self.activation, context)
+
+    @property
+    def _shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of an image."""
+        height, width, *channels = self.image_shape_
+        return (channels[0] if channels else 1, height, width)
+
+    @property
+    def _stages(self) -> tuple[tuple[int, ...], int, int]:
+        """Channels of the stages, residual blocks in each, and the width of the dense layer."""
+        if not len(self.channels) or self.gated:
+            raise ParameterError(
+                f"body={self.body!r} needs the channels of at least one stage, and has no gates",
+                f"channels={self.channels!r} and gated={self.gated!r}",
+                "Write channels=(32, 64) and gated=False, or use body='mlp'.",
             )
-
-        return make
-
-
-def binarized_by_content(chances: np.ndarray) -> np.ndarray:
-    """Zeros and ones drawn with the given chances, each image's draw fixed by its own content."""
-    drawn = np.empty(chances.shape, np.uint8)
-    for start in range(0, len(chances), 1024):
-        part = chances[start : start + 1024]
-        noise = normal_by_row(part, 1, part.shape[1])[0]
-        drawn[start : start + 1024] = ndtr(noise) < part
-    return drawn
-
-
-def is_anndata(X: Any) -> bool:
-    """Whether X is an AnnData, without importing the package."""
-    return type(X).__name__ == "AnnData" and hasattr(X, "obsm")
+        hidden = check_widths("hidden", self.hidden)
+        return (
+            check_widths("channels", self.channels),
+            int(self.blocks) if self.body == "residual" else 0,
+            hidden[0] if hidden else 256,
+        )
 
 
 def member(mapping: Any, key: str, what: str) -> Any:
@@ -390,6 +300,20 @@ def member(mapping: Any, key: str, what: str) -> Any:
         raise DataError(
             f"{what} must name a member of the AnnData",
             f"{key!r} is not there",
-            f"Known are {', '.join(map(str, mapping))}.",
+            f"It has {', '.join(map(repr, mapping)) or 'none'}.",
         )
     return mapping[key]
+
+
+def load(path: str | os.PathLike[str]) -> BaseVAE:
+    """Load a fitted estimator from the folder that its `save` wrote.
+
+    Raises
+    ------
+    ArtefactError
+        If the folder is missing, broken, foreign or hostile. Nothing in it is run.
+    """
+    return restore(ESTIMATORS, path)
+
+
+ESTIMATORS: dict[str, type[BaseVAE]] = {kind.__name__: kind for kind in (TableVAE, ImageVAE, CountVAE)}

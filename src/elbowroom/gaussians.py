@@ -35,11 +35,15 @@ class DiagonalGaussian:
         return -(0.5 * whitened.square() + self.log_std + HALF_LOG_2PI).sum(-1)
 
     def log_prob_pairs(self, z: Tensor) -> Tensor:
-        """Log-density of every z (..., n, d) under every one of k components (k, d): (..., n, k), by matrix products."""
-        precision = (-2 * self.log_std).exp()
-        weighted = self.mean * precision
-        const = (0.5 * self.mean * weighted + self.log_std + HALF_LOG_2PI).sum(-1)
-        return z @ weighted.mT - 0.5 * z.square() @ precision.mT - const
+        """Log-density of every z (..., n, d) under every one of k components (k, d): (..., n, k).
+
+        By matrix products, in float64: for sharp components they are differences of large numbers.
+        """
+        wide, mean = _widened(z), _widened(self.mean)
+        precision = (-2 * _widened(self.log_std)).exp()
+        weighted = mean * precision
+        const = (0.5 * mean * weighted + self.log_std + HALF_LOG_2PI).sum(-1)
+        return (wide @ weighted.mT - 0.5 * wide.square() @ precision.mT - const).to(z.dtype)
 
     def kl_to_standard(self) -> Tensor:
         """KL to N(0, I), one value a latent: (..., d)."""
@@ -63,7 +67,7 @@ class FullGaussian:
 
     def rsample(self, noise: Tensor) -> Tensor:
         """Move standard normal noise (..., d) to this distribution; gradients reach the parameters."""
-        return self.mean + (self.cholesky @ noise.unsqueeze(-1)).squeeze(-1)
+        return self.mean + (self.cholesky * noise.unsqueeze(-2)).sum(-1)
 
     def log_prob(self, z: Tensor) -> Tensor:
         """Log-density of z (..., d), in nats."""
@@ -72,8 +76,10 @@ class FullGaussian:
         return -(0.5 * whitened.square() + HALF_LOG_2PI).sum(-1) - self._log_det()
 
     def log_prob_pairs(self, z: Tensor) -> Tensor:
-        """Log-density of every z (..., n, d) under every one of k components: (..., n, k)."""
-        return self.log_prob(z.unsqueeze(-2))
+        """Log-density of every z (..., n, d) under every one of k components (k, d): (..., n, k)."""
+        centred = z.unsqueeze(-3) - self.mean.unsqueeze(-2)
+        whitened = torch.linalg.solve_triangular(self.cholesky, centred.mT, upper=False)
+        return -(0.5 * whitened.square() + HALF_LOG_2PI).sum(-2).mT - self._log_det()
 
     def kl_to_standard(self) -> Tensor:
         """KL to N(0, I); it does not split by latent, so the shape is (..., 1)."""
@@ -131,6 +137,25 @@ class GaussianMixture:
         return picked.rsample(noise)
 
 
+def _widened(values: Tensor) -> Tensor:
+    return values if values.device.type == "mps" else values.double()  # MPS has no float64
+
+
 def normal(shape: torch.Size | tuple[int, ...], generator: Generator | None, like: Tensor) -> Tensor:
     """Standard normal noise on the device and in the dtype of `like`."""
     return torch.randn(shape, generator=generator, dtype=like.dtype, device=like.device)
+
+
+def bounded(values: Tensor, low: float, high: float) -> Tensor:
+    """Values cut to [low, high], with the gradient of the values themselves, so that a run comes back from beyond."""
+    return _Bounded.apply(values, low, high)
+
+
+class _Bounded(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: torch.autograd.function.FunctionCtx, values: Tensor, low: float, high: float) -> Tensor:
+        return values.clamp(low, high)
+
+    @staticmethod
+    def backward(ctx: torch.autograd.function.FunctionCtx, grad: Tensor) -> tuple[Tensor, None, None]:
+        return grad, None, None

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from elbowroom.errors import ParameterError
-from elbowroom.gaussians import DiagonalGaussian, FullGaussian, GaussianMixture, StandardGaussian
+from elbowroom.gaussians import DiagonalGaussian, FullGaussian, GaussianMixture, StandardGaussian, bounded
 
 Posterior = DiagonalGaussian | FullGaussian
 PriorDistribution = StandardGaussian | GaussianMixture
@@ -29,12 +29,14 @@ class DiagonalLatent(nn.Module):
 
     def forward(self, h: Tensor) -> DiagonalGaussian:
         """Features (..., inputs) to q(z|x) over (..., size)."""
-        mean, log_std = self.head(h).chunk(2, -1)
-        return DiagonalGaussian(mean, log_std.clamp(MIN_LOG_STD, MAX_LOG_STD))
+        mean, log_std = _full_precision(self.head, h).chunk(2, -1)
+        return DiagonalGaussian(mean, bounded(log_std, MIN_LOG_STD, MAX_LOG_STD))
 
 
 class FullLatent(nn.Module):
     """A Gaussian posterior with a full covariance matrix, as a Cholesky factor with a softplus diagonal."""
+
+    below: Tensor  # rows and columns of the entries below the diagonal
 
     def __init__(self, inputs: int, size: int) -> None:
         super().__init__()
@@ -44,12 +46,17 @@ class FullLatent(nn.Module):
 
     def forward(self, h: Tensor) -> FullGaussian:
         """Features (..., inputs) to q(z|x) over (..., size)."""
-        mean, diagonal, below = self.head(h).split([self.size, self.size, self.below.shape[1]], -1)  # type: ignore[index]
+        mean, diagonal, below = _full_precision(self.head, h).split([self.size, self.size, self.below.shape[1]], -1)
         # softplus(0.54) = 1: the posterior starts at the standard prior
         cholesky = torch.diag_embed(F.softplus(diagonal + 0.5413) + 1e-5)
-        row, column = self.below  # type: ignore[misc]
+        row, column = self.below
         cholesky[..., row, column] = below
         return FullGaussian(mean, cholesky)
+
+
+def _full_precision(head: nn.Linear, h: Tensor) -> Tensor:
+    """The head's output in the dtype of its weights: densities need more digits than bfloat16 has."""
+    return head(h).to(head.weight.dtype)
 
 
 class Prior(nn.Module, ABC):
@@ -66,13 +73,15 @@ class Prior(nn.Module, ABC):
 class StandardPrior(Prior):
     """N(0, I)."""
 
+    zero: Tensor
+
     def __init__(self, size: int) -> None:
         super().__init__()
         self.size = size
         self.register_buffer("zero", torch.zeros(()), persistent=False)
 
     def forward(self, encode: Encode) -> StandardGaussian:
-        return StandardGaussian(self.size, self.zero)  # type: ignore[arg-type]
+        return StandardGaussian(self.size, self.zero)
 
 
 class MixturePrior(Prior):
@@ -86,7 +95,7 @@ class MixturePrior(Prior):
         self.logits = nn.Parameter(torch.zeros(components))
 
     def forward(self, encode: Encode) -> GaussianMixture:
-        log_stds = self.log_stds.clamp(MIN_LOG_STD, MAX_LOG_STD)
+        log_stds = bounded(self.log_stds, MIN_LOG_STD, MAX_LOG_STD)
         return GaussianMixture(DiagonalGaussian(self.means, log_stds), self.logits)
 
 
@@ -96,6 +105,8 @@ class VampPrior(Prior):
     The pseudo-inputs live where the encoder reads: they are rows of encoder features, and start as training rows.
     """
 
+    logits: Tensor
+
     def __init__(self, size: int, features: int, components: int = 500) -> None:
         super().__init__()
         self.size, self.features, self.components = size, features, check_components(components)
@@ -103,7 +114,7 @@ class VampPrior(Prior):
         self.register_buffer("logits", torch.zeros(components), persistent=False)
 
     def forward(self, encode: Encode) -> GaussianMixture:
-        return GaussianMixture(encode(self.pseudo_inputs), self.logits)  # type: ignore[arg-type]
+        return GaussianMixture(encode(self.pseudo_inputs), self.logits)
 
     @torch.no_grad()
     def initialise(self, features: Tensor, generator: torch.Generator) -> None:

@@ -1,13 +1,11 @@
-"""p(x|z): modules that know a kind of data: what fits it, what the encoder sees of it, which distribution it has.
+"""The likelihoods: bounded, real and categorical features, columns of several kinds, and the family of them all.
 
-A likelihood reads the decoder's output, flat (..., n_outputs), and returns a distribution over rows (..., D). It
-starts at the marginals of the training data, because its bias is set from them.
+Those of counts are in `likelihood_counts`, and what they share is in `likelihood_base`.
 """
 
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,97 +14,22 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from elbowroom import distributions as d
-from elbowroom.errors import DataError, ParameterError, unknown
+from elbowroom.errors import ParameterError, unknown
+from elbowroom.gaussians import bounded
+from elbowroom.likelihood_base import Likelihood, whole, whole_mask
+from elbowroom.likelihood_counts import Multinomial, NegativeBinomial, Poisson
 
 MIN_LOG_STD = -6.0  # softly: the density of a constant column has no upper limit without it (Rybkin et al. 2021)
-MAX_LOG_DISPERSION = 8.0
-MIN_TOTAL = 1e-8
-
-
-class Likelihood(nn.Module, ABC):
-    """Base of the likelihoods: D features, `per_feature` decoder outputs for each.
-
-    Parameters
-    ----------
-    features : int
-        D, the number of features of a row.
-    """
-
-    per_feature = 1
-    uses_total = False
-
-    def __init__(self, features: int) -> None:
-        super().__init__()
-        self.features = features
-        self.bias = nn.Parameter(torch.zeros(self.n_outputs))
-
-    @property
-    def n_outputs(self) -> int:
-        """Width of the decoder's output."""
-        return self.per_feature * self.features
-
-    @property
-    def n_inputs(self) -> int:
-        """Width of what the encoder sees, `inputs(x)`."""
-        return self.features
-
-    @classmethod
-    def learn_options(cls, x: Tensor, options: dict[str, Any]) -> dict[str, Any]:
-        """Complete the options that must be known before the module is built from training rows (n, D)."""
-        return options
-
-    @abstractmethod
-    def forward(self, h: Tensor, total: Tensor | None = None) -> d.RowDistribution:
-        """Decoder outputs (..., n_outputs), and row totals (n, 1) where `uses_total`, to p(x|z)."""
-
-    def inputs(self, x: Tensor) -> Tensor:
-        """What the encoder sees of rows (n, D): values of order one, in the dtype of the model."""
-        return x.to(self.bias.dtype)
-
-    def fit_marginals(self, x: Tensor) -> None:
-        """Set units and bias from training rows (n, D), float64."""
-
-    def misfit(self, x: Tensor) -> tuple[str, Tensor] | None:
-        """What this likelihood needs and the mask (n, D) of the cells that break it; None if nothing can."""
-        return None
-
-    def row_total(self, x: Tensor) -> Tensor | None:
-        """Sum of every row (n, 1), for the likelihoods that are told it."""
-        return None
-
-    def draw_total(self, n: int, generator: Generator | None) -> Tensor | None:
-        """Totals (n, 1) like those of the training rows, to sample rows that have none of their own."""
-        return None
-
-    def check(self, x: Tensor, columns: Sequence[str] | None = None, first: int = 0) -> None:
-        """Raise `DataError` with the first offending cell if rows (n, D), of which the first is `first`, do not fit."""
-        found = self.misfit(x)
-        if found is None or not bool(found[1].any()):
-            return
-        row, column = (int(i) for i in found[1].nonzero()[0])
-        where = f"column {columns[column]!r}" if columns is not None else f"column {column}"
-        raise DataError(
-            f"likelihood={NAMES.get(type(self), type(self).__name__)!r} needs {found[0]}",
-            f"{int(found[1].sum())} values are not (first: row {first + row}, {where}, {x[row, column].item():g})",
-            "Choose another likelihood, or likelihood='auto' to have one chosen from the data.",
-        )
-
-    def split(self, h: Tensor) -> tuple[Tensor, ...]:
-        """Add the bias and split into `per_feature` tensors (..., D)."""
-        h = h + self.bias
-        return (h,) if self.per_feature == 1 else h.chunk(self.per_feature, -1)
-
-    @torch.no_grad()
-    def set_bias(self, *values: Tensor) -> None:
-        """Start every output at the given values, each (D,) or a scalar."""
-        self.bias.copy_(torch.cat([value.expand(self.features) for value in values]))
+UNIT_STD = math.log(-math.expm1(MIN_LOG_STD))  # the raw value that stands for a standard deviation of 1
+MAX_CLASSES = 4096  # that are taken from the data
+MAX_LOG_DF = 6.0  # softly: beyond, a Student-t is a Gaussian, and its gradient nothing but rounding
 
 
 class Bernoulli(Likelihood):
     """Zeros and ones."""
 
     def forward(self, h: Tensor, total: Tensor | None = None) -> d.RowDistribution:
-        return d.Bernoulli(*self.split(h))
+        return d.Bernoulli(h + self.bias)
 
     def fit_marginals(self, x: Tensor) -> None:
         self.set_bias(((x.sum(0) + 0.5) / (len(x) + 1)).logit())
@@ -127,7 +50,7 @@ class Binomial(Likelihood):
         return {"total": max(1, math.ceil(float(x.max()))), **options}
 
     def forward(self, h: Tensor, total: Tensor | None = None) -> d.RowDistribution:
-        return d.Binomial(*self.split(h), self.total)
+        return d.Binomial(h + self.bias, self.total)
 
     def inputs(self, x: Tensor) -> Tensor:
         return x.to(self.bias.dtype) / self.total
@@ -142,12 +65,15 @@ class Binomial(Likelihood):
 class Located(Likelihood):
     """Base of the likelihoods of real features, in fixed units `loc + scale * u` of the data, with a learned scale."""
 
+    unit_loc: Tensor
+    unit_scale: Tensor
+
     def __init__(self, features: int, scale: str = "feature") -> None:
         super().__init__(features)
         if scale not in ("feature", "shared"):
             raise unknown("the likelihood's scale", scale, ["feature", "shared"])
         self.scale = scale
-        self.raw_log_std = nn.Parameter(torch.zeros(features if scale == "feature" else 1))
+        self.raw_log_std = nn.Parameter(torch.full((features if scale == "feature" else 1,), UNIT_STD))
         self.register_buffer("unit_loc", torch.zeros(features, dtype=torch.float64))
         self.register_buffer("unit_scale", torch.ones(features, dtype=torch.float64))
 
@@ -164,17 +90,20 @@ class Located(Likelihood):
 
     @torch.no_grad()
     def set_units(self, loc: Tensor, scale: Tensor) -> None:
-        """Fix the units of the features; one shared learned scale asks for one shared unit."""
-        scale = torch.where(scale > 1e-12 * loc.abs().clamp_min(1e-30), scale, torch.ones_like(scale))
-        self.unit_loc.copy_(loc)  # type: ignore[operator]
-        self.unit_scale.copy_(scale.square().mean().sqrt() if self.scale == "shared" else scale)  # type: ignore[operator]
+        """Fix the units of the features, and start at their origin; a shared scale asks for a shared unit."""
+        self.set_bias(torch.zeros_like(loc))
+        size = loc.abs()
+        if self.scale == "shared":
+            size, scale = size.max(), scale.square().mean().sqrt()
+        self.unit_loc.copy_(loc)
+        self.unit_scale.copy_(scale.where(scale > 1e-12 * size.clamp_min(1e-30), 1.0))  # a constant has no scale
 
 
 class Gaussian(Located):
     """Real features with a learned standard deviation: one per feature, or one shared by all (`scale="shared"`)."""
 
     def forward(self, h: Tensor, total: Tensor | None = None) -> d.RowDistribution:
-        return d.Gaussian(*self.split(h), self.log_std, self.unit_loc, self.unit_scale)  # type: ignore[arg-type, misc]
+        return d.Gaussian(h + self.bias, self.log_std, self.unit_loc, self.unit_scale)
 
     def fit_marginals(self, x: Tensor) -> None:
         self.set_units(x.mean(0), x.std(0, correction=0))
@@ -188,103 +117,17 @@ class StudentT(Located):
         self.raw_df = nn.Parameter(torch.full((features,), 1.5))
 
     def forward(self, h: Tensor, total: Tensor | None = None) -> d.RowDistribution:
-        df = 1 + self.raw_df.exp()
-        return d.StudentT(*self.split(h), self.log_std, df, self.unit_loc, self.unit_scale)  # type: ignore[arg-type, misc]
+        df = 1 + (MAX_LOG_DF - F.softplus(MAX_LOG_DF - self.raw_df)).exp()
+        return d.StudentT(h + self.bias, self.log_std, df, self.unit_loc, self.unit_scale)
 
     def inputs(self, x: Tensor) -> Tensor:
         return super().inputs(x).asinh()  # an outlier must not drown the row
 
     def fit_marginals(self, x: Tensor) -> None:
-        low, middle, high = torch.quantile(x[:10_000], torch.tensor([0.25, 0.5, 0.75], dtype=x.dtype), dim=0)
+        some = x[:: math.ceil(len(x) / 10_000)]
+        low, middle, high = torch.quantile(some, torch.tensor([0.25, 0.5, 0.75], dtype=x.dtype), dim=0)
         spread = (high - low) / 1.349
         self.set_units(middle, torch.where(spread > 0, spread, x.std(0, correction=0)))
-
-
-class Counts(Likelihood):
-    """Base of the likelihoods of counts; with `library`, the mean is the row's total times a softmax over features."""
-
-    def __init__(self, features: int, library: bool = False) -> None:
-        super().__init__(features)
-        self.library = bool(library)
-        self.register_buffer("input_mean", torch.zeros(features))
-        self.register_buffer("input_std", torch.ones(features))
-        self.register_buffer("totals", torch.ones(101))
-
-    @property
-    def uses_total(self) -> bool:  # type: ignore[override]
-        """Whether the distribution is told the row's total."""
-        return self.library
-
-    def inputs(self, x: Tensor) -> Tensor:
-        return (x.to(self.bias.dtype).log1p() - self.input_mean) / self.input_std  # type: ignore[operator]
-
-    def row_total(self, x: Tensor) -> Tensor | None:
-        return x.sum(-1, keepdim=True).to(self.bias.dtype).clamp_min(MIN_TOTAL) if self.uses_total else None
-
-    def draw_total(self, n: int, generator: Generator | None) -> Tensor | None:
-        if not self.uses_total:
-            return None
-        return self.totals[torch.randint(len(self.totals), (n, 1), generator=generator)]  # type: ignore[arg-type, index]
-
-    def log_rate(self, h: Tensor, total: Tensor | None) -> Tensor:
-        """Log of the mean of every feature (..., D)."""
-        if not self.uses_total:
-            return h
-        return h.log_softmax(-1) + (self.typical_total if total is None else total).log()
-
-    @property
-    def typical_total(self) -> Tensor:
-        """Median total of the training rows, for rows that have none of their own."""
-        return self.totals[len(self.totals) // 2]  # type: ignore[index, arg-type]
-
-    @torch.no_grad()
-    def fit_marginals(self, x: Tensor) -> None:
-        seen = x.log1p()
-        self.input_mean.copy_(seen.mean(0))  # type: ignore[operator]
-        self.input_std.copy_(seen.std(0, correction=0).clamp_min(0.3))  # type: ignore[operator]
-        at = torch.linspace(0, 1, len(self.totals), dtype=x.dtype)  # type: ignore[arg-type]
-        self.totals.copy_(torch.quantile(x.sum(-1)[:100_000], at).clamp_min(MIN_TOTAL))  # type: ignore[operator]
-        self.set_bias((x.mean(0) + 0.5 / len(x)).log())
-
-    def misfit(self, x: Tensor) -> tuple[str, Tensor]:
-        return "counts (whole numbers from 0)", ~whole_mask(x, math.inf)
-
-
-class Poisson(Counts):
-    """Counts whose variance is their mean."""
-
-    def forward(self, h: Tensor, total: Tensor | None = None) -> d.RowDistribution:
-        return d.Poisson(self.log_rate(*self.split(h), total))
-
-
-class NegativeBinomial(Counts):
-    """Counts that vary more than their mean: variance m + m^2 / r with a learned r per feature (Lopez et al. 2018)."""
-
-    def __init__(self, features: int, library: bool = True) -> None:
-        super().__init__(features, library)
-        self.log_dispersion = nn.Parameter(torch.zeros(features))
-
-    def forward(self, h: Tensor, total: Tensor | None = None) -> d.RowDistribution:
-        dispersion = self.log_dispersion.clamp(-MAX_LOG_DISPERSION, MAX_LOG_DISPERSION)
-        return d.NegativeBinomial(self.log_rate(*self.split(h), total), dispersion)
-
-    @torch.no_grad()
-    def fit_marginals(self, x: Tensor) -> None:
-        super().fit_marginals(x)
-        mean, excess = x.mean(0), (x.var(0, correction=0) - x.mean(0)).clamp_min(1e-3)
-        self.log_dispersion.copy_((mean.square().clamp_min(1e-6) / excess).log().clamp(-2, 4))
-
-
-class Multinomial(Counts):
-    """Counts given their total: which features the row's events fell on."""
-
-    uses_total = True  # type: ignore[assignment]
-
-    def __init__(self, features: int) -> None:
-        super().__init__(features, library=True)
-
-    def forward(self, h: Tensor, total: Tensor | None = None) -> d.RowDistribution:
-        return d.Multinomial(*self.split(h), self.typical_total if total is None else total)
 
 
 class Categorical(Likelihood):
@@ -296,7 +139,7 @@ class Categorical(Likelihood):
 
     @classmethod
     def learn_options(cls, x: Tensor, options: dict[str, Any]) -> dict[str, Any]:
-        return {"classes": max(2, math.ceil(float(x.max())) + 1), **options}
+        return {"classes": max(2, min(MAX_CLASSES, math.ceil(float(x.max())) + 1)), **options}
 
     @property
     def n_inputs(self) -> int:
@@ -309,7 +152,7 @@ class Categorical(Likelihood):
         return F.one_hot(x.long(), self.classes).flatten(-2).to(self.bias.dtype)
 
     def fit_marginals(self, x: Tensor) -> None:
-        seen = F.one_hot(x.long(), self.classes).sum(0)
+        seen = torch.stack([(x == code).sum(0) for code in range(self.classes)], -1)
         self.set_bias(*((seen + 0.5) / (len(x) + 0.5 * self.classes)).log().unbind(-1))
 
     def misfit(self, x: Tensor) -> tuple[str, Tensor]:
@@ -332,7 +175,7 @@ class DiscretizedLogistic(Likelihood):
 
     def forward(self, h: Tensor, total: Tensor | None = None) -> d.RowDistribution:
         location, log_scale = self.split(h)
-        return d.DiscretizedLogistic(self.centre * (1 + location), log_scale.clamp(-4, 8), self.levels)
+        return d.DiscretizedLogistic(self.centre * (1 + location), bounded(log_scale, -4, 8), self.levels)
 
     def inputs(self, x: Tensor) -> Tensor:
         return x.to(self.bias.dtype) / self.centre - 1
@@ -349,10 +192,16 @@ class ContinuousBernoulli(Likelihood):
     """Real features in [0, 1], such as grey pixels; a density, so that its nats can be positive or negative."""
 
     def forward(self, h: Tensor, total: Tensor | None = None) -> d.RowDistribution:
-        return d.ContinuousBernoulli(*self.split(h))
+        return d.ContinuousBernoulli(h + self.bias)
 
     def fit_marginals(self, x: Tensor) -> None:
-        self.set_bias(x.mean(0).clamp(0.02, 0.98).logit())
+        mean = x.mean(0).clamp(0.02, 0.98)
+        low, high = torch.full_like(mean, -60), torch.full_like(mean, 60)
+        for _ in range(40):  # bisection: the logit of this mean has no closed form
+            logits = (low + high) / 2
+            below = d.ContinuousBernoulli(logits).mean < mean
+            low, high = logits.where(below, low), high.where(below, logits)
+        self.set_bias(logits)
 
     def misfit(self, x: Tensor) -> tuple[str, Tensor]:
         return "values from 0 to 1", ~((x >= 0) & (x <= 1))
@@ -415,8 +264,8 @@ class Mixed(Likelihood):
     def draw_total(self, n: int, generator: Generator | None) -> Tensor | None:
         return _join_totals([part.draw_total(n, generator) for part in self._parts])
 
-    def check(self, x: Tensor, columns: Sequence[str] | None = None, first: int = 0) -> None:
-        names = columns if columns is not None else [str(c) for c in range(self.features)]
+    def check(self, x: Tensor, columns: Sequence[Any] | None = None, first: int = 0) -> None:
+        names = columns if columns is not None else range(self.features)
         for part, c in zip(self._parts, self._index, strict=True):
             part.check(x[:, c], [names[i] for i in c.tolist()], first)
 
@@ -424,21 +273,6 @@ class Mixed(Likelihood):
 def _join_totals(totals: Sequence[Tensor | None]) -> Tensor | None:
     known = [t for t in totals if t is not None]
     return torch.cat([torch.ones_like(known[0]) if t is None else t for t in totals], -1) if known else None
-
-
-def whole(name: str, value: object, least: int) -> int:
-    """Refuse an option that is not a whole number of at least `least`."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ParameterError(
-            f"{name} must be a whole number, at least {least}", f"it is {value!r}", "Correct the option."
-        )
-    return value
-
-
-def whole_mask(x: Tensor, high: float) -> Tensor:
-    """Where x holds whole numbers in [0, high]."""
-    inside = (x >= 0) & (x <= high)
-    return inside & (x == x.floor()) & x.isfinite() if x.is_floating_point() else inside
 
 
 LIKELIHOODS: dict[str, type[Likelihood]] = {
@@ -454,4 +288,3 @@ LIKELIHOODS: dict[str, type[Likelihood]] = {
     "continuous_bernoulli": ContinuousBernoulli,
     "mixed": Mixed,
 }
-NAMES = {likelihood: name for name, likelihood in LIKELIHOODS.items()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields
+from numbers import Real
 from typing import Any, NamedTuple
 
 import torch
@@ -12,6 +13,15 @@ from torch import Generator, Tensor
 from elbowroom import specs
 from elbowroom.errors import ParameterError
 from elbowroom.vae import VAE, Pass
+
+
+class Draws:
+    """The draws of z of an importance-weighted bound: `share` is what the gradient that reaches them is scaled by."""
+
+    def __init__(self, z: Tensor) -> None:
+        self.share: Tensor | float = 1.0
+        if z.requires_grad:
+            z.register_hook(lambda grad: grad * self.share)
 
 
 class Terms(NamedTuple):
@@ -25,36 +35,37 @@ class Terms(NamedTuple):
     distortion: Tensor
     rate: Tensor
     penalty: Tensor | float = 0.0
-    draws: Tensor | None = None
+    draws: Draws | None = None
 
     def loss(self, beta: float | Tensor) -> Tensor:
-        """What training minimises, (n,): the only place where beta multiplies the rate."""
+        """What training minimises, (n,): the only place where beta multiplies the rate.
+
+        Of the losses of an importance-weighted bound at several betas, the last one made has the right gradient.
+        """
         cost = self.distortion + beta * self.rate
         if self.draws is not None:
             cost = _importance_weighted(cost, self.draws, beta)
         return cost + self.penalty
 
 
-def _importance_weighted(cost: Tensor, z: Tensor, beta: float | Tensor) -> Tensor:
+def _importance_weighted(cost: Tensor, draws: Draws, beta: float | Tensor) -> Tensor:
     """-log mean exp(-cost) over draws (Burda 2016), with doubly reparameterised gradients (Tucker 2019).
 
     The value is the bound. Its gradient by the decoder is the bound's own. By the encoder it flows through z alone,
-    where draw i has the weight w_i - beta (w_i - w_i^2), which is Tucker's w_i^2 at beta = 1 and unbiased at every beta.
+    where draw i has the weight w_i - beta (w_i - w_i^2): Tucker's w_i^2 at beta = 1, and unbiased at every beta.
     """
     weights = (-cost.detach()).softmax(0)
-    if z.requires_grad:
-        share = (1 - beta * (1 - weights)).unsqueeze(-1)
-        z.register_hook(lambda grad: grad * share)
+    draws.share = (1 - beta * (1 - weights)).unsqueeze(-1)
     bound = math.log(len(cost)) - (-cost.detach()).logsumexp(0)
     path = (weights * cost).sum(0)
-    return bound + path - path.detach()
+    return bound + (path - path.detach())
 
 
 def distortion_of(outcome: Pass, x: Tensor, base: Tensor | None = None) -> Tensor:
     """-log p(x|z) in nats per row; `base` is the part that depends on x alone, where it is already known."""
     if base is None:
-        return -outcome.p.log_prob(x)  # type: ignore[no-any-return]
-    return -(outcome.p.log_kernel(x) + base)  # type: ignore[no-any-return]
+        return -outcome.p.log_prob(x)
+    return -(outcome.p.log_kernel(x) + base)
 
 
 @dataclass(frozen=True)
@@ -68,7 +79,8 @@ class Elbo:
     free_bits: float = 0.0
 
     def __post_init__(self) -> None:
-        if isinstance(self.free_bits, bool) or not 0 <= self.free_bits < math.inf:
+        number = isinstance(self.free_bits, Real) and not isinstance(self.free_bits, bool)
+        if not number or not 0 <= self.free_bits < math.inf:
             raise ParameterError(
                 "free_bits must be a number of nats, at least 0", f"it is {self.free_bits!r}", "Try 0.1."
             )
@@ -84,7 +96,7 @@ class Elbo:
         """The rate in value, without the gradient of the latents that are below the floor."""
         if outcome.rate_parts is None:  # q or the prior does not factorise: one floor for all latents together
             floor = self.free_bits * outcome.z.shape[-1]
-            return outcome.rate if outcome.rate.mean() > floor else outcome.rate.detach()
+            return torch.where(outcome.rate.mean() > floor, outcome.rate, outcome.rate.detach())
         charged = outcome.rate_parts.mean(0) > self.free_bits
         return torch.where(charged, outcome.rate_parts, outcome.rate_parts.detach()).sum(-1)
 
@@ -109,7 +121,7 @@ class Iwae:
     ) -> Terms:
         outcome = model(x, context, noise, draws=self.draws)
         log_ratio = outcome.q.detach().log_prob(outcome.z) - outcome.prior.log_prob(outcome.z)
-        return Terms(distortion_of(outcome, x, base), log_ratio, draws=outcome.z)
+        return Terms(distortion_of(outcome, x, base), log_ratio, draws=Draws(outcome.z))
 
     def __str__(self) -> str:
         return _text(self)
@@ -129,7 +141,7 @@ def objective_of(value: Objective | str) -> Objective:
     >>> objective_of("elbo:free_bits=0.1")
     Elbo(free_bits=0.1)
     """
-    return specs.make(value, OBJECTIVES, "objective") if isinstance(value, str) else value  # type: ignore[no-any-return]
+    return specs.make(value, OBJECTIVES, "objective") if isinstance(value, str) else value
 
 
 OBJECTIVES = {"elbo": Elbo, "iwae": Iwae}

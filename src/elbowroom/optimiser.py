@@ -7,16 +7,15 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.optim.adam import adam
 
-AVERAGE_EVERY = 8  # steps between updates of the average: it costs nothing then, and is as good
+AVERAGE_EVERY = 8  # steps between updates of the average: it costs next to nothing then, and is as good
 
 
 class Optimiser:
     """Fused Adam over the parameters of a model (Kingma & Ba 2015).
 
-    The functional form is used because building any `torch.optim` object imports the compiler (0.9 s). A step whose
-    gradient is not finite changes nothing; `skipped` counts those.
+    torch's kernel is called directly, because building any `torch.optim` object imports the compiler (0.9 s) and its
+    bookkeeping costs more than a small model's update. A step whose loss or gradient is not finite changes nothing.
 
     Parameters
     ----------
@@ -27,7 +26,12 @@ class Optimiser:
     clip : float
         The gradient is scaled down to this norm where it is longer.
     decay : float
-        Of the average, per step; it is shorter at the start: (1 + step) / (10 + step).
+        Of the average, per step; after n steps it is at most n / (9 + n), so that the average is short at the start.
+
+    Attributes
+    ----------
+    count : Tensor ()
+        Steps that were taken; those that were skipped are not counted.
     """
 
     def __init__(
@@ -36,44 +40,61 @@ class Optimiser:
         self.parameters, self.averaged, self.clip, self.decay = list(parameters), list(averaged), clip, decay
         self.first = [torch.zeros_like(p) for p in self.parameters]
         self.second = [torch.zeros_like(p) for p in self.parameters]
-        self.counts = [torch.zeros((), device=p.device) for p in self.parameters]
-        self.skipped = torch.zeros((), device=self.parameters[0].device)
+        self.count = torch.zeros((), device=self.parameters[0].device)
 
-    def step(self, step: int, learning_rate: float) -> None:
-        """Move the parameters by their gradients; `step` counts from 0."""
+    @torch.no_grad()
+    def step(self, loss: Tensor, learning_rate: float) -> Tensor:
+        """Move the parameters by their gradients, and forget these.
+
+        Returns 1 if the step was taken, 0 if it was skipped, as a tensor that nobody has to wait for.
+        """
         grads = [p.grad if p.grad is not None else torch.zeros_like(p) for p in self.parameters]
-        norm = torch.stack(torch._foreach_norm(grads)).norm()  # type: ignore[arg-type]
-        broken = (~norm.isfinite()).float()
-        self.skipped += broken
-        with torch.no_grad():
-            adam(
-                self.parameters, grads, self.first, self.second, [], self.counts,
-                fused=True, foreach=False, amsgrad=False, beta1=0.9, beta2=0.999, lr=learning_rate,
-                weight_decay=0.0, eps=1e-8, maximize=False,
-                grad_scale=(norm / self.clip).clamp_min(1.0), found_inf=broken,
-            )  # fmt: skip
-            if self.averaged and step % AVERAGE_EVERY == 0:
-                torch._foreach_lerp_(self.averaged, self.parameters, 1 - self._decay(step) ** AVERAGE_EVERY)
+        norm = torch.stack(torch._foreach_norm(grads)).norm()
+        taken = (norm + loss.abs() < math.inf).float()
+        self.count += taken
+        self._adam(grads, norm, 1 - taken, learning_rate)
         for p in self.parameters:
             p.grad = None
+        return taken
 
-    def _decay(self, step: int) -> float:
-        return min(self.decay, (1 + step) / (10 + step))
+    def _adam(self, grads: list[Tensor], norm: Tensor, skipped: Tensor, learning_rate: float) -> None:
+        scale: Tensor | None = (norm / self.clip).clamp_min(1.0)
+        if norm.device.type == "cpu" and scale == 1:
+            scale = None  # to look at it costs nothing on a CPU, and the kernel then need not write the gradients
+        torch._fused_adam_(
+            self.parameters, grads, self.first, self.second, [], [self.count] * len(grads),
+            lr=learning_rate, beta1=0.9, beta2=0.999, weight_decay=0.0, eps=1e-8, amsgrad=False, maximize=False,
+            grad_scale=scale, found_inf=skipped,
+        )  # fmt: skip
+
+    @torch.no_grad()
+    def average(self, done: int, since: int) -> None:
+        """Move the average to the parameters, after `done` steps in all and `since` of them since it was last moved."""
+        if self.averaged:
+            kept = min(self.decay, done / (9 + done)) ** since
+            torch._foreach_lerp_(self.averaged, self.parameters, 1 - kept)
 
     def state(self) -> dict[str, Tensor]:
         """All that a checkpoint needs to go on exactly, besides the parameters and their average."""
-        lists = {"first": self.first, "second": self.second, "counts": self.counts, "skipped": [self.skipped]}
+        lists = {"first": self.first, "second": self.second, "count": [self.count]}
         return {f"{name}.{i}": t for name, tensors in lists.items() for i, t in enumerate(tensors)}
 
-    @torch.no_grad()
-    def load_state(self, state: dict[str, Tensor]) -> None:
-        """Go on from what `state` gave."""
-        for name, tensor in self.state().items():
-            tensor.copy_(state[name])
+
+def cosine(progress: float) -> float:
+    """Half a cosine, from 1 down to 0."""
+    return 0.5 * (1 + math.cos(math.pi * progress))
 
 
-def learning_rate_at(peak: float, progress: float, warm_up: float = 0.02) -> float:
-    """Linear warm-up over the first share of the run, then half a cosine down to 0."""
+def constant(progress: float) -> float:
+    """1 all along."""
+    return 1.0
+
+
+def learning_rate_at(peak: float, progress: float, schedule: str = "cosine", warm_up: float = 0.02) -> float:
+    """Linear warm-up over the first share of the run, then the schedule over the rest of it."""
     if progress < warm_up:
         return peak * progress / warm_up
-    return peak * 0.5 * (1 + math.cos(math.pi * (progress - warm_up) / (1 - warm_up)))
+    return peak * SCHEDULES[schedule]((progress - warm_up) / (1 - warm_up))
+
+
+SCHEDULES = {"cosine": cosine, "constant": constant}

@@ -11,7 +11,7 @@ class Progress:
 
     def __init__(self, epochs: int, silent: bool = False, stream: TextIO | None = None) -> None:
         self.epochs, self.stream = epochs, stream if stream is not None else sys.stderr
-        self.silent = silent
+        self.silent = silent or self.stream is None  # a program without a console has no stderr
         self.bar: Any = None
 
     def __enter__(self) -> Progress:
@@ -21,7 +21,8 @@ class Progress:
             from rich.progress import Progress as Bar
 
             columns = (TextColumn("training"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-            self.bar = Bar(*columns, TextColumn("{task.fields[note]}"), console=Console(file=self.stream))
+            note = TextColumn("{task.fields[note]}")
+            self.bar = Bar(*columns, note, console=Console(file=self.stream), refresh_per_second=4)
             self.bar.start()
             self.task = self.bar.add_task("training", total=self.epochs, note="")
         return self
@@ -44,5 +45,7 @@ class Progress:
 
     def say(self, message: str) -> None:
         """Show a message."""
-        if not self.silent:
+        if self.bar is not None:
+            self.bar.print(message)
+        elif not self.silent:
             print(message, file=self.stream, flush=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 from collections.abc import Callable, Mapping
+from numbers import Integral, Real
 from typing import Any
 
 from elbowroom.errors import ParameterError, unknown
@@ -21,12 +22,14 @@ def parse(text: str, family: Mapping[str, Callable[..., Any]], what: str) -> tup
         raise unknown(what, name, family)
     options: dict[str, Any] = {}
     for item in filter(None, (part.strip() for part in rest.split(","))):
-        key, equals, value = item.partition("=")
+        key, equals, value = (part.strip() for part in item.partition("="))
         if not equals:
             raise ParameterError(
                 f"{what} options look like key=value", f"{text!r} has {item!r}", f"Write {name}:{item}=VALUE."
             )
-        options[key.strip()] = literal(value.strip())
+        if key in options:
+            raise ParameterError(f"{what} options are given once", f"{text!r} has {key!r} twice", "Keep one of them.")
+        options[key] = literal(value)
     return name, options
 
 
@@ -55,10 +58,20 @@ def make(text: str, family: Mapping[str, Callable[..., Any]], what: str, *args: 
 def text_form(name: str, options: Mapping[str, Any]) -> str:
     """Join a name and its options into the text form that `parse` reads.
 
-    >>> text_form("cyclical", {"cycles": 4})
-    'cyclical:cycles=4'
+    >>> text_form("cyclical", {"cycles": 4, "ramp": 0.5})
+    'cyclical:cycles=4,ramp=0.5'
     """
-    listed = ",".join(
-        f"{key}={value:g}" if isinstance(value, float) else f"{key}={value}" for key, value in options.items()
-    )
+    listed = ",".join(f"{key}={value_form(value)}" for key, value in options.items())
     return f"{name}:{listed}" if listed else name
+
+
+def value_form(value: object) -> str:
+    """The shortest text that `literal` reads as the same value.
+
+    >>> value_form(4.0), value_form(0.1 + 0.2)
+    ('4', '0.30000000000000004')
+    """
+    if isinstance(value, bool) or not isinstance(value, Real) or isinstance(value, Integral):
+        return str(value)
+    short = f"{float(value):g}"
+    return short if float(short) == float(value) else repr(float(value))

@@ -115,8 +115,10 @@ def _history(saved: dict[str, Any]) -> History:
 
 
 def _diagnosis(saved: dict[str, Any]) -> Diagnosis:
-    arrays = {"rate_per_latent": np.array(saved["rate_per_latent"], float), "active": np.array(saved["active"], bool)}
-    return Diagnosis(**{**{key: float(value) for key, value in saved.items() if key not in arrays}, **arrays})
+    read: dict[str, Any] = {name: float(value) for name, value in saved.items() if not isinstance(value, list)}
+    read["rate_per_latent"] = np.array(saved["rate_per_latent"], float)
+    read["active"] = np.array(saved["active"], bool)
+    return Diagnosis(**read)
 
 
 def _exactly(*kinds: type) -> Callable[[Any], Any]:
@@ -143,6 +145,7 @@ def _shape(value: Any) -> tuple[int, ...]:
 FITTED: dict[str, Callable[[Any], Any]] = {
     "n_features_in_": _exactly(int),
     "feature_names_in_": _names,
+    "var_names_": lambda value: None if value is None else _names(value),
     "frame_kind_": _exactly(str, type(None)),
     "image_shape_": _shape,
     "pixel_high_": _exactly(float),

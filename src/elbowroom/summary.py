@@ -10,6 +10,7 @@ from sklearn.decomposition import PCA
 from sklearn.utils import _safe_indexing
 
 from elbowroom.card import facts
+from elbowroom.data.choose import highest_pixel
 from elbowroom.data.rows import evenly
 from elbowroom.errors import DataError
 from elbowroom.tasks.diagnose import Diagnosis
@@ -104,7 +105,7 @@ Shown = tuple[np.ndarray, np.ndarray, np.ndarray, list[str]]
 def _images(estimator: Any, X: Any, context: Any, n: int) -> Shown:
     """Originals, reconstructions and samples with values 0..1."""
     some = _some(X, context, n, SHOWN_IMAGES)
-    high = 255.0 if estimator.pixel_high_ > 64 else max(estimator.pixel_high_, 1e-12)
+    high = highest_pixel(estimator.pixel_high_)
     out = 1.0 if estimator.binarize is not None else high  # a binarised model speaks of zeros and ones
     samples = _samples(estimator, some, SHOWN_SAMPLES, mean=True)
     images = (np.asarray(some["X"]) / high, estimator.reconstruct(**some) / out, samples / out)
@@ -121,7 +122,7 @@ def _table(estimator: Any, X: Any, context: Any, n: int) -> Shown:
         chosen = np.arange(originals.shape[1])[:SHOWN_COLUMNS]
     reconstructions = _values(estimator.reconstruct(**some))[0]
     samples = _values(_samples(estimator, some, len(originals), mean=False))[0]
-    names = list(getattr(estimator, "feature_names_in_", names))
+    names = estimator._names or names
     return originals[:, chosen], reconstructions[:, chosen], samples[:, chosen], [str(names[i]) for i in chosen]
 
 

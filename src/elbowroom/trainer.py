@@ -3,28 +3,38 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import math
-import signal
-import threading
+import os
 import time
 import warnings
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from elbowroom.beta import Beta
-from elbowroom.checkpoints import Checkpoints
+from elbowroom.checkpoints import Checkpoints, checksum
 from elbowroom.data.rows import BinarizedRows, Rows
-from elbowroom.devices import PRECISIONS, autocast, device_of, fast_products, keep_memory, product_backend
+from elbowroom.devices import (
+    PRECISIONS,
+    autocast,
+    circumstances,
+    device_of,
+    fast_products,
+    keep_memory,
+    onednn_is_exact,
+    product_backend,
+)
 from elbowroom.errors import ArtefactError, ElbowroomWarning, ParameterError, TrainingError, unknown
 from elbowroom.history import History, Record
+from elbowroom.interrupt import Interrupt
+from elbowroom.modules import describe, has_dropout, placed, tensors_of
 from elbowroom.objectives import Elbo, Objective, distortion_of
-from elbowroom.optimiser import Optimiser, learning_rate_at
+from elbowroom.optimiser import AVERAGE_EVERY, SCHEDULES, Optimiser, learning_rate_at
 from elbowroom.progress import Progress
-from elbowroom.randomness import generator_at
+from elbowroom.randomness import generator_at, seed_of
 from elbowroom.vae import VAE
 
 
@@ -40,18 +50,22 @@ class Trainer:
     epochs, batch_size : int
         The last, smaller batch of an epoch is used too.
     learning_rate : float
-        Peak of the schedule: a short linear warm-up, then half a cosine to 0.
+        Peak of the schedule.
+    schedule : str
+        What follows a short linear warm-up: "cosine", half a cosine down to 0, or "constant".
     clip : float
         Longest gradient norm, in nats.
     average : bool
         Evaluate and keep an exponential moving average of the weights.
     patience : int or None
-        Stop when the held-out loss has not improved for this many epochs; None never stops early.
+        Stop when the held-out loss has not improved for this many epochs at the policy's final beta; None never stops
+        early.
     """
 
     epochs: int = 100
     batch_size: int = 128
     learning_rate: float = 1e-3
+    schedule: str = "cosine"
     clip: float = 100.0
     average: bool = True
     patience: int | None = None
@@ -60,7 +74,7 @@ class Trainer:
     precision: str = "float32"
 
     def __post_init__(self) -> None:
-        for name, least in (("epochs", 1), ("batch_size", 1), ("patience", 1)):
+        for name, least in (("epochs", 1), ("batch_size", 1), ("patience", 1), ("seed", 0)):
             value = getattr(self, name)
             if not (name == "patience" and value is None) and (type(value) is not int or value < least):
                 raise ParameterError(
@@ -69,6 +83,8 @@ class Trainer:
         for name in ("learning_rate", "clip"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ParameterError(f"{name} must be positive", f"it is {getattr(self, name)!r}", "Try 0.001.")
+        if self.schedule not in SCHEDULES:
+            raise unknown("schedule", self.schedule, SCHEDULES)
         if self.precision not in PRECISIONS:
             raise unknown("precision", self.precision, PRECISIONS)
 
@@ -79,7 +95,7 @@ class Trainer:
         beta: Beta,
         objective: Objective | None = None,
         held_out: Rows | None = None,
-        checkpoints: Checkpoints | None = None,
+        checkpoints: Checkpoints | str | os.PathLike[str] | None = None,
         progress: Progress | None = None,
     ) -> History:
         """Train a model in place on rows, and return the history.
@@ -91,20 +107,20 @@ class Trainer:
         Raises
         ------
         TrainingError
-            If no step of an epoch has a finite loss.
+            If no step of an epoch has a finite loss and gradient. The model has the weights of the epochs before.
         ArtefactError
-            If the checkpoints are of another run, or all broken.
+            If the checkpoints are of another run, all broken or in use, or can not be written.
+        KeyboardInterrupt
+            At Ctrl-C in the first epoch, or when it comes twice.
         """
+        folder = None if checkpoints is None else Checkpoints(checkpoints)
         device = device_of(self.device)
-        move(model, device)
-        likelihood = model.likelihood
-        train = with_base(rows, likelihood).to(device)
-        test = with_base(held_out, likelihood).to(device) if held_out is not None else None
-        run = Run(self, model, train, beta, objective or Elbo(), test, checkpoints)
-        run.resume()
-        with fast_products(run.backend), progress or Progress(self.epochs, silent=True) as shown:
-            run.train(shown)
-        move(model, torch.device("cpu"))
+        with placed(model, device), nullcontext() if folder is None else folder.held():
+            train, test = (None if r is None else with_base(r, model.likelihood).to(device) for r in (rows, held_out))
+            run = Run(self, model, train, beta, objective or Elbo(), test, folder)  # type: ignore[arg-type]
+            run.resume()
+            with fast_products(run.backend), progress or Progress(self.epochs, silent=True) as shown:
+                run.train(shown)
         return run.history
 
 
@@ -117,23 +133,24 @@ class Run:
     rows: Rows
     beta: Beta
     objective: Objective
-    held_out: Rows | None
-    checkpoints: Checkpoints | None
+    held_out: Rows | None = None
+    checkpoints: Checkpoints | None = None
     step: int = 0
     history: History = field(default_factory=History)
 
     def __post_init__(self) -> None:
         self.averaged = copy.deepcopy(self.model) if self.settings.average else self.model
-        self.parameters = [p for p in self.model.parameters() if p.requires_grad]
-        copies = [p for p in self.averaged.parameters() if p.requires_grad]
-        self.optimiser = Optimiser(self.parameters, copies if self.settings.average else (), self.settings.clip)
-        self.device = self.parameters[0].device
-        self.best = {name: p.detach().clone() for name, p in self.averaged.named_parameters()}
-        self.totals = torch.zeros(3, dtype=torch.float64, device=self.device)
+        parameters, copies = ([p for p in m.parameters() if p.requires_grad] for m in (self.model, self.averaged))
+        self.optimiser = Optimiser(parameters, copies if self.settings.average else (), self.settings.clip)
+        self.device = parameters[0].device
+        self.best = {name: t.detach().clone() for name, t in tensors_of(self.averaged).items()}
         self.steps_per_epoch = math.ceil(len(self.rows) / self.settings.batch_size)
+        # what every step of this epoch saw: distortion, rate, loss, and whether it was taken
+        self.seen = torch.zeros(self.steps_per_epoch, 4, device=self.device)
+        self.global_noise = has_dropout(self.model)
         self.backend = product_backend() if self.device.type == "cpu" else "default"
+        self.identity = {} if self.checkpoints is None else self._identify()
         self.started = time.monotonic()
-        self.saved = self.started
 
     @property
     def epoch(self) -> int:
@@ -145,131 +162,161 @@ class Run:
         """Steps of the whole run."""
         return self.settings.epochs * self.steps_per_epoch
 
+    @property
+    def waited(self) -> int:
+        """Epochs since the best one, as far as beta had its final value: before, nothing else was asked for."""
+        if self.held_out is None or not self.epoch:
+            return 0
+        since = self.history.records[int(self.history.best["epoch"]) :]
+        return sum(record["beta"] == self.beta.final for record in since)
+
+    @property
+    def ended(self) -> bool:
+        """Whether all epochs are done, or patience has run out."""
+        impatient = self.settings.patience is not None and self.waited >= self.settings.patience
+        return impatient or self.epoch >= self.settings.epochs
+
+    # ---- the loop --------------------------------------------------------------------------------------------------
+
     def train(self, progress: Progress) -> None:
         """Train to the end, to an early stop or to Ctrl-C, and leave the selected weights in the model."""
         keep_memory()
-        with Interrupt() as interrupt:
-            while self.epoch < self.settings.epochs and not self._out_of_patience():
-                self._train_epoch(interrupt)
-                if interrupt.came:
-                    break
-                progress.epoch(self.epoch, self.history.records[-1])
-        self.history.complete = not interrupt.came
-        self._save()
-        if interrupt.came:
-            self._stop_early()
-        for count in filter(None, [int(self.optimiser.skipped)]):
-            self._note(f"{count} of {self.step} steps had no finite gradient and were skipped")
-        with torch.no_grad():
-            for name, p in self.model.named_parameters():
-                p.copy_(self.best[name])
+        stream = torch.random.fork_rng() if self.global_noise else nullcontext()
+        with Interrupt() as interrupt, stream, torch.enable_grad():
+            while not self.ended and not interrupt.came:
+                self._train_epoch(interrupt, progress)
+        if not self.history.complete:
+            self.history.complete = self.ended
+            self._save()
+        self._add_notes()
+        self._take_best()
 
-    def _train_epoch(self, interrupt: Interrupt) -> None:
+    def _train_epoch(self, interrupt: Interrupt, progress: Progress) -> None:
         start = self.epoch * self.steps_per_epoch
         order = torch.randperm(len(self.rows), generator=generator_at(self.settings.seed, "order", self.epoch))
-        order = order.to(self.device)
-        size = self.settings.batch_size
-        while self.step < start + self.steps_per_epoch:
-            at = (self.step - start) * size
+        order, size = order.to(self.device), self.settings.batch_size
+        self.model.train()
+        for at in range((self.step - start) * size, len(order), size):
             self._train_step(order[at : at + size])
-            if interrupt.came:
+            if interrupt.came and self.step % self.steps_per_epoch:
                 return
-            if self.checkpoints is not None and time.monotonic() - self.saved >= self.checkpoints.every:
+            if self.checkpoints is not None and self.checkpoints.due:
                 self._save()
         self._end_epoch()
+        progress.epoch(self.epoch, self.history.records[-1])
 
     def _train_step(self, index: Tensor) -> None:
-        noise = generator_at(self.settings.seed, "noise", self.step, device=self.device)
-        beta = self.beta.at(self.step / max(1, self.total_steps - 1))
+        seed, step = self.settings.seed, self.step
+        noise = generator_at(seed, "noise", step, device=self.device)
+        if self.global_noise:
+            torch.manual_seed(seed_of(seed, "modules", step))
         batch = self.rows.batch(index, noise)
         with autocast(self.settings.precision, self.device):
             terms = self.objective(self.model, *batch, noise)
-            loss = terms.loss(beta).mean()
+            loss = terms.loss(self._beta(step)).mean()
         loss.backward()
-        rate = learning_rate_at(self.settings.learning_rate, (self.step + 0.5) / self.total_steps)
-        self.optimiser.step(self.step, rate)
+        taken = self.optimiser.step(loss, self._learning_rate(step))
+        at = step % self.steps_per_epoch
         with torch.no_grad():
-            n = len(index)
-            sums = torch.stack([terms.distortion.mean() * n, terms.rate.mean() * n, torch.full_like(loss, n)])
-            self.totals += sums.where(sums.isfinite().all(), 0)
+            torch.stack((terms.distortion.mean(), terms.rate.mean(), loss, taken), out=self.seen[at])
+        since, last = at % AVERAGE_EVERY + 1, at == self.steps_per_epoch - 1
+        if since == AVERAGE_EVERY or last:  # of every epoch, so that its average has seen it all
+            self.optimiser.average(step + 1, since)
         self.step += 1
 
+    def _beta(self, step: int) -> float:
+        return self.beta.at(step / (self.total_steps - 1) if step else float(self.total_steps == 1))
+
+    def _learning_rate(self, step: int) -> float:
+        return learning_rate_at(self.settings.learning_rate, (step + 0.5) / self.total_steps, self.settings.schedule)
+
+    # ---- the end of an epoch ---------------------------------------------------------------------------------------
+
     def _end_epoch(self) -> None:
-        distortion, rate, seen = self.totals.tolist()
-        self.totals.zero_()
-        if not seen:
-            self._fail()
-        distortion, rate = distortion / seen, rate / seen
-        beta = self.beta.at((self.step - 1) / max(1, self.total_steps - 1))
+        last = self.step - 1
         record: Record = {
             "epoch": self.epoch + 1,
             "step": self.step,
-            "beta": beta,
-            "learning_rate": learning_rate_at(self.settings.learning_rate, (self.step - 0.5) / self.total_steps),
-            "distortion": distortion,
-            "rate": rate,
-            "loss": distortion + beta * rate,
+            "beta": self._beta(last),
+            "learning_rate": self._learning_rate(last),
+            **self._means(),
         }
+        for old, new in zip(self.averaged.buffers(), self.model.buffers(), strict=True):
+            old.copy_(new)  # running statistics are averages already
         if self.held_out is not None:
             record |= self._evaluate(self.held_out)
         record["seconds"] = time.monotonic() - self.started
-        self._select(record)
-
-    def _select(self, record: Record) -> None:
-        """Add the epoch's record and keep its weights if it is the best."""
         self.history.records.append(record)
         if self.history.best is record:
             with torch.no_grad():
-                for name, p in self.averaged.named_parameters():
-                    self.best[name].copy_(p)
+                for name, tensor in tensors_of(self.averaged).items():
+                    self.best[name].copy_(tensor)
+
+    def _means(self) -> Record:
+        """Means over the rows of the epoch, without those of skipped steps."""
+        seen = self.seen.cpu().double()
+        sizes = torch.full((len(seen),), self.settings.batch_size, dtype=torch.float64)
+        sizes[-1] = len(self.rows) - sizes[:-1].sum()
+        taken = seen[:, 3] == 1
+        if not taken.any():
+            self._fail()
+        sums = (seen[taken, :3] * sizes[taken, None]).sum(0)
+        distortion, rate, loss = (sums / sizes[taken].sum()).tolist()
+        return {"distortion": distortion, "rate": rate, "loss": loss}
 
     @torch.no_grad()
     def _evaluate(self, rows: Rows) -> Record:
         """Held-out distortion, rate and loss of the averaged weights, with the same noise in every epoch."""
-        sums = torch.zeros(2, dtype=torch.float64, device=self.device)
+        self.averaged.eval()
+        parts = []
         for i, index in enumerate(torch.arange(len(rows), device=self.device).split(1024)):
             noise = generator_at(self.settings.seed, "held-out", i, device=self.device)
             batch = rows.batch(index, noise)
             outcome = self.averaged(batch.x, batch.context, noise)
-            sums += torch.stack(
-                [distortion_of(outcome, batch.x, batch.base).double().sum(), outcome.rate.double().sum()]
-            )
-        distortion, rate = (sums / len(rows)).tolist()
+            parts.append(torch.stack([distortion_of(outcome, batch.x, batch.base), outcome.rate]))
+        distortion, rate = torch.cat(parts, 1).cpu().double().mean(1).tolist()
         loss = distortion + self.beta.final * rate
         return {"held_out_distortion": distortion, "held_out_rate": rate, "held_out_loss": loss}
 
-    def _out_of_patience(self) -> bool:
-        if self.settings.patience is None or self.held_out is None or not self.history.records:
-            return False
-        waited = self.epoch - int(self.history.best["epoch"])
-        if waited >= self.settings.patience:
-            progress = self.step / self.total_steps
+    # ---- the end of the run ----------------------------------------------------------------------------------------
+
+    def _add_notes(self) -> None:
+        """Say what was out of the ordinary. Ctrl-C in the first epoch leaves no model to speak of."""
+        epochs = self.settings.epochs
+        if not self.ended:
+            if not self.epoch:
+                raise KeyboardInterrupt
+            best = int(self.history.best["epoch"])
+            self._note(f"interrupted in epoch {self.epoch + 1} of {epochs}; the model of epoch {best} is kept")
+        elif self.epoch < epochs:
             self._note(
-                f"stopped early after epoch {self.epoch} of {self.settings.epochs}: the held-out loss has not improved "
-                f"for {waited} epochs; beta was {self.beta.at(progress):g} of a final {self.beta.final:g}"
+                f"stopped early after epoch {self.epoch} of {epochs}: the held-out loss has not improved for "
+                f"{self.waited} epochs; beta was {self.history.records[-1]['beta']:g} of a final {self.beta.final:g}"
             )
-            return True
-        return False
-
-    def _stop_early(self) -> None:
-        """What Ctrl-C means: keep the model of the last epoch that ended, or give up where there is none."""
-        if not self.history.records:
-            raise KeyboardInterrupt
-        self._note(
-            f"training was interrupted in epoch {self.epoch + 1} of {self.settings.epochs}; "
-            f"the model of epoch {self.history.best['epoch']} is kept"
-        )
-
-    def _fail(self) -> None:
-        raise TrainingError(
-            "the loss must be finite",
-            f"no step of epoch {self.epoch + 1} had a finite loss",
-            "Lower learning_rate, look for extreme values in the data, or choose a likelihood with heavier tails.",
-        )
+        if skipped := self.step - int(self.optimiser.count):
+            self._note(f"{skipped} of {self.step} steps had no finite loss and gradient and were skipped")
 
     def _note(self, message: str) -> None:
         self.history.notes.append(message)
         warnings.warn(message, ElbowroomWarning, stacklevel=2)
+
+    def _take_best(self) -> None:
+        with torch.no_grad():
+            for name, tensor in tensors_of(self.model).items():
+                tensor.copy_(self.best[name])
+
+    def _fail(self) -> None:
+        kept = "those it began with"
+        if self.epoch:
+            self._take_best()
+            kept = f"those of epoch {self.history.best['epoch']}"
+        raise TrainingError(
+            "the loss and its gradient must be finite",
+            f"no step of epoch {self.epoch + 1} was; the model's weights are {kept}",
+            "Lower learning_rate, look for extreme values in the data, or choose a likelihood with heavier tails.",
+        )
+
+    # ---- checkpoints -----------------------------------------------------------------------------------------------
 
     def _save(self) -> None:
         if self.checkpoints is None:
@@ -279,69 +326,65 @@ class Run:
             "step": self.step,
             "records": self.history.records,
             "complete": self.history.complete,
-            "backend": self.backend,
             "seconds": time.monotonic() - self.started,
+            "backend": self.backend,
+            "circumstances": circumstances(self.device),
         }
         self.checkpoints.save(self.step, self._tensors(), facts)
-        self.saved = time.monotonic()
 
     def resume(self) -> None:
-        """Go on from the newest good checkpoint, if there is one."""
-        loaded = self.checkpoints.load() if self.checkpoints is not None else None
-        if loaded is None:
+        """Go on from the newest good checkpoint, if there is one.
+
+        Raises
+        ------
+        ArtefactError
+            If it is of another run, or the folder can not be written to.
+        """
+        if self.checkpoints is None:
             return
-        tensors, facts = loaded
-        differing = [key for key, value in self.identity.items() if facts["run"].get(key) != value]
-        if differing:
-            key = differing[0]
-            raise ArtefactError(
-                f"the run in {self.checkpoints.folder} must be the one that is resumed",  # type: ignore[union-attr]
-                f"its {key} is {facts['run'].get(key)!r}, not {self.identity[key]!r}",
-                "Use the settings and the data of that run, or another folder.",
-            )
+        loaded = self.checkpoints.load()
+        if loaded is not None:
+            self._restore(*loaded)
+        if not self.history.complete:
+            self.checkpoints.prepare()
+
+    def _restore(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+        before = facts["run"]
+        for key in {**self.identity, **before}:
+            if before.get(key) != self.identity.get(key):
+                raise ArtefactError(
+                    f"the run in {self.checkpoints.folder} must be the one that is resumed",  # type: ignore[union-attr]
+                    f"its {key} is {before.get(key)!r}, not {self.identity.get(key)!r}",
+                    "Use the settings and the data of that run, or another folder.",
+                )
         with torch.no_grad():
             for name, tensor in self._tensors().items():
                 tensor.copy_(tensors[name])
         self.step, self.backend = facts["step"], facts["backend"]
-        self.history.records = facts["records"]
+        self.history.records, self.history.complete = facts["records"], facts["complete"]
         self.started -= facts["seconds"]
+        if self.backend == "onednn" and not onednn_is_exact():
+            self.backend = "default"
+        now = circumstances(self.device)
+        differing = [f"{k} {v}, not {now[k]}" for k, v in facts["circumstances"].items() if v != now[k]]
+        if differing and not self.history.complete:
+            message = f"the run was begun with {', '.join(differing)}: the last bits of its result may differ"
+            warnings.warn(message, ElbowroomWarning, stacklevel=2)
 
     def _tensors(self) -> dict[str, Tensor]:
         """Everything that changes from step to step."""
         state = {f"optimiser.{name}": t for name, t in self.optimiser.state().items()}
         state |= {f"best.{name}": t for name, t in self.best.items()}
-        state |= {f"model.{name}": p for name, p in self.model.named_parameters()}
+        state |= {f"model.{name}": t for name, t in tensors_of(self.model).items()}
         if self.averaged is not self.model:
-            state |= {f"averaged.{name}": p for name, p in self.averaged.named_parameters()}
-        return state | {"totals": self.totals}
+            state |= {f"averaged.{name}": t for name, t in tensors_of(self.averaged).items()}
+        return state | {"seen": self.seen}
 
-    @property
-    def identity(self) -> dict[str, Any]:
-        """What makes this run this run: settings, objective, data and the shape of the model."""
+    def _identify(self) -> dict[str, Any]:
+        """What makes this run this run: settings, objective, data and the modules of the model."""
         settings = {k: v for k, v in asdict(self.settings).items() if k != "device"}
-        shapes = {name: list(p.shape) for name, p in self.model.named_parameters()}
-        data = {"data": digest(self.rows), "held-out data": digest(self.held_out)}
-        return settings | data | {"beta": str(self.beta), "objective": str(self.objective), "parameters": shapes}
-
-
-class Interrupt:
-    """Ctrl-C, waited for: within this context SIGINT only sets `came`, so that a step is never cut in two."""
-
-    def __enter__(self) -> Self:
-        self.came = False
-        self.previous: Any = None
-        if threading.current_thread() is threading.main_thread():
-            self.previous = signal.signal(signal.SIGINT, self._take)
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        if self.previous is not None:
-            signal.signal(signal.SIGINT, self.previous)
-
-    def _take(self, *_: object) -> None:
-        if self.came:  # the second Ctrl-C does not wait
-            raise KeyboardInterrupt
-        self.came = True
+        data = {"data": checksum(self.rows), "held-out data": checksum(self.held_out)}
+        return settings | {"beta": repr(self.beta), "objective": repr(self.objective)} | data | describe(self.model)
 
 
 def with_base(rows: Rows, likelihood: Any) -> Rows:
@@ -350,24 +393,8 @@ def with_base(rows: Rows, likelihood: Any) -> Rows:
         return rows
     with torch.no_grad():
         p = likelihood(likelihood.bias.new_zeros(1, likelihood.n_outputs)) if hasattr(likelihood, "bias") else None
-        if not hasattr(p, "log_base"):
+        if p is None or not hasattr(p, "log_base"):
             return rows
-        at = torch.arange(len(rows)).split(4096)
+        at = torch.arange(len(rows)).split(max(1, 2**22 // rows.features))
         base = torch.cat([p.log_base(rows.dense(index)).expand(len(index)) for index in at])
     return rows.with_base(base.float())
-
-
-def digest(rows: Rows | None) -> str:
-    """A checksum of the rows: of all where they are few, of 4,096 evenly spaced ones where they are many."""
-    if rows is None:
-        return "none"
-    content = rows.spread(4096).contiguous().numpy(force=True).tobytes()
-    context = b"" if rows.context is None else rows.context.numpy(force=True).tobytes()
-    return hashlib.blake2b(content + context + str(len(rows)).encode(), digest_size=16).hexdigest()
-
-
-def move(model: torch.nn.Module, device: torch.device) -> None:
-    """Move a model; MPS has no float64, which some units of the data are kept in."""
-    if device.type == "mps":
-        model.float()
-    model.to(device)

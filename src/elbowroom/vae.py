@@ -66,7 +66,7 @@ class VAE(nn.Module):
 
     def prior_distribution(self) -> PriorDistribution:
         """p(z)."""
-        return self.prior(lambda inputs: self._encode_inputs(inputs, None))  # type: ignore[no-any-return]
+        return self.prior(lambda inputs: self._encode_inputs(inputs, None))
 
     def forward(
         self,
@@ -95,7 +95,7 @@ class VAE(nn.Module):
         return Pass(q, z, p, prior, rate, parts)
 
     def _encode_inputs(self, inputs: Tensor, context: Tensor | None) -> Posterior:
-        return self.latent(self.encoder(inputs, context))  # type: ignore[no-any-return]
+        return self.latent(self.encoder(inputs, context))
 
     @torch.no_grad()
     def initialise(self, x: Tensor, generator: Generator) -> None:

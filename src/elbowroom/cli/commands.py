@@ -188,8 +188,7 @@ def _opened(model: str, file: str, out: str | None) -> tuple[Any, Data, Any]:
 
 
 def _names(estimator: Any) -> list[str] | None:
-    names = getattr(estimator, "feature_names_in_", None)
-    return None if names is None else [str(name) for name in names]
+    return None if estimator._names is None else [str(name) for name in estimator._names]
 
 
 def _white(estimator: Any) -> float:

@@ -38,7 +38,7 @@ def _facts(config: Mapping[str, Any], saved: Mapping[str, Any]) -> dict[str, Any
     return {
         "estimator": config["estimator"],
         "shape": fitted.get("image_shape_") or [fitted.get("n_features_in_")],
-        "columns": fitted.get("feature_names_in_"),
+        "columns": fitted.get("feature_names_in_") or fitted.get("var_names_"),
         "context": fitted.get("context_categories_"),
         "likelihood": fitted["likelihood_"],
         "likelihood_reason": fitted["likelihood_reason_"],

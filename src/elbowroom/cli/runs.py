@@ -212,7 +212,7 @@ def rows_for(estimator: str, data: Data) -> Any:
 
 def _keep_names(estimator: Any, data: Data) -> None:
     """Keep the names of the features also where the rows were not a data frame: they are matched by name later."""
-    if data.names is not None and not hasattr(estimator, "feature_names_in_"):
+    if data.names is not None and estimator._names is None:
         import numpy as np
 
         estimator.feature_names_in_ = np.array(data.names, dtype=object)

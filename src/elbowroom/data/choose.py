@@ -10,6 +10,8 @@ from torch import Tensor
 
 from elbowroom.data.rows import Rows
 
+FEW_LEVELS = 64  # images whose largest pixel is at most this count up to it; those above are 8-bit
+
 
 class Choice(NamedTuple):
     """A likelihood, as a text form or as text forms of groups of columns, and the reason in words."""
@@ -62,22 +64,27 @@ def choose_table(facts: Facts) -> Choice:
     if not facts.binary.any():
         return Choice("gaussian", "the columns are real numbers")
     yes, no = facts.binary.nonzero()[:, 0].tolist(), (~facts.binary).nonzero()[:, 0].tolist()
-    return Choice(
-        {"gaussian": no, "bernoulli": yes}, f"{len(yes)} columns hold only 0 and 1, the other {len(no)} real numbers"
-    )
+    binary = "1 column holds" if len(yes) == 1 else f"{len(yes)} columns hold"
+    real = "other holds" if len(no) == 1 else f"other {len(no)}"
+    return Choice({"gaussian": no, "bernoulli": yes}, f"{binary} only 0 and 1, the {real} real numbers")
 
 
 def choose_image(facts: Facts) -> Choice:
     """By the range of the pixels: binary, few levels, 8 bit, or intensities in [0, 1]."""
     if facts.is_binary:
         return Choice("bernoulli", "every pixel is 0 or 1")
-    if facts.is_counts and facts.high <= 64:
+    if facts.is_counts and facts.high <= FEW_LEVELS:
         return Choice(f"binomial:total={int(facts.high)}", f"pixels are whole numbers from 0 to {facts.high:g}")
     if facts.is_counts and facts.high <= 255:
         return Choice("discretized_logistic", f"pixels are 8-bit numbers (largest {facts.high:g})")
     if facts.low >= 0 and facts.high <= 1:
         return Choice("continuous_bernoulli", "pixels are intensities between 0 and 1")
     return Choice("gaussian", f"pixels are real numbers from {facts.low:g} to {facts.high:g}")
+
+
+def highest_pixel(seen: float) -> float:
+    """The top of the scale of images whose largest pixel is `seen`: 1, a number of few levels, or 255."""
+    return 1.0 if seen <= 1 else seen if seen <= FEW_LEVELS else max(255.0, seen)
 
 
 def choose_counts(facts: Facts) -> Choice:

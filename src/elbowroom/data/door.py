@@ -2,71 +2,170 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from numbers import Integral
 from typing import Any
 
 import narwhals.stable.v2 as nw
 import numpy as np
+from narwhals.exceptions import DuplicateError
 from scipy import sparse
+from sklearn.utils._param_validation import InvalidParameterError
 from sklearn.utils.validation import validate_data
 
-from elbowroom.errors import DataError
+from elbowroom.errors import DataError, ParameterError
+
+AS_NUMBERS = "Drop the column, or turn it into numbers, for example one column of 0 and 1 for each category."
+
+IMPUTE = "Drop those rows or fill them in, for example with sklearn.impute.SimpleImputer."
+
+
+class InvalidParameter(ParameterError, InvalidParameterError):
+    """A constructor parameter that scikit-learn's constraints refuse, in its words, and what to do."""
+
+    def __str__(self) -> str:
+        return f"{self.expected}. {self.got}. {self.do}"
+
+
+class Refused(DataError, TypeError):
+    """What scikit-learn refuses to read, in its words, and what to do."""
+
+    def __str__(self) -> str:
+        return f"{self.got}{'' if self.got.endswith(chr(10)) else '. '}{self.do}"
+
+
+def positive(name: str, value: Any) -> int:
+    """Refuse what is not a whole number of at least 1."""
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
+        raise ParameterError(f"{name} must be a whole number, at least 1", f"it is {value!r}", f"Write {name}=100.")
+    return int(value)
 
 
 def validated(estimator: Any, x: Any, reset: bool, **options: Any) -> Any:
-    """scikit-learn's `validate_data`, with its errors in three parts; NaN and infinities are refused with their place."""
+    """scikit-learn's `validate_data`, with its errors in three parts; NaN and infinities are refused by their place."""
+    if is_anndata(x):
+        raise DataError(
+            f"{type(estimator).__name__} reads arrays and data frames",
+            "X is an AnnData",
+            "Pass X.to_df(), or use CountVAE.",
+        )
     x = numeric_frame(x)
     try:
         checked = validate_data(estimator, x, reset=reset, dtype="numeric", ensure_all_finite=False, **options)
-    except (ValueError, TypeError) as error:
-        raise DataError(
-            f"{type(estimator).__name__} needs rows of numbers, of the width and names that it was fitted on",
-            " ".join(str(error).split()).rstrip("."),
-            "Correct X.",
-        ) from error
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise _refused(x, str(error)) from error
+    if checked.dtype.kind not in "biuf":
+        raise Refused("every value must be a number", _first_text(x), AS_NUMBERS)
     refuse_non_finite(checked, getattr(estimator, "feature_names_in_", None))
     return checked
 
 
 def numeric_frame(x: Any) -> Any:
     """Refuse columns that are not numbers; turn the frames that scikit-learn can not read into ones that it can."""
-    frame = nw.from_native(x, eager_only=True, pass_through=True)
+    try:
+        frame = nw.from_native(x, pass_through=True)
+    except DuplicateError as error:
+        twice = re.findall(r"- (.*) \d+ times", str(error)) or ["one"]
+        raise DataError("column names must be unique", f"{twice[0]} comes more than once", "Rename it.") from error
+    if isinstance(frame, nw.LazyFrame):
+        raise DataError("X must hold its rows", "it is a lazy frame", "Pass X.collect().")
     if not isinstance(frame, nw.DataFrame):
         return x
     for name, dtype in frame.schema.items():
-        if not (dtype.is_numeric() or dtype == nw.Boolean or dtype == nw.Object):
+        if not (dtype.is_numeric() or dtype in (nw.Boolean, nw.Object, nw.Unknown)):
+            kind = re.sub(r"[\[(].*", "", str(dtype)).lower()
             first = next((value for value in frame[name].to_list() if value is not None), None)
             raise DataError(
-                "every column must hold numbers",
-                f"column {name!r} holds {str(dtype).lower()} (first: {first!r})",
-                "Drop the column, or turn it into numbers (one column of 0 and 1 a category).",
+                "every column must hold numbers", f"column {name!r} holds {kind} (first: {str(first)!r})", AS_NUMBERS
             )
     return frame.to_pandas() if frame.implementation.is_pyarrow() else x
 
 
-def refuse_non_finite(x: Any, names: Sequence[str] | None) -> None:
+def _refused(x: Any, words: str) -> Refused:
+    """The error for data that scikit-learn refused with these words."""
+    words = "scalar array" if isinstance(x, str) else words
+    for pattern, expected, got, do in REFUSALS:
+        if re.search(pattern, words):
+            return Refused(expected, got.format(x=x) or _first_sentence(words), do)
+    reason = f" ({_first_sentence(words)})" if "argument must be" in words else ""
+    return Refused("every value must be a number", _first_text(x) + reason, AS_NUMBERS)
+
+
+def _first_sentence(words: str) -> str:
+    return words if words.startswith("The feature names") else re.split(r":?\n|\. |\.$", words)[0]
+
+
+def _first_text(x: Any) -> str:
+    """Where the first value is that is not a number, as the beginning of a sentence."""
+    names = list(x.columns) if hasattr(x, "columns") else None
+    for (row, *rest), value in np.ndenumerate(np.atleast_1d(np.asarray(x, dtype=object))):
+        try:
+            float(value)
+        except (TypeError, ValueError, OverflowError):
+            column = "".join(f", column {i if names is None else names[i]!r}" for i in rest[:1])
+            return f"Row {row}{column} holds {str(value)[:40]!r}"
+    return "X holds something else"
+
+
+def refuse_non_finite(x: Any, names: Sequence[str] | None, do: str = IMPUTE) -> None:
     """Raise `DataError` at the first NaN or infinity."""
     values = x.data if sparse.issparse(x) else x
-    if values.dtype.kind != "f" or values.size == 0 or np.isfinite(values.sum(dtype=np.float64)):
+    with np.errstate(all="ignore"):
+        if values.dtype.kind != "f" or values.size == 0 or np.isfinite(values.sum(dtype=np.float64)):
+            return
+    found = _first(x, values, ~np.isfinite(values), names)
+    if found is None:
         return
-    broken = ~np.isfinite(values)
-    if not broken.any():
-        return
-    first = np.argwhere(broken)[0]
-    value = values[tuple(first)]
-    if sparse.issparse(x):
-        x = x.tocoo()
-        first = np.array([x.row[first[0]], x.col[first[0]]])
-    where = f"row {first[0]}"
-    if len(first) > 1:
-        column = int(first[1])
-        where += f", column {names[column]!r}" if names is not None else f", column {column}"
+    count, place, value = found
     kind = "NaN" if np.isnan(value) else "infinity"
     raise DataError(
         "every value must be a finite number",
-        f"the input contains {kind}: {int(broken.sum())} such values (first: {where})",
-        "Drop those rows or fill them in, for example with sklearn.impute.SimpleImputer.",
+        f"the input contains {kind} ({place}{f', and {count - 1} more' if count > 1 else ''})",
+        do,
     )
+
+
+def refuse_negative(x: Any, who: str, names: Sequence[str] | None) -> None:
+    """Raise `DataError` at the first negative value."""
+    values = x.data if sparse.issparse(x) else x
+    if values.size and values.min() < 0:
+        count, place, value = _first(x, values, values < 0, names)  # type: ignore[misc]
+        raise Refused(
+            "counts must not be negative",
+            f"Negative values in data passed to {who}: {count} (first: {place}, {value:g})",
+            "Pass raw counts: not centred, scaled or log-transformed values.",
+        )
+
+
+def _first(x: Any, values: np.ndarray, broken: np.ndarray, names: Sequence[str] | None) -> tuple[int, str, Any] | None:
+    """How many values of x are broken, where the first of them is, and what it is; None if none is."""
+    if not broken.any():
+        return None
+    first = tuple(int(i) for i in np.argwhere(broken)[0])
+    value = values[first]
+    if sparse.issparse(x):
+        x = x.tocoo()
+        first = (int(x.row[first[0]]), int(x.col[first[0]]))
+    return int(broken.sum()), _place(first, names), value
+
+
+def _place(index: tuple[int, ...], names: Sequence[str] | None) -> str:
+    """A cell of a table, or a pixel of an image, in words."""
+    row, *rest = index
+    if len(rest) != 1:
+        return f"row {row}" + f", pixel {tuple(rest)}" * bool(rest)
+    return f"row {row}, column {rest[0] if names is None else repr(names[rest[0]])}"
+
+
+def check_names(estimator: Any, names: list[str]) -> None:
+    """Refuse names of features that are not those of a fitted estimator."""
+    width, known = getattr(estimator, "n_features_in_", len(names)), getattr(estimator, "feature_names_in_", names)
+    why = "input_features is not equal to feature_names_in_" if names != list(known) else ""
+    if len(names) != width:
+        why = f"input_features should have length equal to n_features_in_, {width}, and has {len(names)}"
+    if why:
+        raise ParameterError("input_features must be the names of the features", why, "Leave it out.")
 
 
 def frame_kind(x: Any) -> str | None:
@@ -75,19 +174,27 @@ def frame_kind(x: Any) -> str | None:
     return frame.implementation.value if isinstance(frame, nw.DataFrame) else None
 
 
-def to_frame(values: np.ndarray, names: Sequence[str], kind: str) -> Any:
-    """A frame of the given library from an array (n, D)."""
-    return nw.from_dict({name: values[:, i] for i, name in enumerate(names)}, backend=kind).to_native()
+def to_frame(values: np.ndarray, names: Sequence[str], kind: Any, like: Any = None) -> Any:
+    """A frame of the given library from an array (n, D), with the labels of the pandas frame `like` if there is one."""
+    frame = nw.from_dict({name: values[:, i] for i, name in enumerate(names)}, backend=kind).to_native()
+    if kind == "pandas" and like is not None:
+        return frame.set_axis(like.index, axis=0).set_axis(like.columns, axis=1)
+    return frame
 
 
 def one_hot(labels: Any, n: int, categories: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-    """Context labels (n,) as indicators (n, c), and their categories; unknown ones are refused."""
+    """Context labels (n,), or one for all, as indicators (n, c), and their categories; unknown ones are refused."""
     labels = np.asarray(labels)
+    if labels.ndim == 0 and labels.dtype.kind != "O":
+        labels = np.broadcast_to(labels, (n,))
     if labels.shape != (n,):
         raise DataError(
-            f"context must hold one label for each of the {n} rows", f"its shape is {labels.shape}", "Give a 1-D array."
+            f"context must hold one label for each of the {n} rows",
+            f"its shape is {labels.shape}",
+            "Give a 1-D array, or one label for all rows.",
         )
-    if labels.dtype.kind not in "iub":
+    if labels.dtype.kind not in "iubU":
+        _refuse_missing(labels)
         labels = labels.astype(str)
     if categories is None:
         categories = np.unique(labels)
@@ -95,7 +202,57 @@ def one_hot(labels: Any, n: int, categories: np.ndarray | None) -> tuple[np.ndar
     if unknown.any():
         raise DataError(
             f"context labels must be among the {len(categories)} that the model was fitted on",
-            f"{labels[unknown][0]!r} (row {int(np.argmax(unknown))}) is not",
-            f"Known are {', '.join(map(repr, categories[:8].tolist()))}.",
+            f"{labels[unknown].tolist()[0]!r} (row {int(np.argmax(unknown))}) is not",
+            f"Known are {', '.join(map(repr, categories[:8].tolist()))}{', ...' if len(categories) > 8 else ''}.",
         )
     return (labels[:, None] == categories[None, :]).astype(np.float32), categories
+
+
+def _refuse_missing(labels: np.ndarray) -> None:
+    for i, label in enumerate(labels.tolist()):
+        if label is None or label != label:
+            raise DataError(
+                "every row must have a context label", f"row {i} has none ({label})", "Drop the row, or name its label."
+            )
+
+
+def is_anndata(x: Any) -> bool:
+    """Whether x is an AnnData, without importing the package."""
+    return type(x).__name__ == "AnnData" and hasattr(x, "obsm")
+
+
+COLUMNS = "X must have the columns that the model was fitted on"
+TABLE = "X must be a table with rows and columns"
+RESHAPE = "Reshape your data: X.reshape(1, -1) makes it one row, X.reshape(-1, 1) one column."
+REFUSALS = (  # a part of scikit-learn's message; what was expected; what came, where we say it better; what to do
+    ("features as input", COLUMNS, "", "Pass the same columns, in the same order."),
+    ("feature names should match", COLUMNS, "", "Pass X[list(model.feature_names_in_)]."),
+    ("string names", "column names must all be text", "", "Write X.columns = X.columns.astype(str)."),
+    ("scalar array", TABLE, "X is {x!r:.60}", "Pass an array or a data frame."),
+    ("Reshape your data|2-dimensional", TABLE, "", RESHAPE),
+    ("with dim", TABLE, "", "Reshape your data to (rows, columns); for images use ImageVAE."),
+    ("a minimum of", TABLE, "", "Pass at least one row and one column."),
+    (
+        "Sparse",
+        "X must be a dense array",
+        "",
+        "Pass X.toarray(), or use CountVAE, which reads sparse counts as they are.",
+    ),
+    ("Complex", "every value must be a real number", "", "Pass X.real and X.imag as columns of their own."),
+    ("inhomogeneous", "all rows must have the same length", "The rows of X have different lengths", "Fill them up."),
+    ("requires grad", "X must be data", "X is a tensor that requires a gradient", "Pass X.detach()."),
+)
+
+
+def same_variables(adata: Any, names: np.ndarray | None) -> Any:
+    """An AnnData with its variables in the order of the names that a model was fitted on."""
+    if names is None or list(adata.var_names) == list(names):
+        return adata
+    missing = [name for name in names if name not in adata.var_names]
+    if missing:
+        raise DataError(
+            f"the AnnData must have the {len(names)} variables that the model was fitted on",
+            f"{len(missing)} of them are missing (first: {missing[0]!r})",
+            "Use the same reference and the same identifiers of genes.",
+        )
+    return adata[:, list(names)]

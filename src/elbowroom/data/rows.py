@@ -9,7 +9,10 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
+from scipy.special import ndtr
 from torch import Generator, Tensor
+
+from elbowroom.randomness import normal_by_row
 
 
 class Batch(NamedTuple):
@@ -88,16 +91,26 @@ class Rows:
         return index if self.index is None else self.index.index_select(0, index)
 
     def _gather(self, at: Tensor) -> Tensor:
-        return self.x.index_select(0, at)  # type: ignore[no-any-return]
+        return self.x.index_select(0, at)
 
 
 class BinarizedRows(Rows):
-    """Rows of chances in [0, 1] that are drawn as zeros and ones anew each time (dynamic binarisation)."""
+    """Rows of chances in [0, 1] that are drawn as zeros and ones (dynamic binarisation).
+
+    A generator draws them anew each time; without one, each row's draw is fixed by its content.
+    """
 
     def batch(self, index: Tensor, generator: Generator | None = None) -> Batch:
         chance, context, _ = super().batch(index)
+        if generator is None:
+            return Batch(self.dense(index), context, None)
         noise = torch.rand(chance.shape, generator=generator, device=chance.device)
         return Batch((noise < chance).to(torch.float32), context, None)
+
+    def dense(self, index: Tensor) -> Tensor:
+        chance = super().dense(index)
+        uniform = ndtr(normal_by_row(chance.numpy(force=True), 1, self.features)[0])
+        return (torch.from_numpy(uniform).to(chance.device) < chance).to(torch.float32)
 
 
 class SparseRows(Rows):
@@ -111,22 +124,28 @@ def rows_of(x: Any, context: np.ndarray | None = None) -> Rows:
     """Rows from a NumPy array (n, D) or a scipy sparse matrix, without a copy where that is possible."""
     context_tensor = None if context is None else torch.from_numpy(np.ascontiguousarray(context, dtype=np.float32))
     if hasattr(x, "tocsr"):
-        return SparseRows(x.tocsr(), context_tensor)
+        return SparseRows(x.tocsr().astype(torch_dtype(x.dtype), copy=False), context_tensor)
     return Rows(tensor_of(x), context_tensor)
 
 
 def tensor_of(x: np.ndarray) -> Tensor:
-    """A tensor on the memory of an array; read-only, strided or foreign-endian arrays are copied."""
-    if x.dtype == bool or (x.dtype.kind == "u" and x.dtype.itemsize > 1):
-        x = x.astype(np.uint8 if x.dtype == bool else np.int64)
-    elif x.dtype == np.float16 or x.dtype.kind not in "iuf" or x.dtype.itemsize > 8:
-        x = x.astype(np.float64)
-    mapped = isinstance(x, np.memmap) or isinstance(x.base, np.memmap)
-    if not mapped and not (x.flags.writeable and x.flags.c_contiguous and x.dtype.isnative):
-        x = np.array(x, dtype=x.dtype.newbyteorder("="), order="C")
+    """A tensor on the memory of an array; what torch can not read in place, or might write to, is copied."""
+    x = np.asarray(x).astype(torch_dtype(x.dtype), copy=False)
+    owner = x if x.base is None else x.base
+    readable = x.flags.c_contiguous and (x.flags.writeable or isinstance(owner, np.memmap))
     with warnings.catch_warnings():  # a mapped file is read-only: nothing here writes to rows
         warnings.simplefilter("ignore", UserWarning)
-        return torch.from_numpy(x)
+        return torch.from_numpy(x if readable else x.copy(order="C"))
+
+
+def torch_dtype(dtype: np.dtype) -> np.dtype:
+    """The dtype in the machine's byte order that torch computes with and that holds these values."""
+    if dtype.kind == "b":
+        return np.dtype(np.uint8)
+    if dtype.kind == "u" and 1 < dtype.itemsize < 8:
+        return np.dtype(np.int64)
+    known = dtype.kind in "iuf" and dtype not in (np.float16, np.uint64) and dtype.itemsize <= 8
+    return dtype.newbyteorder("=") if known else np.dtype(np.float64)
 
 
 def evenly(n: int, most: int) -> Tensor:

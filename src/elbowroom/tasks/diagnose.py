@@ -17,6 +17,7 @@ from elbowroom.tasks.score import distortion_and_rate
 from elbowroom.vae import VAE
 
 ACTIVE = 0.01  # variance over rows of the posterior mean (Burda et al. 2016)
+DRAWS = 4  # of z per row: the mean over rows needs no more
 PROBES = 1024  # rows at which the aggregate posterior is evaluated
 
 
@@ -26,11 +27,14 @@ class Diagnosis:
 
     rate_per_latent is KL(q(z_j|x) || p(z_j)) where q and the prior factorise, else the information that latent j has
     about the row. The rate is the mutual information of x and z plus the KL of the aggregate posterior to the prior
-    (Hoffman & Johnson 2016); both are over all rows given, since estimates within a batch saturate at log(batch).
+    (Hoffman & Johnson 2016). Both are over all rows given, since the estimate within a batch saturates at log(batch):
+    the mutual information that n rows can show is log(n) at most. standard_error is that of -(distortion + rate), the
+    evidence lower bound, over rows.
     """
 
     distortion: float
     rate: float
+    standard_error: float
     rate_per_latent: np.ndarray
     active: np.ndarray
     mutual_information: float
@@ -54,15 +58,16 @@ class Diagnosis:
         less = f"{self.beta / 4:.2g}" if self.beta > 0 else "0"
         if not self.healthy:
             return (
-                f"The posterior has collapsed: all {d} latents are off, and the model ignores them. Their signal is below "
-                f"beta; try beta={less}, a warm-up (beta='warmup:end={self.beta:g}') or objective='elbo:free_bits=0.1'."
+                f"The posterior has collapsed: all {d} latents are off, and the model ignores them. Their signal is "
+                f"below beta; try beta={less}, a warm-up (beta='warmup:end={self.beta:g}') or "
+                "objective='elbo:free_bits=0.1'."
             )
         if off:
             named = ", ".join(map(str, off[:8])) + (", ..." if len(off) > 8 else "")
             verb = "latents {} are" if len(off) > 1 else "latent {} is"
             return (
-                f"{d - len(off)} of {d} latents are on; {verb.format(named)} off: their signal is below beta. Nothing is "
-                f"wrong if the reconstructions are good enough; for more detail try beta={less}."
+                f"{d - len(off)} of {d} latents are on; {verb.format(named)} off: their signal is below beta. Nothing "
+                f"is wrong if the reconstructions are good enough; for more detail try beta={less}."
             )
         return f"All {d} latents are on. If more detail is wanted, more latents or a smaller beta can carry it."
 
@@ -71,7 +76,8 @@ class Diagnosis:
 def diagnose(model: VAE, rows: Rows, beta: float) -> Diagnosis:
     """Diagnose a model on rows; `beta` is the one it was trained with, for the words."""
     posteriors = [model.encode(batch.x, batch.context) for batch in rows.in_order()]
-    distortion, rate = distortion_and_rate(model, rows)
+    distortion, rate = distortion_and_rate(model, rows, DRAWS)
+    error = (distortion + rate).std(ddof=1) / math.sqrt(len(rows)) if len(rows) > 1 else math.nan
     q = _join(posteriors)
     active = (q.mean.var(0, correction=0) > ACTIVE).numpy()
     information = _mutual_information(q)
@@ -81,10 +87,11 @@ def diagnose(model: VAE, rows: Rows, beta: float) -> Diagnosis:
     return Diagnosis(
         float(distortion.mean()),
         mean_rate,
+        float(error),
         per_latent.double().numpy(),
         active,
         information,
-        mean_rate - information,
+        max(0.0, mean_rate - information),
         beta,
     )
 

@@ -8,7 +8,6 @@ import torch
 from torch import Generator, Tensor
 
 from elbowroom.data.rows import Rows
-from elbowroom.distributions import RowDistribution
 from elbowroom.gaussians import normal
 from elbowroom.vae import VAE
 
@@ -63,17 +62,8 @@ def sample(model: VAE, n: int, generator: Generator, mean: bool = False, context
             _part(context, slice(start, start + size)),
             likelihood.draw_total(size, generator),
         )
-        found.append(p.mean if mean else draw(p, generator))
+        found.append(p.mean if mean else p.sample(generator))
     return torch.cat(found)
-
-
-def draw(p: Any, generator: Generator) -> Tensor:
-    """One draw from a distribution over rows, ours or one of `torch.distributions`, which know no generator."""
-    if isinstance(p, RowDistribution):
-        return p.sample(generator)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))
-        return p.sample()  # type: ignore[no-any-return]
 
 
 def _part(values: Tensor | None, at: slice) -> Tensor | None:

@@ -69,8 +69,11 @@ def _terms(model: VAE, batch: Batch, draws: int) -> tuple[Tensor, Tensor]:
 
 
 def noise_of(x: Tensor, draws: int, model: VAE) -> Tensor:
-    """Standard normal noise (draws, n, d) that depends on the rows' content alone, in antithetic pairs."""
-    half = torch.from_numpy(normal_by_row(x.double().numpy(), (draws + 1) // 2, model.n_latents))
+    """Standard normal noise (draws, n, d) that depends on the rows' content alone, in antithetic pairs.
+
+    The content is that in float32, so that a row has the same noise in every dtype.
+    """
+    half = torch.from_numpy(normal_by_row(x.float().numpy(), (draws + 1) // 2, model.n_latents))
     noise = torch.cat([half, -half])[:draws]
     return noise.to(next(model.parameters()).dtype)
 
@@ -96,12 +99,10 @@ def _importance(model: VAE, batch: Batch, draws: int, generator: torch.Generator
         k = min(at_once, draws - start)
         z = q.rsample(torch.randn(k, *q.mean.shape, generator=generator, dtype=q.mean.dtype))
         p = model.decode(z, context, total)
-        kernel = p.log_kernel(x) if hasattr(p, "log_kernel") else p.log_prob(x)
-        weights.append((kernel + prior.log_prob(z) - q.log_prob(z)).double())
+        weights.append((p.log_kernel(x) + prior.log_prob(z) - q.log_prob(z)).double())
     log_w = torch.cat(weights)
-    base = p.log_base(x).double() if hasattr(p, "log_base") else 0.0
     ess = (2 * log_w.logsumexp(0) - (2 * log_w).logsumexp(0)).exp()
-    return log_w.logsumexp(0) - math.log(draws) + base, ess
+    return log_w.logsumexp(0) - math.log(draws) + p.log_base(x).double(), ess
 
 
 def _batch_size(model: VAE, draws: int) -> int:

@@ -1,0 +1,120 @@
+"""What all likelihoods share: p(x|z) as a module that knows a kind of data.
+
+A likelihood knows what fits it, what the encoder sees of it, and which distribution it has. It reads the decoder's
+output, flat (..., n_outputs), and returns a distribution over rows (..., D). It starts at the marginals of the
+training data, because its bias is set from them.
+"""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Generator, Tensor, nn
+
+from elbowroom import distributions as d
+from elbowroom.errors import DataError, ParameterError
+
+
+class Likelihood(nn.Module, ABC):
+    """Base of the likelihoods: D features, `per_feature` decoder outputs for each.
+
+    Parameters
+    ----------
+    features : int
+        D, the number of features of a row.
+    """
+
+    per_feature: int = 1
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.features = features
+        self.bias = nn.Parameter(torch.zeros(self.n_outputs))
+
+    @property
+    def uses_total(self) -> bool:
+        """Whether the distribution is told the row's total."""
+        return False
+
+    @property
+    def n_outputs(self) -> int:
+        """Width of the decoder's output."""
+        return self.per_feature * self.features
+
+    @property
+    def n_inputs(self) -> int:
+        """Width of what the encoder sees, `inputs(x)`."""
+        return self.features
+
+    @classmethod
+    def learn_options(cls, x: Tensor, options: dict[str, Any]) -> dict[str, Any]:
+        """Complete the options that must be known before the module is built from training rows (n, D)."""
+        return options
+
+    @abstractmethod
+    def forward(self, h: Tensor, total: Tensor | None = None) -> d.RowDistribution:
+        """Decoder outputs (..., n_outputs), and row totals (n, 1) where `uses_total`, to p(x|z)."""
+
+    def inputs(self, x: Tensor) -> Tensor:
+        """What the encoder sees of rows (n, D): values of order one, in the dtype of the model."""
+        return x.to(self.bias.dtype)
+
+    def fit_marginals(self, x: Tensor) -> None:
+        """Set units and bias from training rows (n, D), float64."""
+
+    def misfit(self, x: Tensor) -> tuple[str, Tensor] | None:
+        """What this likelihood needs and the mask (n, D) of the cells that break it; None if nothing can."""
+        return None
+
+    def row_total(self, x: Tensor) -> Tensor | None:
+        """Sum of every row (n, 1), for the likelihoods that are told it."""
+        return None
+
+    def draw_total(self, n: int, generator: Generator | None) -> Tensor | None:
+        """Totals (n, 1) like those of the training rows, to sample rows that have none of their own."""
+        return None
+
+    def check(self, x: Tensor, columns: Sequence[Any] | None = None, first: int = 0) -> None:
+        """Raise `DataError` with the first offending cell if rows (n, D), of which the first is `first`, do not fit.
+
+        `columns` are the names of the columns, or their numbers if they have none.
+        """
+        found = self.misfit(x)
+        if found is None or not bool(found[1].any()):
+            return
+        row, column = (int(i) for i in found[1].nonzero()[0])
+        where = f"column {columns[column]!r}" if columns is not None else f"column {column}"
+        name = re.sub(r"(?<!^)(?=[A-Z])", "_", type(self).__name__).lower()
+        raise DataError(
+            f"likelihood={name!r} needs {found[0]}",
+            f"{int(found[1].sum())} values are not (first: row {first + row}, {where}, {x[row, column].item():g})",
+            "Choose another likelihood, or likelihood='auto' to have one chosen from the data.",
+        )
+
+    def split(self, h: Tensor) -> tuple[Tensor, ...]:
+        """Add the bias and split into `per_feature` tensors (..., D)."""
+        return (h + self.bias).chunk(self.per_feature, -1)
+
+    @torch.no_grad()
+    def set_bias(self, *values: Tensor) -> None:
+        """Start every output at the given values, each (D,) or a scalar."""
+        self.bias.copy_(torch.cat([value.expand(self.features) for value in values]))
+
+
+def whole(name: str, value: object, least: int) -> int:
+    """Refuse an option that is not a whole number of at least `least`."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ParameterError(
+            f"{name} must be a whole number, at least {least}", f"it is {value!r}", "Correct the option."
+        )
+    return value
+
+
+def whole_mask(x: Tensor, high: float) -> Tensor:
+    """Where x holds whole numbers in [0, high]."""
+    inside = (x >= 0) & (x <= high)
+    return inside & (x == x.floor()) & x.isfinite() if x.is_floating_point() else inside

@@ -1,0 +1,109 @@
+"""Likelihoods of counts."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Generator, Tensor, nn
+
+from elbowroom import distributions as d
+from elbowroom.errors import ParameterError
+from elbowroom.gaussians import bounded
+from elbowroom.likelihood_base import Likelihood, whole_mask
+
+MIN_TOTAL = 1e-8
+MAX_LOG_RATE = 25.0
+MAX_LOG_DISPERSION = 8.0
+
+
+class Counts(Likelihood):
+    """Base of the likelihoods of counts; with `library`, the mean is the row's total times a softmax over features."""
+
+    input_mean: Tensor
+    input_std: Tensor
+    totals: Tensor
+
+    def __init__(self, features: int, library: bool = False) -> None:
+        super().__init__(features)
+        if library not in (True, False):
+            raise ParameterError("the likelihood's library must be true or false", f"it is {library!r}", "Correct it.")
+        self.library = bool(library)
+        self.register_buffer("input_mean", torch.zeros(features))
+        self.register_buffer("input_std", torch.ones(features))
+        self.register_buffer("totals", torch.ones(101))
+
+    @property
+    def uses_total(self) -> bool:
+        return self.library
+
+    def inputs(self, x: Tensor) -> Tensor:
+        return (x.to(self.bias.dtype).log1p() - self.input_mean) / self.input_std
+
+    def row_total(self, x: Tensor) -> Tensor | None:
+        return x.sum(-1, keepdim=True).to(self.bias.dtype).clamp_min(MIN_TOTAL) if self.uses_total else None
+
+    def draw_total(self, n: int, generator: Generator | None) -> Tensor | None:
+        if not self.uses_total:
+            return None
+        return self.totals[torch.randint(len(self.totals), (n, 1), generator=generator)]
+
+    def log_rate(self, h: Tensor, total: Tensor | None) -> Tensor:
+        """Log of the mean of every feature (..., D), from decoder outputs."""
+        h = h + self.bias
+        if not self.uses_total:
+            return bounded(h, -math.inf, MAX_LOG_RATE)
+        return h.log_softmax(-1) + (self.typical_total if total is None else total).log()
+
+    @property
+    def typical_total(self) -> Tensor:
+        """Median total of the training rows, for rows that have none of their own."""
+        return self.totals[len(self.totals) // 2]
+
+    @torch.no_grad()
+    def fit_marginals(self, x: Tensor) -> None:
+        seen = x.log1p()
+        self.input_mean.copy_(seen.mean(0))
+        self.input_std.copy_(seen.std(0, correction=0).clamp_min(0.3))
+        sums = x.sum(-1).sort().values
+        at = torch.linspace(0, len(x) - 1, len(self.totals), dtype=torch.float64).round().long()
+        self.totals.copy_(sums[at].clamp_min(MIN_TOTAL))
+        self.set_bias((x.mean(0) + 0.5 / len(x)).log())
+
+    def misfit(self, x: Tensor) -> tuple[str, Tensor]:
+        return "counts (whole numbers from 0)", ~whole_mask(x, math.inf)
+
+
+class Poisson(Counts):
+    """Counts whose variance is their mean."""
+
+    def forward(self, h: Tensor, total: Tensor | None = None) -> d.RowDistribution:
+        return d.Poisson(self.log_rate(h, total))
+
+
+class NegativeBinomial(Counts):
+    """Counts that vary more than their mean: variance m + m^2 / r with a learned r per feature (Lopez et al. 2018)."""
+
+    def __init__(self, features: int, library: bool = True) -> None:
+        super().__init__(features, library)
+        self.log_dispersion = nn.Parameter(torch.zeros(features))
+
+    def forward(self, h: Tensor, total: Tensor | None = None) -> d.RowDistribution:
+        dispersion = bounded(self.log_dispersion, -MAX_LOG_DISPERSION, MAX_LOG_DISPERSION)
+        return d.NegativeBinomial(self.log_rate(h, total), dispersion)
+
+    @torch.no_grad()
+    def fit_marginals(self, x: Tensor) -> None:
+        super().fit_marginals(x)
+        mean, excess = x.mean(0), (x.var(0, correction=0) - x.mean(0)).clamp_min(1e-3)
+        self.log_dispersion.copy_((mean.square().clamp_min(1e-6) / excess).log().clamp(-2, 4))
+
+
+class Multinomial(Counts):
+    """Counts given their total: which features the row's events fell on."""
+
+    def __init__(self, features: int) -> None:
+        super().__init__(features, library=True)
+
+    def forward(self, h: Tensor, total: Tensor | None = None) -> d.RowDistribution:
+        return d.Multinomial(h + self.bias, self.typical_total if total is None else total)

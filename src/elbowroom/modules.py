@@ -1,0 +1,50 @@
+"""What a training run asks of any model: where it is, what it holds, and what makes it what it is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+
+@contextmanager
+def placed(model: nn.Module, device: torch.device) -> Iterator[None]:
+    """A model on a device and in training mode; afterwards it is on the CPU, and in the mode in which it came."""
+    training = model.training
+    try:
+        if device.type == "mps":  # has no float64, which some units of the data are kept in
+            model.float()
+        model.to(device).train()
+        yield
+    finally:
+        model.to("cpu").train(training)
+
+
+def tensors_of(model: nn.Module) -> dict[str, Tensor]:
+    """Parameters and buffers by name, each once."""
+    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
+
+
+def has_dropout(model: nn.Module) -> bool:
+    """Whether a caller's own network draws from torch's global stream while it is trained."""
+    return any("Drop" in type(m).__name__ or getattr(m, "dropout", 0.0) for m in model.modules())
+
+
+def describe(model: nn.Module) -> dict[str, str]:
+    """What every module of a model is: its class, its settings, the shapes of its parameters; not their values."""
+    return {f"module {name or 'model'}": _describe(module) for name, module in model.named_modules()}
+
+
+def _describe(module: nn.Module) -> str:
+    own = {name: value for name, value in vars(module).items() if not name.startswith("_") and name != "training"}
+    settings = {name: value for name, value in own.items() if _is_plain(value)}
+    shapes = {name: tuple(p.shape) for name, p in module.named_parameters(recurse=False)}
+    return f"{type(module).__name__} {settings} {shapes}"
+
+
+def _is_plain(value: object) -> bool:
+    if isinstance(value, list | tuple):
+        return all(_is_plain(v) for v in value)
+    return value is None or isinstance(value, bool | int | float | str)

@@ -1,0 +1,21 @@
+"""Tests run on one thread: the same bits everywhere, and no fight over the cores of a shared machine."""
+
+from __future__ import annotations
+
+import os
+
+os.environ["OMP_NUM_THREADS"] = "1"
+
+import pytest
+import torch
+from hypothesis import settings
+
+torch.set_num_threads(1)
+settings.register_profile("elbowroom", deadline=None, derandomize=True, max_examples=50)
+settings.load_profile("elbowroom")
+
+
+@pytest.fixture(autouse=True)
+def seed() -> None:
+    """Weights of new modules come from the global stream: every test finds it at the same place."""
+    torch.manual_seed(0)

@@ -1,0 +1,186 @@
+"""Devices, products and memory: the settings of the process are used, and put back."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from elbowroom.devices import _probe, autocast, device_of, fast_products, onednn_is_exact, product_backend
+from elbowroom.errors import ParameterError
+from elbowroom.modules import describe, has_dropout, placed, tensors_of
+
+onednn = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this torch has no oneDNN")
+
+
+def setting() -> Any:
+    return torch.backends.mkldnn.matmul.fp32_precision  # type: ignore[attr-defined]
+
+
+def test_the_device_of_a_name() -> None:
+    assert device_of("cpu") == torch.device("cpu")
+    assert device_of("auto").type in ("cpu", "cuda", "mps")
+
+
+@pytest.mark.parametrize("name", ["gpu", "cuda:99", "xla", "", "cpu:x"])
+def test_a_device_that_is_not_there(name: str) -> None:
+    with pytest.raises(ParameterError) as caught:
+        device_of(name)
+    assert str(caught.value) == (
+        f'device must be one that this machine has, but {name!r} can not be used. Use device="auto" or "cpu".'
+    )
+
+
+@onednn
+def test_products_are_put_back() -> None:
+    before = setting()
+    with fast_products("default"):
+        assert setting() == before
+    with fast_products("onednn"):
+        assert setting() == "bf16"
+    assert setting() == before
+    with pytest.raises(RuntimeError, match="as planned"), fast_products("onednn"):
+        raise RuntimeError("as planned")
+    assert setting() == before
+
+
+@onednn
+@pytest.mark.parametrize("first_to_end", [0, 1])
+def test_products_of_two_runs_at_once(first_to_end: int) -> None:
+    before = setting()
+    runs = [fast_products("onednn"), fast_products("onednn")]
+    for run in runs:
+        run.__enter__()
+    runs[first_to_end].__exit__(None, None, None)
+    assert setting() == "bf16"  # the other one still goes on
+    runs[1 - first_to_end].__exit__(None, None, None)
+    assert setting() == before
+
+
+def test_the_chosen_products_are_exact() -> None:
+    backend = product_backend()
+    assert backend == "default" or onednn_is_exact()
+    a, b = torch.randn(64, 300), torch.randn(300, 50)
+    with fast_products(backend):
+        assert torch.allclose((a @ b).double(), a.double() @ b.double(), rtol=0, atol=1e-4)
+
+
+def test_the_probe_puts_the_threads_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    inside: list[int] = []
+    monkeypatch.setattr("elbowroom.devices.onednn_is_exact", lambda: True)
+    monkeypatch.setattr("elbowroom.devices._seconds", lambda *_: inside.append(torch.get_num_threads()) or 1.0)
+    torch.set_num_threads(2)
+    try:
+        assert _probe.__wrapped__() == "default"
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(1)
+    assert set(inside) == {1}
+
+
+def test_products_that_are_not_exact_are_not_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("elbowroom.devices.onednn_is_exact", lambda: False)
+    monkeypatch.setattr("elbowroom.devices._seconds", lambda backend, *_: {"default": 1.0, "onednn": 0.1}[backend])
+    assert _probe.__wrapped__() == "default"
+
+
+@pytest.mark.parametrize(("seconds", "chosen"), [(0.5, "onednn"), (0.79, "onednn"), (0.85, "default"), (2, "default")])
+def test_products_that_are_clearly_faster_are_chosen(seconds: float, chosen: str, monkeypatch: Any) -> None:
+    monkeypatch.setattr("elbowroom.devices.onednn_is_exact", lambda: True)
+    monkeypatch.setattr("elbowroom.devices._seconds", lambda backend, *_: {"default": 1.0, "onednn": seconds}[backend])
+    assert _probe.__wrapped__() == chosen
+
+
+def test_autocast() -> None:
+    a = torch.ones(2, 2)
+    with autocast("float32", torch.device("cpu")):
+        assert (a @ a).dtype == torch.float32
+    with autocast("bfloat16", torch.device("cpu")):
+        assert (a @ a).dtype == torch.bfloat16
+    with pytest.raises(ParameterError, match="Did you mean 'bfloat16'"):
+        autocast("bfloat", torch.device("cpu"))
+
+
+FAULTS = """
+import resource, sys
+import torch
+from elbowroom.devices import keep_all_memory, keep_memory
+
+def faults(blocks, megabytes):
+    'Page faults of a step that makes blocks and frees them, after a few to get used to it.'
+    def step():
+        made = [torch.empty(megabytes * 2**18).fill_(1) for _ in range(blocks)]
+    for _ in range(3):
+        step()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(5):
+        step()
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) / 5
+
+torch.set_num_threads(1)
+found = [faults(8, 4)]
+keep_memory()
+found += [faults(8, 4), faults(3, 40)]
+assert keep_all_memory()
+found += [faults(8, 4), faults(3, 40)]
+print(*found)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc hands memory back so eagerly")
+def test_memory_is_kept() -> None:
+    done = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True)
+    small_before, small, large, small_after, large_after = map(float, done.stdout.split())
+    assert small_before > 1000  # 32 MB are 8,192 pages
+    assert small < 10
+    assert large > 1000
+    assert small_after < 10
+    assert large_after < 10
+
+
+def test_modules_are_described() -> None:
+    network = nn.Sequential(nn.Linear(3, 2), nn.Dropout(0.5), nn.Softplus(beta=2.0))
+    described = describe(network)
+    assert list(described) == ["module model", "module 0", "module 1", "module 2"]
+    assert described["module 0"] == "Linear {'in_features': 3, 'out_features': 2} {'weight': (2, 3), 'bias': (2,)}"
+    assert described["module 1"] == "Dropout {'p': 0.5, 'inplace': False} {}"
+    assert describe(network.eval()) == described
+    network[2].beta = 1.0  # type: ignore[assignment]
+    assert describe(network) != described
+
+
+@pytest.mark.parametrize(
+    ("module", "has"),
+    [
+        (nn.Linear(2, 2), False), (nn.Sequential(nn.Sequential(nn.Dropout1d())), True),
+        (nn.LSTM(2, 2, 2, dropout=0.1), True), (nn.LSTM(2, 2, 2), False), (nn.MultiheadAttention(2, 1, 0.1), True),
+    ],
+)  # fmt: skip
+def test_dropout_is_found(module: nn.Module, has: bool) -> None:
+    assert has_dropout(module) == has
+
+
+def test_tensors_are_listed_once() -> None:
+    network = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
+    network.append(network[0])
+    names = {"0.weight", "0.bias", "1.weight", "1.bias", "1.running_mean", "1.running_var", "1.num_batches_tracked"}
+    assert tensors_of(network).keys() == names
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_a_model_is_put_back_where_it_was(training: bool) -> None:
+    network = nn.Linear(2, 2).train(training)
+
+    def fail() -> None:
+        with placed(network, torch.device("cpu")):
+            assert network.training
+            raise RuntimeError("as planned")
+
+    with pytest.raises(RuntimeError, match="as planned"):
+        fail()
+    assert network.training is training

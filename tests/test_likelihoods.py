@@ -1,0 +1,634 @@
+"""Contracts of every likelihood: they run over the family dict, so that a new member is tested by existing."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
+
+import mpmath
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+from torch import Generator, Tensor
+
+from elbowroom import distributions as d
+from elbowroom import likelihoods as kinds
+from elbowroom import specs
+from elbowroom.errors import DataError, ParameterError
+from elbowroom.likelihood_base import Likelihood
+from elbowroom.likelihoods import LIKELIHOODS, Mixed
+
+VARIANTS = {
+    "binomial": ["total=16"],
+    "gaussian": ["scale=feature", "scale=shared"],
+    "student_t": ["scale=feature", "scale=shared"],
+    "poisson": ["library=false", "library=true"],
+    "negative_binomial": ["library=false", "library=true"],
+    "categorical": ["classes=4"],
+    "discretized_logistic": ["levels=16"],
+}
+ALONE = [f"{name}:{options}" for name in LIKELIHOODS if name != "mixed" for options in VARIANTS.get(name, [""])]
+ALL = [*ALONE, "mixed"]
+over_all = pytest.mark.parametrize("case", ALL)
+over_alone = pytest.mark.parametrize("case", ALONE)
+
+# What is documented to give another centre than E[x|z]: the most likely code, the centre of the logistic.
+OTHER_CENTRE = (kinds.Categorical, kinds.DiscretizedLogistic)
+
+
+def seeded(seed: int = 0) -> Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def name_of(case: str) -> str:
+    return case.partition(":")[0]
+
+
+def make(case: str, features: int = 3) -> Likelihood:
+    """A likelihood with parameters off their start; "mixed" is all others together, their columns interleaved."""
+    if case == "mixed":
+        parts = [make(other, features) for other in ALONE]
+        return Mixed(parts, [range(i, len(parts) * features, len(parts)) for i in range(len(parts))])
+    likelihood: Likelihood = specs.make(case, LIKELIHOODS, "likelihood", features)
+    with torch.no_grad():
+        for p in likelihood.parameters():
+            p += 0.3 * torch.randn(p.shape, generator=seeded(1))
+        if hasattr(likelihood, "totals"):
+            likelihood.totals.copy_(torch.linspace(5, 30, len(likelihood.totals)).round())
+        if hasattr(likelihood, "unit_scale"):
+            likelihood.unit_loc += 3
+            likelihood.unit_scale *= 0.5
+    return likelihood
+
+
+def outputs(likelihood: Likelihood, *lead: int, seed: int = 2) -> Tensor:
+    dtype = next(likelihood.parameters()).dtype
+    return torch.randn(*lead, likelihood.n_outputs, generator=seeded(seed), dtype=dtype)
+
+
+def rows(likelihood: Likelihood, n: int = 50, seed: int = 3) -> Tensor:
+    """Data that fits, drawn from the likelihood itself."""
+    with torch.no_grad():
+        p = likelihood(outputs(likelihood, n, seed=seed), likelihood.draw_total(n, seeded(seed)))
+        return p.sample(seeded(seed + 1))
+
+
+def parts_of(likelihood: Likelihood) -> list[tuple[Likelihood, Any]]:
+    """Every part with its columns."""
+    if isinstance(likelihood, Mixed):
+        return list(zip(likelihood.parts, likelihood.columns, strict=True))  # type: ignore[arg-type]
+    return [(likelihood, slice(None))]
+
+
+# ---- densities -------------------------------------------------------------------------------------------------------
+
+
+def support(likelihood: Likelihood, total: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Points (m, D) of the support and their weights (m,): found by asking the likelihood itself."""
+    if total is not None:
+        points = torch.cartesian_prod(*likelihood.features * [torch.arange(500, dtype=torch.float64)])
+        drawn = likelihood(outputs(likelihood, 100), total).sample(seeded())
+        if bool((drawn.sum(-1) == total[0, 0]).all()):  # a distribution given the total
+            points = points[points.sum(-1) == total[0, 0]]
+        return points, torch.ones(len(points), dtype=torch.float64)
+
+    def fits(values: Tensor) -> Tensor:
+        found = likelihood.misfit(values[:, None])
+        return torch.ones(len(values), dtype=torch.bool) if found is None else ~found[1][:, 0]
+
+    half, negative, high = fits(torch.tensor([0.5, -0.5, 1.5], dtype=torch.float64)).tolist()
+    if not half:
+        points = torch.arange(-10, 5000, dtype=torch.float64)
+        points = points[fits(points)]
+        return points[:, None], torch.ones(len(points), dtype=torch.float64)
+    if negative:  # the line, by x = sinh(t): the trapezoid rule is exact but for the tails
+        t = torch.linspace(-40, 40, 16_001, dtype=torch.float64)
+        return 3 + t.sinh()[:, None], t.cosh() * (t[1] - t[0])
+    assert not high, "write down how to integrate over the half-line"
+    nodes, weights = np.polynomial.legendre.leggauss(200)
+    return torch.from_numpy((nodes[:, None] + 1) / 2), torch.from_numpy(weights / 2)
+
+
+def small(case: str) -> tuple[Likelihood, Tensor | None]:
+    """The smallest likelihood of a kind whose whole support can be listed, and a total if it is told one."""
+    one = make(case, 1).double()
+    return (make(case, 2).double(), torch.full((1, 1), 7.0, dtype=torch.float64)) if one.uses_total else (one, None)
+
+
+@over_alone
+@torch.no_grad()
+def test_sums_or_integrates_to_one(case: str) -> None:
+    likelihood, total = small(case)
+    points, weights = support(likelihood, total)
+    for seed in range(5):
+        p = likelihood(2 * outputs(likelihood, 1, seed=seed), total)
+        assert float(p.log_prob(points).exp() @ weights) == pytest.approx(1, abs=1e-9)
+
+
+@over_alone
+@torch.no_grad()
+def test_samples_have_the_law_that_is_scored(case: str) -> None:
+    """The mean and the spread of log p(x) over samples are those over the whole support: tails would show."""
+    likelihood, total = small(case)
+    points, weights = support(likelihood, total)
+    for seed in range(3):
+        h, n = outputs(likelihood, 1, seed=seed), 100_000
+        p = likelihood(h, total)
+        found = p.log_prob(likelihood(h.expand(n, -1), total).sample(seeded(seed)))
+        log_p = p.log_prob(points)
+        mean = (log_p.exp() * log_p).nan_to_num() @ weights
+        spread = (log_p.exp() * (log_p - mean).square()).nan_to_num() @ weights
+        assert abs(float(found.mean() - mean)) < 4.5 * math.sqrt(float(spread) / n) + 1e-9
+        squares = (found - mean).square()
+        assert abs(float(squares.mean() - spread)) < 4.5 * float(squares.std()) / math.sqrt(n) + 1e-9
+
+
+def logits_of(p: Any) -> np.ndarray:
+    return p.logits.numpy()
+
+
+def logistic_bins(p: Any, x: np.ndarray) -> np.ndarray:
+    law = stats.logistic(p.location.numpy(), p.log_scale.exp().numpy())
+    low, high = np.where(x <= 0, -np.inf, x - 0.5), np.where(x >= p.levels - 1, np.inf, x + 0.5)
+    return np.log(np.where(x < law.mean(), law.cdf(high) - law.cdf(low), law.sf(low) - law.sf(high)))
+
+
+JUDGES: dict[str, Callable[[Any, np.ndarray], Any]] = {
+    "bernoulli": lambda p, x: stats.bernoulli.logpmf(x, 1 / (1 + np.exp(-logits_of(p)))),
+    "binomial": lambda p, x: stats.binom.logpmf(x, 16, 1 / (1 + np.exp(-logits_of(p)))),
+    "gaussian": lambda p, x: stats.norm.logpdf(x, p.mean, p.scale * p.log_std.exp()),
+    "student_t": lambda p, x: stats.t.logpdf(x, p.df, p.mean, p.scale * p.log_std.exp()),
+    "poisson": lambda p, x: stats.poisson.logpmf(x, p.log_rate.exp()),
+    "negative_binomial": lambda p, x: stats.nbinom.logpmf(
+        x, p.log_dispersion.exp(), 1 / (1 + (p.log_rate - p.log_dispersion).exp())
+    ),
+    "multinomial": lambda p, x: np.stack(
+        [
+            [stats.multinomial(int(row.sum()), q).logpmf(row) for row, q in zip(x, draw, strict=True)]
+            for draw in p.log_probs.exp().numpy()
+        ]
+    )[..., None],
+    "categorical": lambda p, x: torch.distributions.Categorical(logits=p.log_probs).log_prob(torch.from_numpy(x)),
+    "discretized_logistic": logistic_bins,
+    "continuous_bernoulli": lambda p, x: torch.distributions.ContinuousBernoulli(logits=p.logits).log_prob(
+        torch.from_numpy(x)
+    ),
+}
+
+
+def test_every_likelihood_has_an_outside_judge() -> None:
+    assert {*JUDGES, "mixed"} == set(LIKELIHOODS)
+
+
+@over_alone
+@torch.no_grad()
+def test_log_prob_agrees_with_an_outside_judge(case: str) -> None:
+    likelihood = make(case).double()
+    x = rows(likelihood)
+    p = likelihood(outputs(likelihood, 2, len(x)), likelihood.row_total(x))
+    judged = torch.as_tensor(np.asarray(JUDGES[name_of(case)](p, x.numpy()))).sum(-1)
+    torch.testing.assert_close(p.log_prob(x), judged, rtol=1e-9, atol=1e-6)
+
+
+@over_all
+@torch.no_grad()
+def test_kernel_and_base_make_the_log_prob(case: str) -> None:
+    likelihood = make(case)
+    x = rows(likelihood)
+    total = likelihood.row_total(x)
+    p = likelihood(outputs(likelihood, 4, len(x)), total)
+    assert p.log_prob(x).shape == (4, len(x))
+    torch.testing.assert_close(p.log_kernel(x) + p.log_base(x), p.log_prob(x))
+    other = likelihood(torch.zeros(1, likelihood.n_outputs))
+    assert torch.equal(p.log_base(x).expand(len(x)), other.log_base(x).expand(len(x)))
+
+
+@over_all
+@torch.no_grad()
+def test_float32_is_near_float64(case: str) -> None:
+    likelihood = make(case)
+    x, h = rows(likelihood), outputs(likelihood, 50)
+    narrow = likelihood(h, likelihood.row_total(x)).log_prob(x)
+    likelihood.double()
+    wide = likelihood(h.double(), likelihood.row_total(x)).log_prob(x.double())
+    torch.testing.assert_close(narrow.double(), wide, rtol=1e-5, atol=1e-4)
+
+
+@over_all
+@torch.no_grad()
+def test_the_dtype_of_the_data_does_not_matter(case: str) -> None:
+    likelihood = make(case)
+    values = rows(likelihood).double().round().clamp(0, 1)
+    p = likelihood(outputs(likelihood, len(values)), likelihood.row_total(values))
+    for dtype in (torch.uint8, torch.int32, torch.int64, torch.float32):
+        same = values.to(dtype)
+        torch.testing.assert_close(p.log_prob(same).double(), p.log_prob(values).double(), rtol=1e-5, atol=1e-5)
+        seen = likelihood.inputs(same)
+        assert seen.dtype == torch.float32
+        assert seen.shape == (len(values), likelihood.n_inputs)
+        torch.testing.assert_close(seen, likelihood.inputs(values))
+        likelihood.check(same)
+
+
+# ---- samples and means -----------------------------------------------------------------------------------------------
+
+
+@over_all
+@torch.no_grad()
+def test_the_mean_is_the_mean_of_samples(case: str) -> None:
+    likelihood = make(case).double()
+    n = 40_000
+    total = likelihood.draw_total(1, seeded(8))
+    p = likelihood(outputs(likelihood, 1).expand(n, -1), None if total is None else total.expand(n, -1))
+    x = p.sample(seeded(5))
+    assert x.shape == p.mean.shape == (n, likelihood.features)
+    error = x.std(0) / math.sqrt(n) + 1e-9
+    off = (x.mean(0) - p.mean[0]).abs() / error
+    for part, columns in parts_of(likelihood):
+        if not isinstance(part, OTHER_CENTRE):
+            assert bool((off[columns] < 4.5).all()), (part, off[columns])
+
+
+@torch.no_grad()
+def test_the_documented_centres() -> None:
+    for case, centre in (("categorical:classes=4", "mode"), ("discretized_logistic:levels=16", "median")):
+        likelihood = make(case)
+        p = likelihood(outputs(likelihood, 1).expand(20_000, -1))
+        found = getattr(p.sample(seeded()), centre)(0).values
+        torch.testing.assert_close(found, p.mean[0], atol=0.51 if centre == "median" else 0, rtol=0)
+
+
+def test_uniform_noise_is_open_and_reaches_the_ends() -> None:
+    u = d.uniform(torch.zeros(1_000_000), seeded())
+    assert 0 < float(u.min()) < 1e-5
+    assert 1e-5 > 1 - float(u.max()) > 0
+
+
+@over_all
+@torch.no_grad()
+def test_sampling_is_a_function_of_the_generator(case: str) -> None:
+    likelihood = make(case)
+    p = likelihood(outputs(likelihood, 2, 20), likelihood.draw_total(20, seeded(1)))
+    before = torch.get_rng_state()
+    first, again, other = p.sample(seeded(0)), p.sample(seeded(0)), p.sample(seeded(1))
+    assert torch.equal(before, torch.get_rng_state())
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    assert first.shape == (2, 20, likelihood.features)
+
+
+@over_all
+@torch.no_grad()
+def test_samples_fit_the_likelihood(case: str) -> None:
+    likelihood = make(case)
+    likelihood.fit_marginals(rows(likelihood, 37).double())
+    likelihood.check(rows(likelihood, 500))
+
+
+# ---- gradients and extremes ------------------------------------------------------------------------------------------
+
+
+@over_all
+def test_gradients_reach_every_parameter(case: str) -> None:
+    likelihood = make(case)
+    x = rows(likelihood)
+    h = outputs(likelihood, 4, len(x)).requires_grad_()
+    likelihood(h, likelihood.row_total(x)).log_prob(x).sum().backward()
+    assert bool((h.grad != 0).any(0).any(0).all())  # type: ignore[union-attr]
+    for name, p in likelihood.named_parameters():
+        assert p.grad is not None, name
+        assert bool((p.grad != 0).all()), name
+
+
+@over_all
+def test_one_row_of_parameters_serves_many_rows(case: str) -> None:
+    likelihood = make(case)
+    x = rows(likelihood)
+    h, total = outputs(likelihood, 1), likelihood.row_total(x)
+    one, each = h.clone().requires_grad_(), h.expand(len(x), -1).clone().requires_grad_()
+    torch.testing.assert_close(likelihood(one, total).log_prob(x), likelihood(each, total).log_prob(x))
+    likelihood(one, total).log_prob(x).sum().backward()
+    likelihood(each, total).log_prob(x).sum().backward()
+    torch.testing.assert_close(one.grad[0], each.grad.sum(0), rtol=1e-4, atol=1e-4)  # type: ignore[index, union-attr]
+
+
+@over_all
+def test_gradients_are_the_slopes(case: str) -> None:
+    likelihood = make(case, 2).double()
+    x = rows(likelihood, 4)
+    h = outputs(likelihood, 2, 4).requires_grad_()
+    total = likelihood.row_total(x)
+    torch.autograd.gradcheck(lambda h: likelihood(h, total).log_prob(x), h)
+    torch.autograd.gradcheck(lambda *_: likelihood(h, total).log_prob(x), tuple(likelihood.parameters()))
+
+
+def extreme_rows(likelihood: Likelihood) -> Tensor:
+    """One row for each of these values, where it fits, else the nearest value of a sample."""
+    values = [0.0, 1.0, 3.0, 15.0, 1e6, -1e6, 1e-6, 0.5]
+    x = rows(likelihood, len(values)).double()
+    for part, columns in parts_of(likelihood):
+        for i, value in enumerate(values):
+            row = torch.full_like(x[i : i + 1, columns], value)
+            found = part.misfit(row)
+            if found is None or not bool(found[1].any()):
+                x[i, columns] = value
+    return x
+
+
+@over_all
+@pytest.mark.parametrize("size", [-1e4, -100.0, 0.0, 100.0, 1e4])
+@pytest.mark.parametrize("mixed_signs", [False, True])
+def test_extremes_stay_finite(case: str, size: float, mixed_signs: bool) -> None:
+    likelihood = make(case)
+    x = extreme_rows(likelihood).float()
+    h = torch.full((len(x), likelihood.n_outputs), size)
+    if mixed_signs:
+        h[:, ::2] *= -1
+    h.requires_grad_()
+    total = likelihood.row_total(x)
+    p = likelihood(h, total)
+    value = p.log_prob(x)
+    value.mean().backward()
+    assert bool(value.isfinite().all())
+    assert bool(h.grad.isfinite().all())  # type: ignore[union-attr]
+    for name, parameter in likelihood.named_parameters():
+        assert bool(parameter.grad.isfinite().all()), name  # type: ignore[union-attr]
+    with torch.no_grad():
+        assert bool(p.mean.isfinite().all())
+        assert bool(p.sample(seeded()).isfinite().all())
+        assert bool(likelihood.inputs(x).isfinite().all())
+
+
+@pytest.mark.parametrize("case", ["poisson:library=false", "negative_binomial:library=false"])
+def test_a_run_comes_back_from_an_absurd_rate(case: str) -> None:
+    h = torch.full((1, 3), 1e3, requires_grad=True)
+    make(case)(h).log_prob(torch.ones(1, 3)).sum().backward()
+    assert bool((h.grad < 0).all())  # type: ignore[operator]
+
+
+# ---- the continuous Bernoulli and other digits -----------------------------------------------------------------------
+
+NEAR = [0.0, 1e-30, 1e-8, 1e-4, 0.01, 0.1, 0.29, 0.31, 1.0, 3.0, 10.0, 30.0, 100.0]
+LOGITS = [*NEAR, *(-value for value in NEAR[1:])]
+SHARES = [0.0, 1e-3, 0.3, 0.5, 0.999, 1.0]
+
+
+def exact_continuous_bernoulli(logit: float, x: float) -> tuple[float, float, float]:
+    """log p(x), its slope in the logit, and the mean, with 120 digits."""
+    with mpmath.workdps(120):
+        big = mpmath.mpf(logit)
+        if big == 0:
+            return 0.0, x - 0.5, 0.5
+        norm = mpmath.log((mpmath.exp(big) - 1) / big)
+        mean = 1 / (1 - mpmath.exp(-big)) - 1 / big
+        return float(mpmath.mpf(x) * big - norm), float(mpmath.mpf(x) - mean), float(mean)
+
+
+@pytest.mark.parametrize(("dtype", "digits"), [(torch.float32, 5e-7), (torch.float64, 1e-10)])
+@pytest.mark.parametrize("x", SHARES)
+def test_continuous_bernoulli_is_right_in_every_digit(x: float, dtype: torch.dtype, digits: float) -> None:
+    logits = torch.tensor(LOGITS, dtype=dtype)[:, None].requires_grad_()
+    share = torch.full_like(logits, x)
+    p = d.ContinuousBernoulli(logits)
+    value = p.log_prob(share)
+    value.sum().backward()
+    exact = [exact_continuous_bernoulli(a, b) for a, b in zip(logits[:, 0].tolist(), share[:, 0].tolist(), strict=True)]
+    expected = torch.tensor(exact, dtype=torch.float64).T
+    torch.testing.assert_close(value.double(), expected[0], rtol=digits, atol=digits)
+    torch.testing.assert_close(logits.grad[:, 0].double(), expected[1], rtol=4 * digits, atol=2 * digits)  # type: ignore[index]
+    torch.testing.assert_close(p.mean[:, 0].double(), expected[2], rtol=4 * digits, atol=2 * digits)
+
+
+def test_negative_binomial_slopes_are_right_for_large_counts() -> None:
+    x = torch.tensor([[1e6], [1e5], [1e4]])
+    slopes = []
+    for dtype in (torch.float32, torch.float64):
+        log_rate = (x.log() + 0.1).to(dtype).requires_grad_()
+        d.NegativeBinomial(log_rate, torch.zeros(1, dtype=dtype)).log_prob(x.to(dtype)).sum().backward()
+        slopes.append(log_rate.grad.double())  # type: ignore[union-attr]
+    torch.testing.assert_close(slopes[0], slopes[1], rtol=1e-4, atol=0)
+
+
+def test_a_student_t_of_many_degrees_of_freedom_is_a_gaussian() -> None:
+    likelihood = make("student_t", 2)
+    with torch.no_grad():
+        likelihood.raw_df.fill_(30)  # type: ignore[operator]
+    x, h = rows(likelihood), torch.zeros(50, 2)
+    p = likelihood(h)
+    p.log_prob(x).sum().backward()
+    judged = stats.t.logpdf(x, p.df.detach(), p.mean.detach(), p.scale * p.log_std.exp().detach()).sum(-1)
+    torch.testing.assert_close(p.log_prob(x).detach(), torch.from_numpy(judged), atol=1e-3, rtol=0)
+    assert bool((p.df > 300).all())
+    assert bool((likelihood.raw_df.grad.abs() < 1e-3).all())  # type: ignore[union-attr]
+
+
+# ---- marginals -------------------------------------------------------------------------------------------------------
+
+
+@over_all
+@torch.no_grad()
+def test_a_decoder_that_says_nothing_gives_the_marginals(case: str) -> None:
+    likelihood = make(case)
+    x = rows(likelihood, 2000).double()
+    likelihood.fit_marginals(x)
+    p = likelihood(torch.zeros(len(x), likelihood.n_outputs), likelihood.row_total(x))
+    found = p.mean.double().mean(0)
+    for part, columns in parts_of(likelihood):
+        seen = x[:, columns]
+        expected = seen.mean(0)
+        if isinstance(part, kinds.StudentT):
+            expected = seen.quantile(0.5, dim=0)
+        if isinstance(part, kinds.Categorical):
+            expected = seen.mode(0).values
+        assert bool(((found[columns] - expected).abs() < 1e-3 * seen.std(0) + 1e-3).all()), (
+            part,
+            found[columns],
+            expected,
+        )
+
+
+@torch.no_grad()
+def test_categories_start_at_their_frequencies() -> None:
+    likelihood = make("categorical:classes=4", 2)
+    x = rows(likelihood, 500)
+    likelihood.fit_marginals(x.double())
+    start = likelihood(torch.zeros(1, likelihood.n_outputs)).log_probs.exp()[0]
+    seen = torch.stack([(x == code).float().mean(0) for code in range(4)], -1)
+    torch.testing.assert_close(start, seen, atol=3e-3, rtol=0)
+
+
+@over_all
+@torch.no_grad()
+def test_constant_columns_can_be_fitted(case: str) -> None:
+    likelihood = make(case)
+    x = torch.zeros(30, likelihood.features, dtype=torch.float64)
+    x[:, ::2] = 1
+    likelihood.fit_marginals(x)
+    p = likelihood(torch.zeros(30, likelihood.n_outputs), likelihood.row_total(x))
+    assert bool(p.log_prob(x).isfinite().all())
+    assert bool(likelihood.inputs(x).isfinite().all())
+    assert bool(p.sample(seeded()).isfinite().all())
+
+
+@torch.no_grad()
+def test_units_of_real_features() -> None:
+    x = torch.randn(500, 3, generator=seeded(), dtype=torch.float64) * torch.tensor([1e-6, 1e-6, 0.0]) + 5
+    own, shared = kinds.Gaussian(3), kinds.Gaussian(3, "shared")
+    for likelihood in (own, shared):
+        likelihood.fit_marginals(x)
+    assert own.unit_scale.tolist() == pytest.approx([1e-6, 1e-6, 1], rel=0.1)
+    assert shared.unit_scale.tolist() == pytest.approx(3 * [1e-6 * math.sqrt(2 / 3)], rel=0.1)
+
+
+@torch.no_grad()
+def test_sorted_rows_do_not_mislead_the_student_t() -> None:
+    likelihood = kinds.StudentT(1)
+    likelihood.fit_marginals(torch.linspace(0, 1, 20_001, dtype=torch.float64)[:, None])
+    assert float(likelihood.unit_loc) == pytest.approx(0.5, abs=1e-3)
+
+
+@torch.no_grad()
+def test_drawn_totals_are_totals_of_the_data() -> None:
+    likelihood = make("multinomial")
+    x = torch.tensor([[0.0, 0, 0], [1, 2, 0], [5, 5, 3], [40, 2, 1]], dtype=torch.float64)
+    likelihood.fit_marginals(x)
+    drawn = likelihood.draw_total(200, seeded())
+    assert set(drawn.round().flatten().tolist()) == {0, 3, 13, 43}  # type: ignore[union-attr]
+    sampled = likelihood(torch.zeros(200, 3), drawn).sample(seeded())
+    assert torch.equal(sampled.sum(-1), drawn[:, 0].round())  # type: ignore[index]
+
+
+# ---- what fits -------------------------------------------------------------------------------------------------------
+
+BREAKS: dict[str, list[float]] = {
+    "bernoulli": [0.5, 2, -1],
+    "binomial": [0.5, 17, -1],
+    "gaussian": [],
+    "student_t": [],
+    "poisson": [0.5, -1],
+    "negative_binomial": [0.5, -1],
+    "multinomial": [0.5, -1],
+    "categorical": [0.5, 4, -1],
+    "discretized_logistic": [0.5, 16, -1],
+    "continuous_bernoulli": [1.01, -0.01],
+}
+
+
+def test_every_likelihood_says_what_breaks_it() -> None:
+    assert {*BREAKS, "mixed"} == set(LIKELIHOODS)
+
+
+@over_alone
+def test_misfits_are_found_and_told(case: str) -> None:
+    likelihood = make(case)
+    for value in [*BREAKS[name_of(case)], math.nan, math.inf, -math.inf]:
+        x = rows(likelihood).double()
+        likelihood.check(x)
+        x[[7, 30], 1] = value
+        _, mask = likelihood.misfit(x)  # type: ignore[misc]
+        assert mask.nonzero().tolist() == [[7, 1], [30, 1]]
+        with pytest.raises(DataError) as caught:
+            likelihood.check(x, ["a", "price", "c"], first=100)
+        text = str(caught.value)
+        assert text.startswith(f"likelihood={name_of(case)!r} needs ")
+        assert "2 values are not (first: row 107, column 'price'" in text
+
+
+def test_misfits_of_mixed_columns_are_told_by_their_own_place() -> None:
+    likelihood = make("mixed", 2)
+    x = rows(likelihood).double()
+    likelihood.check(x)
+    first = likelihood.columns[ALONE.index("bernoulli:")][1]  # type: ignore[index, union-attr]
+    x[4, first] = 0.5
+    with pytest.raises(DataError, match=rf"'bernoulli'.*row 4, column {first}, 0.5"):
+        likelihood.check(x)
+    with pytest.raises(DataError, match=f"column 'c{first}'"):
+        likelihood.check(x, [f"c{i}" for i in range(x.shape[1])])
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("binomial:total=0", "total"),
+        ("binomial:total=2.5", "2.5"),
+        ("categorical:classes=1", "classes"),
+        ("discretized_logistic:levels=1", "levels"),
+        ("gaussian:scale=fature", "Did you mean 'feature'"),
+        ("poisson:library=maybe", "'maybe'"),
+        ("poison", "Did you mean 'poisson'"),
+        ("bernoulli:total=3", "'total'"),
+    ],
+)
+def test_bad_options_are_refused(text: str, said: str) -> None:
+    with pytest.raises(ParameterError, match=said):
+        specs.make(text, LIKELIHOODS, "likelihood", 3)
+
+
+@over_alone
+def test_options_that_are_learned_fit_the_data(case: str) -> None:
+    """Without options, a likelihood takes what it needs from the data, and then the data fits."""
+    x = rows(make(case)).double()
+    kind = LIKELIHOODS[name_of(case)]
+    made = kind(3, **kind.learn_options(x, {}))
+    made.check(x)
+
+
+def test_constructor_arguments_are_kept_as_attributes() -> None:
+    for name, kind in LIKELIHOODS.items():
+        made = make(next(case for case in ALL if name_of(case) == name))
+        assert all(hasattr(made, argument) for argument in inspect.signature(kind).parameters)
+
+
+def test_categories_are_not_taken_from_absurd_codes() -> None:
+    assert kinds.Categorical.learn_options(torch.tensor([[1e12]]), {})["classes"] <= kinds.MAX_CLASSES
+
+
+# ---- mixed -----------------------------------------------------------------------------------------------------------
+
+PARTS = ["bernoulli", "gaussian:scale=shared", "poisson:library=true", "categorical:classes=3", "student_t"]
+
+
+@given(st.permutations(range(10)), st.lists(st.sampled_from(range(1, 4)), min_size=5, max_size=5))
+def test_mixed_is_the_sum_of_its_parts_in_any_order(order: list[int], sizes: list[int]) -> None:
+    order = [column for column in order if column < sum(sizes)]
+    order += [column for column in range(sum(sizes)) if column not in order]
+    edges = np.cumsum([0, *sizes]).tolist()
+    columns = [order[a:b] for a, b in pairwise(edges)]
+    parts = [make(text, size) for text, size in zip(PARTS, sizes, strict=True)]
+    mixed = Mixed(parts, columns)
+    x = rows(mixed, 6).double()
+    h, totals = outputs(mixed, 6), mixed.row_total(x)
+    p = mixed(h, totals)
+    pieces = h.split([part.n_outputs for part in parts], -1)
+    singles = [part(o, part.row_total(x[:, c])) for part, o, c in zip(parts, pieces, columns, strict=True)]
+    expected = sum(q.log_prob(x[:, c]).double() for q, c in zip(singles, columns, strict=True))
+    torch.testing.assert_close(p.log_prob(x).double(), expected, rtol=1e-6, atol=1e-5)
+    for q, c in zip(singles, columns, strict=True):
+        torch.testing.assert_close(p.mean[:, c].double(), q.mean.double())
+    seen = torch.cat([part.inputs(x[:, c]) for part, c in zip(parts, columns, strict=True)], -1)
+    torch.testing.assert_close(mixed.inputs(x), seen)
+
+
+@pytest.mark.parametrize("columns", [[[0, 1], [1]], [[0], [1, 3]], [[0, 1]], [[0, 1], [-1]]])
+def test_mixed_columns_are_named_once_each(columns: list[list[int]]) -> None:
+    parts = [kinds.Bernoulli(2), kinds.Gaussian(1)][: len(columns)] if len(columns) > 1 else [kinds.Bernoulli(3)]
+    with pytest.raises(ParameterError, match="every column once"):
+        Mixed(parts, columns)
+
+
+@torch.no_grad()
+def test_time_stamps_keep_their_digits() -> None:
+    """Seconds since 1970 with a spread of minutes: float32 alone would lose them."""
+    likelihood = kinds.Gaussian(1)
+    x = 1.7e9 + torch.randn(200, 1, generator=seeded(), dtype=torch.float64) * 60
+    likelihood.fit_marginals(x)
+    assert float(likelihood.inputs(x).std(correction=0)) == pytest.approx(1, abs=1e-5)
+    p = likelihood(torch.zeros(1, 1))
+    expected = stats.norm.logpdf(x.numpy(), x.mean(), x.std(correction=0)).sum(-1)
+    torch.testing.assert_close(p.log_prob(x), torch.from_numpy(expected), atol=1e-5, rtol=0)

@@ -1,0 +1,187 @@
+"""Scores, samples and reconstructions on real data."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from sklearn.datasets import load_breast_cancer
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import cross_val_score
+from small import COUNTS, DIGITS, WINE, counts, images, table
+
+from elbowroom import TableVAE
+from elbowroom.errors import DataError
+
+
+@pytest.fixture(scope="module")
+def wine_model() -> TableVAE:
+    return table(hidden=(64, 64), epochs=150).fit(WINE)
+
+
+# ---- scores
+
+
+@pytest.mark.parametrize("make", [table, images])
+def test_scores_are_deterministic_and_a_row_does_not_know_its_company(make: Callable[..., Any]) -> None:
+    x = DIGITS[:80] if make is images else WINE
+    model = make(prior="vamp:components=5", covariance="full").fit(x)
+    scores = model.score_samples(x)
+    order = np.random.default_rng(0).permutation(len(x))
+    np.testing.assert_array_equal(model.score_samples(x), scores)
+    np.testing.assert_allclose(model.score_samples(x[order]), scores[order], rtol=1e-12)
+    np.testing.assert_allclose(model.score_samples(x[3:5]), scores[3:5], rtol=1e-12)
+    np.testing.assert_allclose(model.score_samples(x[7:8]), scores[7:8], rtol=1e-12)
+
+
+def test_scores_are_the_bound_at_beta_one_whatever_beta_was(wine_model: TableVAE) -> None:
+    other = copy.deepcopy(wine_model)
+    other.set_params(beta=7.0)
+    other.beta_ = type(other.beta_)(7.0)
+    np.testing.assert_array_equal(other.score_samples(WINE), wine_model.score_samples(WINE))
+    strong = table(hidden=(64, 64), epochs=150, beta=7.0).fit(WINE)
+    for model in (wine_model, strong):
+        distortion, rate = model.distortion_and_rate(WINE)
+        np.testing.assert_array_equal(model.score_samples(WINE), -(distortion + rate))
+        assert model.score(WINE) == model.score_samples(WINE).mean()
+        assert (rate >= 0).all()
+    assert strong.distortion_and_rate(WINE)[1].mean() < wine_model.distortion_and_rate(WINE)[1].mean()
+    assert strong.score(WINE) < wine_model.score(WINE)
+
+
+def test_the_bound_is_below_the_log_likelihood(wine_model: TableVAE) -> None:
+    found = wine_model.log_likelihood(WINE, n_draws=2000)
+    bound = wine_model.score_samples(WINE, n_draws=512)
+    assert (found.rows > bound - 0.25).all()
+    assert found.mean > bound.mean()
+    assert found.mean < bound.mean() + 2.0
+    assert found.standard_error == pytest.approx(found.rows.std(ddof=1) / np.sqrt(len(WINE)))
+    assert 0 < found.standard_error < 1
+    assert (found.effective_sample_sizes >= 1 - 1e-6).all()
+    assert (found.effective_sample_sizes <= 2000 + 1e-6).all()
+    assert 100 < found.effective_sample_size < 2000
+    assert str(found).startswith(f"{found.mean:.2f} +- {found.standard_error:.2f} nats per row (K = 2000")
+    again = wine_model.log_likelihood(WINE, n_draws=2000, random_state=1)
+    assert again.mean == pytest.approx(found.mean, abs=0.05)
+    twice = [wine_model.log_likelihood(WINE[:9], n_draws=7).rows for _ in range(2)]
+    np.testing.assert_array_equal(*twice)
+
+
+def test_float32_and_float64_agree(wine_model: TableVAE) -> None:
+    x32 = WINE.astype(np.float32)
+    x64 = x32.astype(np.float64)
+    assert wine_model.transform(x32).dtype == np.float32
+    assert wine_model.transform(x64).dtype == np.float64
+    np.testing.assert_allclose(wine_model.transform(x32), wine_model.transform(x64), atol=2e-5)
+    for x in (x64, WINE):
+        np.testing.assert_allclose(wine_model.score_samples(x32), wine_model.score_samples(x), atol=2e-4)
+
+
+def test_scores_of_large_counts_are_exact_in_every_dtype() -> None:
+    x = np.random.default_rng(0).negative_binomial(2, 1e-4, (40, 200))
+    model = counts().fit(x)
+    for score in (model.score_samples, lambda x: model.log_likelihood(x, n_draws=9).rows):
+        np.testing.assert_array_equal(score(x.astype(np.float32)), score(x))
+
+
+def test_log_likelihood_of_one_row_has_no_standard_error(wine_model: TableVAE) -> None:
+    assert np.isnan(wine_model.log_likelihood(WINE[:1], n_draws=3).standard_error)
+
+
+def test_a_well_trained_model_beats_independent_columns() -> None:
+    X = WINE / WINE.std(0)
+    train, test = X[::2], X[1::2]
+    independent = stats.norm(train.mean(0), train.std(0)).logpdf(test).sum(1).mean()
+    assert TableVAE(4, random_state=0).fit(train).score(test) > independent + 2.0
+
+
+# ---- sampling
+
+
+def test_samples_have_the_shape_of_the_data(wine_model: TableVAE) -> None:
+    assert wine_model.sample(7, random_state=0).shape == (7, 13)
+    assert images().fit(DIGITS[:40]).sample(3).shape == (3, 8, 8)
+    assert images().fit(np.repeat(DIGITS[:40, ..., None], 3, -1)).sample(3).shape == (3, 8, 8, 3)
+    np.testing.assert_array_equal(wine_model.sample(7, random_state=0), wine_model.sample(7, random_state=0))
+    assert not np.array_equal(wine_model.sample(7, random_state=0), wine_model.sample(7, random_state=1))
+    assert not np.array_equal(wine_model.sample(7), wine_model.sample(7))
+
+
+def test_samples_look_like_the_data(wine_model: TableVAE) -> None:
+    drawn = wine_model.sample(4000, random_state=0)
+    np.testing.assert_allclose(drawn.mean(0), WINE.mean(0), atol=0.25 * WINE.std(0).max(), rtol=0.15)
+    assert ((drawn.std(0) / WINE.std(0) > 0.6) & (drawn.std(0) / WINE.std(0) < 1.5)).all()
+    means = wine_model.sample(4000, mean=True, random_state=0)
+    assert (means.std(0) < drawn.std(0)).all()
+
+
+def test_samples_of_counts_are_counts() -> None:
+    for likelihood in ("poisson", "negative_binomial", "multinomial", "binomial"):
+        drawn = counts(likelihood=likelihood).fit(COUNTS).sample(50, random_state=0)
+        assert (drawn == drawn.round()).all()
+        assert drawn.min() >= 0
+
+
+def test_posterior_draws_scatter_around_the_posterior_mean(wine_model: TableVAE) -> None:
+    draws = wine_model.sample_posterior(WINE, 400, random_state=0)
+    assert draws.shape == (400, len(WINE), 2)
+    error = (draws.mean(0) - wine_model.transform(WINE)) / draws.std(0) * np.sqrt(400)
+    assert abs(error).max() < 5
+    assert 0.8 < error.std() < 1.2
+
+
+def test_reconstructions_are_the_decoded_posterior_means(wine_model: TableVAE) -> None:
+    out = wine_model.reconstruct(WINE)
+    np.testing.assert_allclose(wine_model.inverse_transform(wine_model.transform(WINE)), out, rtol=1e-12)
+    assert ((out - WINE).var(0) < 1.05 * WINE.var(0)).all()
+
+
+# ---- images
+
+
+@pytest.mark.parametrize("binarize", ["threshold", "sample"])
+@pytest.mark.parametrize("scale", [1 / 16, 1.0, 15.0])
+def test_binarized_images_use_the_scale_of_the_pixels(binarize: str, scale: float) -> None:
+    x = DIGITS[:100] * scale
+    if scale == 15.0:
+        x = x.astype(np.uint8)
+    model = images(binarize=binarize, epochs=1).fit(x)
+    assert model.likelihood_ == "bernoulli"
+    rows = model._rows(model._read(x, reset=False), None)
+    seen = rows.dense(torch.arange(100)).double().mean()
+    expected = (DIGITS[:100] > 8).mean() if binarize == "threshold" else DIGITS[:100].mean() / 16
+    assert seen == pytest.approx(expected, abs=0.02)
+
+
+def test_drawn_pixels_are_new_in_training_and_fixed_by_the_image_elsewhere() -> None:
+    model = images(binarize="sample").fit(DIGITS[:60])
+    scores = model.score_samples(DIGITS[:60])
+    np.testing.assert_allclose(model.score_samples(DIGITS[30:60]), scores[30:], rtol=1e-5)
+    latents = model.transform(DIGITS[:60])
+    np.testing.assert_allclose(model.transform(DIGITS[10:11]), latents[10:11], rtol=1e-4, atol=1e-6)
+    rows = model._rows(model._read(DIGITS[:60], reset=False), None)
+    index = torch.arange(60)
+    drawn = [rows.batch(index, torch.Generator().manual_seed(seed)).x for seed in (0, 1)]
+    assert not torch.equal(drawn[0], drawn[1])
+    assert set(drawn[0].unique().tolist()) == {0.0, 1.0}
+
+
+def test_images_of_other_scales_or_sizes_are_refused() -> None:
+    model = images(binarize="threshold").fit(DIGITS[:40])
+    with pytest.raises(DataError, match="needs pixels from 0 to 16, but they range from 0 to 240"):
+        model.score(DIGITS * 15)
+    with pytest.raises(DataError, match=r"shape \(8, 8\) that the model was fitted on, but theirs is \(8, 7\)"):
+        model.score(DIGITS[:, :, :7])
+
+
+def test_breast_cancer_end_to_end() -> None:
+    X, y = load_breast_cancer(return_X_y=True)
+    model = TableVAE(4, epochs=60, random_state=0).fit(X)
+    assert model.likelihood_ == "gaussian"
+    assert model.diagnosis_.healthy
+    assert cross_val_score(LogisticRegression(max_iter=1000), model.transform(X), y, cv=5).mean() > 0.85

@@ -1,0 +1,79 @@
+"""A small model and small data for the tests of the training loop."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from elbowroom.beta import Beta, Constant
+from elbowroom.bodies import MLP
+from elbowroom.data.rows import Rows, rows_of
+from elbowroom.history import History
+from elbowroom.latents import DiagonalLatent, StandardPrior
+from elbowroom.likelihoods import Bernoulli
+from elbowroom.objectives import Elbo, Terms
+from elbowroom.trainer import Trainer
+from elbowroom.vae import VAE
+
+D = 6
+
+
+def bits(n: int = 50, seed: int = 0) -> np.ndarray:
+    """Zeros and ones (n, D) with something to learn: every second feature repeats the one before."""
+    half = np.random.default_rng(seed).random((n, D // 2)) < 0.4
+    return half.repeat(2, 1).astype(np.uint8)
+
+
+def rows(n: int = 50, seed: int = 0) -> Rows:
+    """The same as rows."""
+    return rows_of(bits(n, seed))
+
+
+def model(seed: int = 0, encoder: nn.Module | None = None) -> VAE:
+    """A VAE of D features and 2 latents; the global stream is put back."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        body = copy.deepcopy(encoder) if encoder is not None else MLP(D, (8,))
+        return VAE(body, DiagonalLatent(8, 2), StandardPrior(2), MLP(2, (8,), D), Bernoulli(D))
+
+
+def fit(
+    trainer: Trainer,
+    data: Rows | None = None,
+    beta: Beta | None = None,
+    encoder: nn.Module | None = None,
+    **options: Any,
+) -> tuple[VAE, History]:
+    """Train a new small model."""
+    vae = model(encoder=encoder)
+    return vae, trainer.fit(vae, rows() if data is None else data, Constant(1.0) if beta is None else beta, **options)
+
+
+def weights(vae: nn.Module) -> Tensor:
+    """All parameters and buffers, flat, copied."""
+    return torch.cat([t.detach().double().flatten() for t in (*vae.parameters(), *vae.buffers())]).clone()
+
+
+def without_seconds(history: History) -> list[dict[str, float]]:
+    """The records of a history but for the time that they took."""
+    return [{name: value for name, value in record.items() if name != "seconds"} for record in history]
+
+
+class Spy:
+    """The evidence lower bound, which shows `act` the number of the call and its terms, and takes what it returns."""
+
+    def __init__(self, act: Callable[[int, Terms], Terms | None]) -> None:
+        self.act, self.calls = act, 0
+
+    def __call__(self, *args: Any) -> Terms:
+        terms = Elbo()(*args)
+        self.calls += 1
+        return self.act(self.calls - 1, terms) or terms
+
+    def __repr__(self) -> str:
+        return "Spy()"

@@ -6,6 +6,7 @@ import ast
 import doctest
 import importlib
 import inspect
+import re
 import statistics
 from collections.abc import Iterator
 from functools import cache
@@ -179,7 +180,7 @@ def test_the_median_function_is_short() -> None:
 
 def test_no_file_says_where_it_was_made() -> None:
     for path in FILES.values():
-        assert not any(word in path.read_text() for word in ("/home/", "/Users/", "/work/", "/tmp/")), path
+        assert not re.search(r"/(home|Users|root|tmp)/", path.read_text()), path
 
 
 # ---- public things ---------------------------------------------------------------------------------------------------

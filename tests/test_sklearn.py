@@ -69,6 +69,7 @@ def test_checks_of_scikit_learn(estimator: object, check: object) -> None:
 @pytest.mark.parametrize("name", NOT_CALLED_BY_CHECK_ESTIMATOR)
 @pytest.mark.parametrize("kind", [TableVAE, CountVAE])
 @pytest.mark.filterwarnings("ignore:likelihood gaussian")
+@pytest.mark.filterwarnings("ignore:X (has|does not have)")
 def test_checks_that_check_estimator_does_not_call(kind: type, name: str) -> None:
     if not hasattr(estimator_checks, name):
         pytest.skip(f"this scikit-learn has no {name}")

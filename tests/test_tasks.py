@@ -17,6 +17,8 @@ from small import COUNTS, DIGITS, WINE, counts, images, table
 
 from elbowroom import TableVAE
 from elbowroom.errors import DataError
+from elbowroom.gaussians import DiagonalGaussian, FullGaussian
+from elbowroom.tasks.diagnose import _information_per_latent, _mutual_information
 
 
 @pytest.fixture(scope="module")
@@ -139,6 +141,56 @@ def test_reconstructions_are_the_decoded_posterior_means(wine_model: TableVAE) -
     out = wine_model.reconstruct(WINE)
     np.testing.assert_allclose(wine_model.inverse_transform(wine_model.transform(WINE)), out, rtol=1e-12)
     assert ((out - WINE).var(0) < 1.05 * WINE.var(0)).all()
+
+
+# ---- diagnosis
+
+
+@pytest.mark.parametrize("spread", [0.05, 0.3, 0.9])
+def test_mutual_information_of_gaussians_has_a_closed_form(spread: float) -> None:
+    """z = m + spread * noise with m ~ N(0, 1 - spread^2) in three latents: I(x; z) = -3 log(spread)."""
+    mean = torch.randn(8000, 3, dtype=torch.float64) * (1 - spread**2) ** 0.5
+    log_std = torch.full_like(mean, float(np.log(spread)))
+    found = _mutual_information(DiagonalGaussian(mean, log_std))
+    full = _mutual_information(FullGaussian(mean, torch.diag_embed(log_std.exp())))
+    assert full == pytest.approx(found, rel=1e-9)
+    assert found <= np.log(8000) + 1e-9
+    if spread > 0.1:  # below, 8,000 rows are too few to show all of it
+        assert found == pytest.approx(-3 * np.log(spread), abs=0.15)
+    alone = _information_per_latent(FullGaussian(mean, torch.diag_embed(log_std.exp())))
+    np.testing.assert_allclose(alone, -np.log(spread), atol=0.1)
+
+
+def test_the_rate_splits_by_latent_and_into_information_and_mismatch(wine_model: TableVAE) -> None:
+    found = wine_model.diagnose(WINE)
+    assert found.rate == pytest.approx(wine_model.distortion_and_rate(WINE)[1].mean(), rel=1e-9)
+    assert found.rate_per_latent.sum() == pytest.approx(found.rate, rel=1e-6)
+    assert found.mutual_information + found.aggregate_kl == pytest.approx(found.rate)
+    assert 0.5 < found.mutual_information < np.log(len(WINE))
+    full = table(hidden=(64, 64), epochs=150, covariance="full").fit(WINE).diagnosis_
+    assert 0.5 < full.rate_per_latent.max() <= full.mutual_information + 0.1
+
+
+def test_a_collapsed_posterior_is_called_so() -> None:
+    found = table(beta=1000.0, epochs=100, learning_rate=1e-2).fit(WINE).diagnosis_
+    assert not found.healthy
+    assert found.rate < 0.05
+    assert found.verdict.startswith("The posterior has collapsed: all 2 latents are off")
+    assert "try beta=2.5e+02" in found.verdict
+
+
+def test_latents_that_are_on_and_off_are_told_apart() -> None:
+    factor = np.random.default_rng(0).normal(size=(400, 1))
+    X = factor * np.ones(5) + 0.2 * np.random.default_rng(1).normal(size=(400, 5))
+    model = table(n_latents=4, epochs=150, learning_rate=1e-2).fit(X)
+    found = model.diagnosis_
+    assert found.n_active == 1
+    assert (found.rate_per_latent > 0.5).tolist() == found.active.tolist()
+    assert found.verdict.startswith("1 of 4 latents is on; latents ")
+    assert abs(np.corrcoef(model.transform(X)[:, found.active].T, factor.T)[0, 1]) > 0.95
+    assert model.history_.verdict == found.verdict
+    few = table(n_latents=1, epochs=150, learning_rate=1e-2).fit(X).diagnosis_
+    assert few.verdict.startswith("The only latent is on")
 
 
 # ---- images

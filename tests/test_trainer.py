@@ -10,7 +10,7 @@ import random
 import signal
 import threading
 import warnings
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from typing import Any
 
 import numpy as np
@@ -31,6 +31,7 @@ from elbowroom.optimiser import AVERAGE_EVERY, Optimiser, learning_rate_at
 from elbowroom.progress import Progress
 from elbowroom.randomness import generator_at
 from elbowroom.trainer import Run, Trainer
+from elbowroom.vae import VAE
 
 SHORT = Trainer(epochs=3, batch_size=16, seed=5, device="cpu")  # 50 rows: 4 steps an epoch, the last of 2 rows
 
@@ -95,7 +96,7 @@ def plain_loop(trainer: Trainer, data: torch.Tensor, beta: float) -> tuple[torch
 
 @pytest.mark.parametrize("clip", [100.0, 0.5])
 def test_equals_a_plain_loop(clip: float) -> None:
-    trainer = Trainer(epochs=8, batch_size=5, learning_rate=1e-2, clip=clip, seed=3, device="cpu")
+    trainer = Trainer(epochs=8, batch_size=6, learning_rate=1e-2, clip=clip, seed=3, device="cpu")
     last, averaged, losses = plain_loop(trainer, torch.from_numpy(bits()), 0.7)
     vae, history = fit(trainer, beta=Constant(0.7))
     assert torch.allclose(weights(vae), averaged, rtol=1e-4, atol=1e-6)
@@ -211,18 +212,20 @@ def test_dropout_is_off_where_the_model_is_evaluated() -> None:
     assert float(outcome.rate.detach().mean()) == pytest.approx(history.best["held_out_rate"], rel=1e-6)
 
 
-def test_a_fit_in_another_thread() -> None:
-    found: list[Any] = []
-    threads = [threading.Thread(target=lambda: found.append(fit(SHORT))) for _ in range(2)]
+def test_fits_in_other_threads() -> None:
+    def train(vae: VAE) -> None:
+        histories.append(SHORT.fit(vae, rows(), Constant(1.0)))
+
+    histories: list[History] = []
+    models = [model(), model()]  # made here: their weights come from the global stream
+    threads = [threading.Thread(target=train, args=(vae,)) for vae in models]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     here, history = fit(SHORT)
-    assert len(found) == 2
-    for there, record in found:
-        assert torch.equal(weights(there), weights(here))
-        assert without_seconds(record) == without_seconds(history)
+    assert all(torch.equal(weights(there), weights(here)) for there in models)
+    assert [without_seconds(found) for found in histories] == [without_seconds(history)] * 2
 
 
 # ---- selection ---------------------------------------------------------------------------------------------------
@@ -236,10 +239,12 @@ def final_tensors(folder: Checkpoints) -> dict[str, torch.Tensor]:
     }
 
 
-def test_held_out_rows_do_not_change_the_training(tmp_path: Any) -> None:
+@pytest.mark.parametrize("average", [False, True])
+def test_held_out_rows_do_not_change_the_training(average: bool, tmp_path: Any) -> None:
     found = []
     for name, held_out in (("without", None), ("with", rows(30, 9))):
-        fit(SHORT, held_out=held_out, checkpoints=tmp_path / name)
+        trainer = Trainer(**{**vars(SHORT), "average": average})
+        fit(trainer, encoder=guest(), held_out=held_out, checkpoints=tmp_path / name)
         found.append(final_tensors(Checkpoints(tmp_path / name)))
     assert found[0].keys() == found[1].keys()
     assert all(torch.equal(tensor, found[1][name]) for name, tensor in found[0].items())
@@ -630,13 +635,23 @@ def test_progress_is_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "200")
     reader, writer = os.openpty()
+    chunks: list[bytes] = []
+
+    def read() -> None:
+        with suppress(OSError):  # which is how a terminal says that it was closed
+            while chunk := os.read(reader, 4096):
+                chunks.append(chunk)
+
+    thread = threading.Thread(target=read)
+    thread.start()
     with os.fdopen(writer, "w") as terminal:
         progress = Progress(3, stream=terminal)
         fit(SHORT, progress=progress)
         with progress:
             progress.say("a message")
-    shown = os.read(reader, 1 << 20).decode()
+    thread.join()
     os.close(reader)
+    shown = b"".join(chunks).decode()
     assert "training" in shown
     assert "━" in shown
     assert "3/3" in shown

@@ -64,7 +64,7 @@ class BaseVAE(TransformerMixin, BaseEstimator, ABC):
     objective: str | Objective = "elbo"
     epochs: int | str = "auto"
     batch_size: int = 128
-    learning_rate: float = 1e-3
+    learning_rate: float = 3e-3
     validation_fraction: float = 0.1
     patience: int | None = None
     average: bool = True
@@ -72,6 +72,8 @@ class BaseVAE(TransformerMixin, BaseEstimator, ABC):
     precision: str = "float32"
     random_state: Any = None
     verbose: bool = False
+
+    _scored_in: ClassVar[torch.dtype] = torch.float64  # a float32 log-probability of large counts is nats off
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         "n_latents": [Interval(Integral, 1, None, closed="left")],
@@ -303,7 +305,7 @@ class BaseVAE(TransformerMixin, BaseEstimator, ABC):
     def distortion_and_rate(self, X: Any, *, context: Any = None, n_draws: int = 16) -> tuple[np.ndarray, np.ndarray]:
         """Distortion -E log p(x|z) and rate KL(q || p) of every row, two arrays (n,), in nats."""
         n = door.positive("n_draws", n_draws)
-        rows, model = self._open(X, context, torch.float64)
+        rows, model = self._open(X, context, self._scored_in)
         return score.distortion_and_rate(model, rows, n)
 
     def score(self, X: Any, y: Any = None, *, context: Any = None) -> float:
@@ -318,12 +320,12 @@ class BaseVAE(TransformerMixin, BaseEstimator, ABC):
         See `elbowroom.tasks.score.LogLikelihood` (Burda et al. 2016).
         """
         n, seed = door.positive("n_draws", n_draws), resolve_seed(random_state)
-        rows, model = self._open(X, context, torch.float64)
+        rows, model = self._open(X, context, self._scored_in)
         return score.log_likelihood(model, rows, n, seed)
 
     def diagnose(self, X: Any, *, context: Any = None) -> Diagnosis:
         """Active units, rate per latent, mutual information, aggregate KL and a verdict in words, over rows X."""
-        rows, model = self._open(X, context, torch.float64)
+        rows, model = self._open(X, context, self._scored_in)
         return diagnose.diagnose(model, rows, self.beta_.final)
 
     def report(

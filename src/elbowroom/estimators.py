@@ -194,6 +194,7 @@ class ImageVAE(BaseVAE):
     blocks: int = 1
     binarize: str | None = None
 
+    _scored_in: ClassVar[torch.dtype] = torch.float32  # torch has no fast convolution for float64
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         **BaseVAE._parameter_constraints,
         "body": [StrOptions({"conv", "residual", "mlp"})],
@@ -240,7 +241,7 @@ class ImageVAE(BaseVAE):
         return (flat > high / 2).astype(np.uint8) if self.binarize == "threshold" else flat / np.float32(high)
 
     def _dtype(self, values: Any) -> torch.dtype:
-        return torch.float32  # torch has no fast convolution for float64
+        return self._scored_in
 
     def _rows(self, x: np.ndarray, context: np.ndarray | None) -> Rows:
         rows = rows_of(x, context)

@@ -16,7 +16,7 @@ from elbowroom.errors import DataError
 from elbowroom.tasks.diagnose import Diagnosis
 from elbowroom.tasks.report import Number, Report
 
-SCORED, WEIGHTED, DRAWS = 5000, 500, 500
+SCORED, WEIGHTED, DRAWS = 5000, 300, 200
 SHOWN_IMAGES, SHOWN_SAMPLES = 36, 60
 SHOWN_ROWS, SHOWN_COLUMNS, MAPPED = 2000, 12, 5000
 

@@ -114,9 +114,9 @@ class Trainer:
             At Ctrl-C in the first epoch, or when it comes twice.
         """
         folder = None if checkpoints is None else Checkpoints(checkpoints)
-        device = device_of(self.device)
+        device, likelihood = device_of(self.device), model.to("cpu").likelihood
+        train, test = (None if r is None else with_base(r, likelihood).to(device) for r in (rows, held_out))
         with placed(model, device), nullcontext() if folder is None else folder.held():
-            train, test = (None if r is None else with_base(r, model.likelihood).to(device) for r in (rows, held_out))
             run = Run(self, model, train, beta, objective or Elbo(), test, folder)  # type: ignore[arg-type]
             run.resume()
             with fast_products(run.backend), progress or Progress(self.epochs, silent=True) as shown:

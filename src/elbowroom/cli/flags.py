@@ -126,7 +126,7 @@ class Parameters:
         of(TRAINING, "auto", "auto aims at 4,000 steps.", converter=whole_or_word, metavar="INT|auto"),
     ] = None
     batch_size: Annotated[int | None, of(TRAINING, "128", "Rows of a step.", converter=whole)] = None
-    learning_rate: Annotated[float | None, of(TRAINING, "0.001", "Peak of the schedule.")] = None
+    learning_rate: Annotated[float | None, of(TRAINING, "0.003", "Peak of the schedule.")] = None
     validation_fraction: Annotated[
         float | None, of(TRAINING, "0.1", "Share of rows held out to choose the best epoch.")
     ] = None

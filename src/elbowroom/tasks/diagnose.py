@@ -56,20 +56,22 @@ class Diagnosis:
         """The diagnosis in words."""
         d, off = len(self.active), np.flatnonzero(~self.active).tolist()
         less = f"{self.beta / 4:.2g}" if self.beta > 0 else "0"
+        everything = f"all {d} latents are" if d > 1 else "the only latent is"
         if not self.healthy:
             return (
-                f"The posterior has collapsed: all {d} latents are off, and the model ignores them. Their signal is "
+                f"The posterior has collapsed: {everything} off, and the model ignores the latent space. The signal is "
                 f"below beta; try beta={less}, a warm-up (beta='warmup:end={self.beta:g}') or "
                 "objective='elbo:free_bits=0.1'."
             )
         if off:
             named = ", ".join(map(str, off[:8])) + (", ..." if len(off) > 8 else "")
-            verb = "latents {} are" if len(off) > 1 else "latent {} is"
+            names = f"latents {named} are" if len(off) > 1 else f"latent {named} is"
             return (
-                f"{d - len(off)} of {d} latents are on; {verb.format(named)} off: their signal is below beta. Nothing "
-                f"is wrong if the reconstructions are good enough; for more detail try beta={less}."
+                f"{self.n_active} of {d} latents {'is' if self.n_active == 1 else 'are'} on; {names} off, with a "
+                "signal below beta. Nothing is wrong if the reconstructions are good enough; for more detail try "
+                f"beta={less}."
             )
-        return f"All {d} latents are on. If more detail is wanted, more latents or a smaller beta can carry it."
+        return f"{everything.capitalize()} on. For more detail, try more latents or a smaller beta."
 
 
 @torch.no_grad()

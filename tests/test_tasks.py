@@ -36,9 +36,10 @@ def test_scores_are_deterministic_and_a_row_does_not_know_its_company(make: Call
     scores = model.score_samples(x)
     order = np.random.default_rng(0).permutation(len(x))
     np.testing.assert_array_equal(model.score_samples(x), scores)
-    np.testing.assert_allclose(model.score_samples(x[order]), scores[order], rtol=1e-12)
-    np.testing.assert_allclose(model.score_samples(x[3:5]), scores[3:5], rtol=1e-12)
-    np.testing.assert_allclose(model.score_samples(x[7:8]), scores[7:8], rtol=1e-12)
+    close = 1e-5 if make is images else 1e-12  # images are scored in float32, the rest in float64
+    np.testing.assert_allclose(model.score_samples(x[order]), scores[order], rtol=close)
+    np.testing.assert_allclose(model.score_samples(x[3:5]), scores[3:5], rtol=close)
+    np.testing.assert_allclose(model.score_samples(x[7:8]), scores[7:8], rtol=close)
 
 
 def test_scores_are_the_bound_at_beta_one_whatever_beta_was(wine_model: TableVAE) -> None:

@@ -39,11 +39,11 @@ def train(folder: str | None, every: float) -> None:
     weights = torch.cat([p.detach().flatten() for p in estimator.model_.parameters()])
     history = [{k: v for k, v in record.items() if k != "seconds"} for record in estimator.history_]
     results = {
-        "weights": weights.numpy().tobytes().hex(),
-        "history": history,
-        "notes": estimator.history_.notes,
+        "steps": estimator.history_["step"][-1],
+        "weights": _short(weights.numpy().tobytes()),
+        "history": _short([history, estimator.history_.notes]),
     }
-    print(json.dumps({name: _short(value) for name, value in results.items()}), flush=True)
+    print(json.dumps(results), flush=True)
 
 
 def _short(value: Any) -> str:
@@ -60,7 +60,7 @@ def begin(folder: Path | None, every: float) -> subprocess.Popen[str]:
     return process
 
 
-def finish(folder: Path | None, every: float) -> dict[str, str]:
+def finish(folder: Path | None, every: float) -> dict[str, Any]:
     """Train, or go on training, to the end."""
     out, _ = (process := begin(folder, every)).communicate()
     if process.returncode:
@@ -68,21 +68,27 @@ def finish(folder: Path | None, every: float) -> dict[str, str]:
     return json.loads(out)
 
 
-def kill(folder: Path, every: float, after: float) -> dict[str, Any]:
-    """Train, and kill the process after some seconds; what it left behind."""
+def kill(folder: Path, every: float, at_step: int, delay: float) -> dict[str, Any]:
+    """Train, and kill the process some seconds after it has reached a step; what it left behind."""
     process = begin(folder, every)
-    time.sleep(after)
+    while newest(folder) < at_step and process.poll() is None:
+        time.sleep(0.001)
+    time.sleep(delay)
     process.send_signal(signal.SIGKILL)
-    status = process.wait()
+    killed = process.wait() == -signal.SIGKILL
+    torn = folder.is_dir() and any(folder.glob(".*.tmp"))
+    return {"killed": killed, "step": newest(folder), "torn": torn}
+
+
+def newest(folder: Path) -> int:
+    """The step of the newest checkpoint, 0 where there is none."""
     names = os.listdir(folder) if folder.is_dir() else []
-    steps = [int(name[5:17]) for name in names if name.startswith("step-")]
-    torn = any(name.endswith(".tmp") for name in names)
-    return {"killed": status == -signal.SIGKILL, "step": max(steps, default=0), "torn": torn}
+    return max((int(name[5:17]) for name in names if name.startswith("step-")), default=0)
 
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=20, help="runs that are killed and resumed")
     parser.add_argument("--seed", type=int, default=0, help="of the moments at which they are killed")
     parser.add_argument("--every", type=float, default=0.0, help="seconds between checkpoints; 0: after every step")
@@ -99,21 +105,17 @@ def compare(scratch: Path, kills: int, every: float, moments: random.Random) -> 
     """Print a table, a run a line, and fail if one of them is not what it should be."""
     start = time.monotonic()
     whole = finish(None, every)
-    process, began = begin(scratch / "timed", every), time.monotonic()
-    process.communicate()
-    seconds = time.monotonic() - began
-    print(f"{EPOCHS} epochs, {seconds:.1f} s; left alone: {whole['weights']}, {whole['history']}")
-    row = "{:>4} {:>8} {:>8} {:>12} {:>17} {:>17}  {}"
-    print(row.format("kill", "after", "at step", "half a file", "weights", "history", "same bits"))
+    print(f"{whole['steps']} steps; left alone: weights {whole['weights']}, history {whole['history']}")
+    row = "{:>4} {:>8} {:>12} {:>17} {:>17}  {}"
+    print(row.format("kill", "at step", "half a file", "weights", "history", "same bits"))
     alike = killed = 0
     for number in range(1, kills + 1):
-        folder, after = scratch / str(number), moments.uniform(0, seconds)
-        left = kill(folder, every, after)
+        folder, at_step = scratch / str(number), moments.randrange(whole["steps"])
+        left = kill(folder, every, at_step, moments.uniform(0, 0.05))
         found = finish(folder, every)
         alike, killed = alike + (found == whole), killed + left["killed"]
         torn, same = "yes" if left["torn"] else "no", "yes" if found == whole else "NO"
-        cells = (f"{after:.2f} s", left["step"], torn, found["weights"], found["history"], same)
-        print(row.format(number, *cells), flush=True)
+        print(row.format(number, left["step"], torn, found["weights"], found["history"], same), flush=True)
     minutes = (time.monotonic() - start) / 60
     print(f"{alike} of {kills} final models are bit-equal; {killed} runs were killed; {minutes:.1f} minutes")
     if alike < kills:

@@ -11,9 +11,10 @@ import pytest
 import torch
 from torch import nn
 
+from elbowroom.bodies import MLP
 from elbowroom.devices import _probe, autocast, device_of, fast_products, onednn_is_exact, product_backend
 from elbowroom.errors import ParameterError
-from elbowroom.modules import describe, has_dropout, placed, tensors_of
+from elbowroom.modules import describe, may_draw, placed, tensors_of
 
 onednn = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this torch has no oneDNN")
 
@@ -147,6 +148,10 @@ def test_memory_is_kept() -> None:
     assert large_after < 10
 
 
+class Stranger(nn.Module):
+    """A module that nobody here knows: it may do anything."""
+
+
 def test_modules_are_described() -> None:
     network = nn.Sequential(nn.Linear(3, 2), nn.Dropout(0.5), nn.Softplus(beta=2.0))
     described = describe(network)
@@ -159,14 +164,15 @@ def test_modules_are_described() -> None:
 
 
 @pytest.mark.parametrize(
-    ("module", "has"),
+    ("module", "may"),
     [
         (nn.Linear(2, 2), False), (nn.Sequential(nn.Sequential(nn.Dropout1d())), True),
+        (MLP(2, (3,), 2), False), (nn.Sequential(Stranger()), True),
         (nn.LSTM(2, 2, 2, dropout=0.1), True), (nn.LSTM(2, 2, 2), False), (nn.MultiheadAttention(2, 1, 0.1), True),
     ],
 )  # fmt: skip
-def test_dropout_is_found(module: nn.Module, has: bool) -> None:
-    assert has_dropout(module) == has
+def test_modules_that_may_draw_are_found(module: nn.Module, may: bool) -> None:
+    assert may_draw(module) == may
 
 
 def test_tensors_are_listed_once() -> None:

@@ -18,6 +18,7 @@ import pytest
 import scipy.sparse
 import torch
 from torch import nn
+from torch.nn import functional as F
 from training import D, Spy, bits, fit, model, rows, weights, without_seconds
 
 from elbowroom.beta import Constant, Cyclical, Warmup
@@ -166,14 +167,14 @@ def test_same_seed_same_bits() -> None:
 
 
 class Guest(nn.Module):
-    """A caller's own encoder, which draws from torch's global stream and has running statistics."""
+    """A caller's own encoder, which draws from torch's global stream, openly and not, and has running statistics."""
 
     def __init__(self) -> None:
         super().__init__()
         self.body = nn.Sequential(nn.Linear(D, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.3))
 
     def forward(self, h: torch.Tensor, context: torch.Tensor | None = None) -> torch.Tensor:
-        return self.body(h)
+        return F.dropout(self.body(h), 0.1, self.training)
 
 
 def guest() -> Guest:

@@ -28,7 +28,7 @@ def train(job: Job, watch: Stopwatch) -> Weights:
     settings = {"average": False, "schedule": "constant", "seed": job.seed, "device": "cpu"}
     trainer = Trainer(job.epochs, job.batch, LEARNING_RATE, **settings)
     trainer.fit(model, rows_of(job.rows()), Constant(1.0), progress=Marks(job.epochs))
-    return {name: tensor.detach().numpy() * scale for name, (tensor, scale) in places(model).items()}
+    return {name: (tensor.detach() * scale).numpy() for name, (tensor, scale) in places(model).items()}
 
 
 def build(start: Weights) -> torch.nn.Module:
@@ -38,7 +38,7 @@ def build(start: Weights) -> torch.nn.Module:
     from elbowroom.likelihoods import Bernoulli
     from elbowroom.vae import VAE
 
-    (pixels, *_), (_, *hidden) = zip(*LAYERS["encoder"][:2], strict=True)
+    pixels, hidden = LAYERS["encoder"][0][0], [outputs for _, outputs in LAYERS["encoder"][:-1]]
     encoder = MLP(pixels, hidden, activation="relu")
     decoder = MLP(LATENT, hidden[::-1], pixels, activation="relu")
     model = VAE(encoder, DiagonalLatent(hidden[-1], LATENT), StandardPrior(LATENT), decoder, Bernoulli(pixels))

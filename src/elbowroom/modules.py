@@ -27,9 +27,14 @@ def tensors_of(model: nn.Module) -> dict[str, Tensor]:
     return {**dict(model.named_parameters()), **dict(model.named_buffers())}
 
 
-def has_dropout(model: nn.Module) -> bool:
-    """Whether a caller's own network draws from torch's global stream while it is trained."""
-    return any("Drop" in type(m).__name__ or getattr(m, "dropout", 0.0) for m in model.modules())
+def may_draw(model: nn.Module) -> bool:
+    """Whether a model in training may draw from torch's global stream: by dropout, or a stranger's modules."""
+    return any(_may_draw(module) for module in model.modules())
+
+
+def _may_draw(module: nn.Module) -> bool:
+    known = type(module).__module__.startswith(("elbowroom.", "torch."))
+    return not known or "Drop" in type(module).__name__ or bool(getattr(module, "dropout", 0.0))
 
 
 def describe(model: nn.Module) -> dict[str, str]:

@@ -28,9 +28,10 @@ from elbowroom.devices import (
     product_backend,
 )
 from elbowroom.errors import ArtefactError, ElbowroomWarning, ParameterError, TrainingError, unknown
+from elbowroom.guests import ONE_STREAM
 from elbowroom.history import History, Record
 from elbowroom.interrupt import Interrupt
-from elbowroom.modules import describe, has_dropout, placed, tensors_of
+from elbowroom.modules import describe, may_draw, placed, tensors_of
 from elbowroom.objectives import Elbo, Objective, distortion_of
 from elbowroom.optimiser import AVERAGE_EVERY, SCHEDULES, Optimiser, learning_rate_at
 from elbowroom.progress import Progress
@@ -83,10 +84,9 @@ class Trainer:
         for name in ("learning_rate", "clip"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ParameterError(f"{name} must be positive", f"it is {getattr(self, name)!r}", "Try 0.001.")
-        if self.schedule not in SCHEDULES:
-            raise unknown("schedule", self.schedule, SCHEDULES)
-        if self.precision not in PRECISIONS:
-            raise unknown("precision", self.precision, PRECISIONS)
+        for name, known in (("schedule", tuple(SCHEDULES)), ("precision", PRECISIONS)):
+            if getattr(self, name) not in known:
+                raise unknown(name, getattr(self, name), known)
 
     def fit(
         self,
@@ -147,7 +147,7 @@ class Run:
         self.steps_per_epoch = math.ceil(len(self.rows) / self.settings.batch_size)
         # what every step of this epoch saw: distortion, rate, loss, and whether it was taken
         self.seen = torch.zeros(self.steps_per_epoch, 4, device=self.device)
-        self.global_noise = has_dropout(self.model)
+        self.may_draw = may_draw(self.model)
         self.backend = product_backend() if self.device.type == "cpu" else "default"
         self.identity = {} if self.checkpoints is None else self._identify()
         self.started = time.monotonic()
@@ -181,8 +181,8 @@ class Run:
     def train(self, progress: Progress) -> None:
         """Train to the end, to an early stop or to Ctrl-C, and leave the selected weights in the model."""
         keep_memory()
-        stream = torch.random.fork_rng() if self.global_noise else nullcontext()
-        with Interrupt() as interrupt, stream, torch.enable_grad():
+        alone = ONE_STREAM if self.may_draw else nullcontext()  # torch's global stream is not for two runs at once
+        with alone, torch.random.fork_rng(enabled=self.may_draw), Interrupt() as interrupt, torch.enable_grad():
             while not self.ended and not interrupt.came:
                 self._train_epoch(interrupt, progress)
         if not self.history.complete:
@@ -208,7 +208,7 @@ class Run:
     def _train_step(self, index: Tensor) -> None:
         seed, step = self.settings.seed, self.step
         noise = generator_at(seed, "noise", step, device=self.device)
-        if self.global_noise:
+        if self.may_draw:
             torch.manual_seed(seed_of(seed, "modules", step))
         batch = self.rows.batch(index, noise)
         with autocast(self.settings.precision, self.device):
@@ -232,6 +232,7 @@ class Run:
 
     # ---- the end of an epoch ---------------------------------------------------------------------------------------
 
+    @torch.no_grad()
     def _end_epoch(self) -> None:
         last = self.step - 1
         record: Record = {
@@ -248,9 +249,8 @@ class Run:
         record["seconds"] = time.monotonic() - self.started
         self.history.records.append(record)
         if self.history.best is record:
-            with torch.no_grad():
-                for name, tensor in tensors_of(self.averaged).items():
-                    self.best[name].copy_(tensor)
+            for name, tensor in tensors_of(self.averaged).items():
+                self.best[name].copy_(tensor)
 
     def _means(self) -> Record:
         """Means over the rows of the epoch, without those of skipped steps."""
@@ -264,7 +264,6 @@ class Run:
         distortion, rate, loss = (sums / sizes[taken].sum()).tolist()
         return {"distortion": distortion, "rate": rate, "loss": loss}
 
-    @torch.no_grad()
     def _evaluate(self, rows: Rows) -> Record:
         """Held-out distortion, rate and loss of the averaged weights, with the same noise in every epoch."""
         self.averaged.eval()
@@ -300,10 +299,10 @@ class Run:
         self.history.notes.append(message)
         warnings.warn(message, ElbowroomWarning, stacklevel=2)
 
+    @torch.no_grad()
     def _take_best(self) -> None:
-        with torch.no_grad():
-            for name, tensor in tensors_of(self.model).items():
-                tensor.copy_(self.best[name])
+        for name, tensor in tensors_of(self.model).items():
+            tensor.copy_(self.best[name])
 
     def _fail(self) -> None:
         kept = "those it began with"

@@ -6,12 +6,12 @@ import os
 import signal
 
 os.environ["OMP_NUM_THREADS"] = "1"
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs begin with Ctrl-C ignored
 
 import pytest
 import torch
 from hypothesis import settings
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs begin with Ctrl-C ignored
 torch.set_num_threads(1)
 settings.register_profile("elbowroom", deadline=None, derandomize=True, max_examples=50)
 settings.load_profile("elbowroom")

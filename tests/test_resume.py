@@ -491,3 +491,11 @@ def test_a_disk_that_fills_up_keeps_the_last_good_checkpoint(tmp_path: Path, mon
     assert len(list(tmp_path.iterdir())) == 2
     monkeypatch.undo()
     assert same(fit(SHORT, checkpoints=tmp_path, objective=Spy(lambda *_: None)), fit(SHORT))
+
+
+def test_a_run_without_a_seed_of_its_own_keeps_the_one_it_drew(tmp_path: Any) -> None:
+    x = np.random.default_rng(0).normal(size=(30, 3))
+    first = TableVAE(2, hidden=(4,), epochs=2).fit(x, checkpoint=tmp_path)
+    again = TableVAE(2, hidden=(4,), epochs=2).fit(x, checkpoint=tmp_path)
+    assert again.seed_ == first.seed_
+    np.testing.assert_array_equal(again.transform(x), first.transform(x))

@@ -175,7 +175,8 @@ class BaseVAE(TransformerMixin, BaseEstimator, ABC):
         x = self._read(X, reset=True)
         self.frame_kind_ = door.frame_kind(X)
         codes = self._encode_context(context, x.shape[0], reset=True)
-        self.seed_ = resolve_seed(self.random_state)
+        known = Checkpoints(checkpoint).seed() if checkpoint is not None and self.random_state is None else None
+        self.seed_ = resolve_seed(self.random_state) if known is None else known  # a run that goes on keeps its seed
         rows = self._rows(x, codes)
         likelihood, self.likelihood_, self.likelihood_reason_ = choose_likelihood(
             self.likelihood, rows, self._choose, self._names

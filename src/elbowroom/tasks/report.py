@@ -6,17 +6,17 @@ import io
 import math
 import os
 import re
-import secrets
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import jinja2
 import numpy as np
 from markupsafe import Markup
+
+from elbowroom.files import write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -136,17 +136,7 @@ class Report:
         MissingDependencyError
             If matplotlib is not installed.
         """
-        page = self.html()
-        target = Path(path)
-        temporary = target.with_name(f".{secrets.token_hex(8)}.tmp")
-        try:
-            with open(temporary, "x", encoding="utf-8", errors="backslashreplace") as file:
-                file.write(page)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, target)
-        finally:
-            temporary.unlink(missing_ok=True)
+        write_atomically(path, self.html().encode("utf-8", "backslashreplace"))
 
 
 def _figures(report: Report) -> Iterator[tuple[str, Figure]]:

@@ -25,6 +25,7 @@ LAYERS = [
     ["_version", "errors", "files", "history", "interrupt", "modules", "progress"],
     ["specs", "randomness"],
     ["beta"],
+    ["converters"],
     # L1: rows, networks, densities
     ["gaussians", "devices", "bodies", "data/__init__", "data/door", "data/streams"],
     ["distributions", "data/rows", "data/arrays", "data/delimited", "data/pictures"],
@@ -64,7 +65,7 @@ MOST_LINES, MOST_IN_FUNCTION, MEDIAN = 400, 40, 7
 LONG_FILES: dict[str, str] = {}
 LONG_FUNCTIONS: dict[str, str] = {}
 
-PUBLIC = ["CountVAE", "ImageVAE", "TableVAE", "__version__", "load"]
+PUBLIC = ["CountVAE", "ImageVAE", "TableVAE", "__version__", "beta_from", "load"]
 
 
 def name_of(path: Path) -> str:

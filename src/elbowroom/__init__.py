@@ -13,10 +13,17 @@ from typing import TYPE_CHECKING, Any
 from elbowroom._version import __version__
 
 if TYPE_CHECKING:
+    from elbowroom.converters import beta_from
     from elbowroom.estimators import CountVAE, ImageVAE, TableVAE, load
 
-_HOME = {"TableVAE": "estimators", "ImageVAE": "estimators", "CountVAE": "estimators", "load": "estimators"}
-__all__ = ["CountVAE", "ImageVAE", "TableVAE", "__version__", "load"]
+_HOME = {
+    "TableVAE": "estimators",
+    "ImageVAE": "estimators",
+    "CountVAE": "estimators",
+    "load": "estimators",
+    "beta_from": "converters",
+}
+__all__ = ["CountVAE", "ImageVAE", "TableVAE", "__version__", "beta_from", "load"]
 
 
 def __getattr__(name: str) -> Any:

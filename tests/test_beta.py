@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from elbowroom.beta import POLICIES, Beta, Constant, Cyclical, Warmup, beta_of
+from elbowroom.beta import (
+    POLICIES,
+    Beta,
+    Capacity,
+    Constant,
+    Cyclical,
+    LogUniform,
+    PerRow,
+    Schedule,
+    TargetDistortion,
+    TargetRate,
+    Warmup,
+    beta_of,
+)
 from elbowroom.errors import ParameterError
 
 NON_NEGATIVE = st.floats(0, 1e6, allow_subnormal=False)
@@ -24,16 +37,23 @@ FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "fraction": st.floats(0, 1),
     "ramp": st.floats(0, 1),
     "cycles": st.integers(1, 50),
+    "gamma": st.floats(0, 1e3, allow_subnormal=False),
+    "cap": st.none() | st.floats(0, 10),
+    "nats": st.floats(1e-3, 1e4) | st.integers(1, 100),
+    "low": st.floats(1e-9, 0.9),
+    "high": st.floats(1.1, 1e9) | st.integers(2, 100),
 }
 
 
 def policies(kind: type[Beta]) -> st.SearchStrategy[Beta]:
     """All policies of a kind, some with their defaults."""
-    chosen = {field.name: FIELDS[field.name] for field in fields(kind)}
-    return st.fixed_dictionaries({}, optional=chosen).map(lambda options: kind(**options))
+    needed = {field.name: FIELDS[field.name] for field in fields(kind) if field.default is MISSING}
+    others = {field.name: FIELDS[field.name] for field in fields(kind) if field.default is not MISSING}
+    return st.fixed_dictionaries(needed, optional=others).map(lambda options: kind(**options))
 
 
 ANY = st.one_of(*map(policies, POLICIES.values()))
+SCHEDULE = st.one_of(*(policies(kind) for kind in POLICIES.values() if issubclass(kind, Schedule)))
 
 
 @given(ANY)
@@ -41,21 +61,21 @@ def test_text_form_round_trip(policy: Beta) -> None:
     assert beta_of(str(policy)) == policy
 
 
-@given(ANY, st.floats(0, 1))
-def test_beta_stays_within_the_policy_s_numbers(policy: Beta, progress: float) -> None:
+@given(SCHEDULE, st.floats(0, 1))
+def test_beta_stays_within_the_policy_s_numbers(policy: Schedule, progress: float) -> None:
     ends = [getattr(policy, name) for name in ("value", "start", "end") if hasattr(policy, name)]
     assert min(ends) * (1 - 1e-15) <= policy.at(progress) <= max(ends) * (1 + 1e-15)
     assert type(policy.at(progress)) is float
 
 
-@given(ANY)
-def test_the_end_of_the_run_sees_the_end_of_the_policy(policy: Beta) -> None:
+@given(SCHEDULE)
+def test_the_end_of_the_run_sees_the_end_of_the_policy(policy: Schedule) -> None:
     assert policy.at(1.0) == policy.final
     assert policy.final == (policy.value if isinstance(policy, Constant) else policy.end)  # type: ignore[attr-defined]
 
 
-@given(ANY)
-def test_every_policy_is_continuous_to_its_end(policy: Beta) -> None:
+@given(SCHEDULE)
+def test_every_policy_is_continuous_to_its_end(policy: Schedule) -> None:
     if not isinstance(policy, Cyclical) or policy.ramp < 1:  # a cycle that never holds starts again at once
         near = policy.at(1 - 1e-12)
         assert near == pytest.approx(policy.final, rel=1e-3, abs=1e-3) or getattr(policy, "fraction", 0) > 1 - 1e-6
@@ -86,6 +106,14 @@ def test_cyclical_by_hand() -> None:
         ("warmup", Warmup()),
         ("warmup: end = 2 , fraction = 0.1", Warmup(end=2, fraction=0.1)),
         ("cyclical:cycles=2", Cyclical(cycles=2)),
+        ("perrow:gamma=0.01,cap=2", PerRow(gamma=0.01, cap=2)),
+        ("targetrate:nats=12", TargetRate(12)),
+        ("targetdistortion:nats=-3.5", TargetDistortion(-3.5)),
+        ("capacity:nats=10", Capacity(nats=10)),
+        ("0.01..10", LogUniform(0.01, 10)),
+        (" .5 .. 2 ", LogUniform(0.5, 2)),
+        ("1e-2..1e1", LogUniform(0.01, 10)),
+        ("range:low=1,high=4", LogUniform(1, 4)),
         (Warmup(end=2), Warmup(end=2)),
     ],
 )
@@ -113,6 +141,21 @@ BAD: list[tuple[Any, str]] = [
     ("cyclical:cycles=0", "0"),
     ("cyclical:cycles=2.5", "2.5"),
     ("cyclical:ramp=-0.1", "-0.1"),
+    ("perrow:gamma=-1", "-1"),
+    ("perrow:cap=nan", "nan"),
+    ("targetrate", "nats"),
+    ("targetrate:nats=0", "0"),
+    ("targetrate:nats=5,low=2,high=1", "from 2 to 1"),
+    ("targetdistortion:nats=inf", "inf"),
+    ("capacity:nats=-1", "-1"),
+    ("capacity:fraction=2", "2"),
+    ("10..1", "from 10 to 1"),
+    ("1..1", "from 1 to 1"),
+    ("0..1", "0"),
+    ("-1..1", "-1"),
+    ("1..", "''"),
+    ("a..b", "'a'"),
+    ("1..inf", "'inf'"),
 ]
 
 
@@ -135,7 +178,7 @@ def test_any_text_is_a_policy_or_a_parameter_error(text: str) -> None:
 
 def test_a_policy_from_elsewhere_is_taken_and_shows_itself() -> None:
     @dataclass(frozen=True)
-    class Falling(Beta):
+    class Falling(Schedule):
         high: float = 2.0
 
         def at(self, progress: float) -> float:

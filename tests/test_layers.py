@@ -28,6 +28,7 @@ LAYERS = [
     ["converters"],
     # L1: rows, networks, densities
     ["gaussians", "devices", "bodies", "data/__init__", "data/door", "data/streams"],
+    ["dial"],
     ["distributions", "data/rows", "data/arrays", "data/delimited", "data/pictures"],
     ["data/choose", "data/readers", "data/writers"],
     # L2: the parts of a model
@@ -38,13 +39,15 @@ LAYERS = [
     ["vae", "guests"],
     # L4: what training needs
     ["objectives", "optimiser", "checkpoints"],
+    ["control"],
     # L5: training, and what a model is for
     ["build", "trainer"],
     ["tasks/__init__", "tasks/score", "tasks/generate", "tasks/figures"],
     ["tasks/diagnose", "tasks/report"],
+    ["tasks/curve"],
     # L6: models as files
     ["artefact"],
-    ["card"],
+    ["card", "pick"],
     ["state", "summary"],
     # L7: estimators
     ["base"],
@@ -62,7 +65,7 @@ LAYER = {name: number for number, names in enumerate(LAYERS) for name in names}
 
 MOST_LINES, MOST_IN_FUNCTION, MEDIAN = 400, 40, 7
 # Each with its reason; an excuse that is not needed any more fails.
-LONG_FILES: dict[str, str] = {}
+LONG_FILES = {"base": "all public methods of the estimators stand in one place, with their docstrings"}
 LONG_FUNCTIONS: dict[str, str] = {}
 
 PUBLIC = ["CountVAE", "ImageVAE", "TableVAE", "__version__", "beta_from", "load"]

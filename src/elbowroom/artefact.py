@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from elbowroom._version import __version__
 from elbowroom.bodies import BODIES
+from elbowroom.dial import Dial
 from elbowroom.errors import ArtefactError, ElbowroomError
 from elbowroom.latents import LATENTS, PRIORS
 from elbowroom.likelihoods import LIKELIHOODS
@@ -40,7 +41,7 @@ CONFIG, WEIGHTS, HISTORY, CARD, CHECKSUMS = (
 )
 MAX_JSON = 64 * 2**20
 PARTS: dict[str, type[nn.Module]] = {
-    part.__name__: part for part in (VAE, *BODIES.values(), *LATENTS.values(), *PRIORS.values(), *LIKELIHOODS.values())
+    part.__name__: part for part in (VAE, Dial, *BODIES.values(), *LATENTS.values(), *PRIORS.values(), *LIKELIHOODS.values())
 }
 
 

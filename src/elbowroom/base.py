@@ -5,10 +5,9 @@ from __future__ import annotations
 import copy
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import KW_ONLY, dataclass
-from functools import partial
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -21,7 +20,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
 from elbowroom import artefact
-from elbowroom.beta import Beta, beta_of
+from elbowroom.beta import Beta, LogUniform, beta_of
 from elbowroom.bodies import ACTIVATIONS, MLP, check_widths
 from elbowroom.build import build, check_rows, choose_likelihood, epochs_for, split
 from elbowroom.checkpoints import Checkpoints
@@ -37,7 +36,9 @@ from elbowroom.progress import Progress
 from elbowroom.randomness import generator_at, resolve_seed, seed_of
 from elbowroom.state import artefact_of
 from elbowroom.summary import summarise
+from elbowroom.pick import pick
 from elbowroom.tasks import diagnose, generate, score
+from elbowroom.tasks.curve import Curve, betas_of, curve
 from elbowroom.tasks.diagnose import Diagnosis
 from elbowroom.tasks.score import LogLikelihood
 from elbowroom.trainer import Trainer
@@ -183,8 +184,8 @@ class BaseVAE(TransformerMixin, BaseEstimator, ABC):
         )
         if self.verbose:
             Progress(0).say(f"likelihood {self.likelihood_}: {self.likelihood_reason_}")
-        bodies = partial(self._bodies, 0 if codes is None else codes.shape[1])
-        model = build(likelihood, bodies, self.n_latents, self.covariance, self.prior, rows, self.seed_)
+        span = self.beta_ if isinstance(self.beta_, LogUniform) else None
+        model = build(likelihood, self._bodies, self.n_latents, self.covariance, self.prior, rows, self.seed_, span)
         train, held_out = split(rows, self.validation_fraction, self.seed_)
         self.epochs_ = epochs_for(len(train), self.batch_size) if self.epochs == "auto" else int(self.epochs)
         checkpoints = None if checkpoint is None else Checkpoints(checkpoint)
@@ -193,7 +194,7 @@ class BaseVAE(TransformerMixin, BaseEstimator, ABC):
         with own_stream(seed_of(self.seed_, "guests")) if guests else nullcontext():
             self.history_ = self._trainer().fit(model, train, self.beta_, objective, held_out, checkpoints, progress)
         self.model_ = model.eval()
-        self.diagnosis_ = diagnose.diagnose(model, train.take(evenly(len(train), DIAGNOSED)), self.beta_.final)
+        self.diagnosis_ = diagnose.diagnose(model, train.take(evenly(len(train), DIAGNOSED)), self._beta_now)
         self.history_.verdict = self.diagnosis_.verdict
         return self
 
@@ -217,6 +218,12 @@ class BaseVAE(TransformerMixin, BaseEstimator, ABC):
             raise door.InvalidParameter(
                 expected.rstrip("."), f"Got {got.rstrip('.')}", f"See help({type(self).__name__})."
             ) from None
+
+    @property
+    def _beta_now(self) -> float:
+        """The beta that the model stands for: where its dial stands, else that of the end of its training."""
+        dial = self.model_.dial
+        return self.history_.records[-1]["beta"] if dial is None else dial.beta
 
     @property
     def _names(self) -> list[str] | None:
@@ -245,6 +252,51 @@ class BaseVAE(TransformerMixin, BaseEstimator, ABC):
         if reset:
             self.context_categories_ = categories
         return codes
+
+    # ---- a range of beta -------------------------------------------------------------------------------------------
+
+    def at(self, beta: float) -> Self:
+        """The model at one beta of the range that it was fitted with: every task works on it; the weights are shared.
+
+        Raises
+        ------
+        ParameterError
+            If the model was fitted with one beta, or beta is outside of its range.
+        """
+        check_is_fitted(self)
+        other = copy.copy(self)
+        other.model_ = self.model_.at(beta)
+        return other
+
+    def curve(self, X: Any, betas: Sequence[float] | None = None, *, context: Any = None, n_draws: int = 4) -> Curve:
+        """Rate, distortion, ELBO and active units at betas of the range, in nats per row of X, with standard errors.
+
+        Without `betas`, at 13 of them, evenly spaced in their logarithm.
+        """
+        rows, model = self._open(X, context, self._scored_in)
+        found = betas_of(model, betas)
+        return curve({beta: model.at(beta) for beta in found}, rows, door.positive("n_draws", n_draws))
+
+    def pick(
+        self,
+        X: Any,
+        task: str | Callable[[Self, Any], float] = "log_likelihood",
+        betas: Sequence[float] | None = None,
+        *,
+        context: Any = None,
+    ) -> float:
+        """The beta of the range that is best for a task, on rows X: neither those of training nor those of a test.
+
+        Parameters
+        ----------
+        task : str or callable
+            "log_likelihood" or "elbo" for the highest one; "rate:nats=12" or "distortion:nats=80" for the beta that
+            comes to it; "knee" for the beta where the curve bends most; or `task(model, X)`, which scores the model
+            at a beta, the higher the better.
+        betas : sequence of float, optional
+            The betas to choose among; without them 13, evenly spaced in their logarithm.
+        """
+        return pick(self, X, task, betas, context)
 
     # ---- tasks -----------------------------------------------------------------------------------------------------
 
@@ -327,7 +379,7 @@ class BaseVAE(TransformerMixin, BaseEstimator, ABC):
     def diagnose(self, X: Any, *, context: Any = None) -> Diagnosis:
         """Active units, rate per latent, mutual information, aggregate KL and a verdict in words, over rows X."""
         rows, model = self._open(X, context, self._scored_in)
-        return diagnose.diagnose(model, rows, self.beta_.final)
+        return diagnose.diagnose(model, rows, self._beta_now)
 
     def report(
         self,

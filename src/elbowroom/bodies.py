@@ -23,20 +23,22 @@ class Film(nn.Module):
     def __init__(self, context: int, channels: int, spatial: bool = False) -> None:
         super().__init__()
         self.spatial = spatial
-        self.linear = nn.Linear(context, 2 * channels)
+        self.linear = nn.Linear(context, 2 * channels, bias=False)  # the layer that is modulated has one
         nn.init.zeros_(self.linear.weight)
-        nn.init.zeros_(self.linear.bias)
 
     def forward(self, h: Tensor, context: Tensor | None) -> Tensor:
-        """Modulate h (..., n, channels), or (n, channels, height, width) where spatial, by context (n, c).
+        """Modulate h (..., n, channels), or (n, channels, height, width) where spatial, by context (k, c).
 
-        No context means one of zeros.
+        Each of the k contexts is that of n / k rows, one block after the other: what many rows share is computed once.
+        No context, or what is lacking at its end, means zeros.
         """
-        code = self.linear.bias if context is None else self.linear(context)
-        scale, shift = code.chunk(2, -1)
-        if self.spatial:
-            scale, shift = scale[..., None, None], shift[..., None, None]
-        return torch.addcmul(shift, h, 1 + scale)
+        if context is None:
+            return h
+        code = F.linear(context, self.linear.weight[:, : context.shape[-1]])
+        rows = -4 if self.spatial else -2
+        blocks = h.unflatten(rows, (len(context), -1))
+        scale, shift = code.view(len(context), 1, -1, *[1] * (-2 - rows)).chunk(2, rows + 1)
+        return torch.addcmul(shift, blocks, 1 + scale).flatten(rows - 1, rows)
 
 
 class Layer(nn.Module):
@@ -201,8 +203,9 @@ class ImageDecoder(nn.Module):
     def forward(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         """Map latents (..., inputs) to (..., outputs * c*h*w)."""
         lead = z.shape[:-1]
-        context = None if context is None else context.expand(*lead, -1).reshape(-1, context.shape[-1])
         h = z.reshape(-1, self.inputs)
+        if context is not None:
+            context = context.repeat(math.prod(lead[:-1]), 1)
         for layer in self.dense:
             h = layer(h, context)
         h = h.view(-1, self.channels[-1], *self.sizes[0])
@@ -214,6 +217,11 @@ class ImageDecoder(nn.Module):
         height, width = self.sizes[-1]
         pixels = F.pixel_shuffle(self.last(h), 2)[..., :height, :width]  # four pixels a place: no layer at full size
         return pixels.reshape(*lead, -1)
+
+
+def by_row(context: Tensor, rows: int) -> Tensor:
+    """Context (k, c), each of n / k rows, as one of every row, (n, c)."""
+    return context if len(context) == rows else context.repeat_interleave(rows // len(context), 0)
 
 
 def halvings(shape: Sequence[int], stages: int) -> list[tuple[int, int]]:

@@ -12,8 +12,10 @@ import torch
 from torch import nn
 
 from elbowroom import specs
+from elbowroom.beta import LogUniform
 from elbowroom.data.choose import Choice, Facts, look
 from elbowroom.data.rows import Rows
+from elbowroom.dial import Dial
 from elbowroom.errors import ParameterError, unknown
 from elbowroom.guests import guest_likelihood, own_stream
 from elbowroom.latents import LATENTS, PRIORS, VampPrior
@@ -22,6 +24,7 @@ from elbowroom.randomness import generator_at, seed_of
 from elbowroom.vae import VAE
 
 ENOUGH = 20_000  # rows that units and marginals are learned from
+MANY = 2**24  # values that these rows may have together
 FEWEST = 20  # rows, below which none are held out
 STEPS = 4000  # what epochs="auto" aims at, within MIN_EPOCHS and MAX_EPOCHS
 MIN_EPOCHS, MAX_EPOCHS = 10, 400
@@ -79,18 +82,18 @@ def check_rows(likelihood: nn.Module, rows: Rows, columns: Sequence[str] | None)
     """Raise `DataError` with the first cell of the rows that does not fit the likelihood."""
     if not hasattr(likelihood, "check"):
         return
-    for i, batch in enumerate(rows.in_order(4096)):
-        likelihood.check(batch.x, columns, 4096 * i)  # type: ignore[operator]
+    size = rows.at_once
+    for i, batch in enumerate(rows.in_order(size)):
+        likelihood.check(batch.x, columns, size * i)  # type: ignore[operator]
 
 
 def _make(text: str, rows: Rows, columns: list[int] | None) -> tuple[Likelihood, str]:
     family = {name: kind for name, kind in LIKELIHOODS.items() if kind is not Mixed}
     name, options = specs.parse(text, family, "likelihood")
-    x = rows.spread(ENOUGH)
-    x = x if columns is None else x[:, columns]
-    options = family[name].learn_options(x, options)
+    batches = (batch.x if columns is None else batch.x[:, columns] for batch in rows.in_order(rows.at_once))
+    options = family[name].learn_options(batches, options)
     complete = specs.text_form(name, options)
-    return specs.make(complete, family, "likelihood", x.shape[1]), complete
+    return specs.make(complete, family, "likelihood", rows.features if columns is None else len(columns)), complete
 
 
 def column_indices(text: str, group: Any, features: int, names: Sequence[str] | None) -> list[int]:
@@ -127,24 +130,37 @@ def column_index(column: Any, features: int, names: Sequence[str] | None) -> int
 
 def build(
     likelihood: nn.Module,
-    bodies: Callable[[int, int], tuple[nn.Module, nn.Module]],
+    bodies: Callable[[int, int, int], tuple[nn.Module, nn.Module]],
     n_latents: int,
     covariance: str,
     prior: str,
     rows: Rows,
     seed: int,
+    span: LogUniform | None = None,
 ) -> VAE:
-    """A model for rows, its weights drawn from `seed`; `bodies` makes encoder and decoder from their widths."""
+    """A model for rows, its weights drawn from `seed`, with a dial for a span of beta if one is given.
+
+    `bodies` makes encoder and decoder from the width of their context and their own.
+    """
     if covariance not in LATENTS:
         raise unknown("covariance", covariance, LATENTS)
     with own_stream(seed_of(seed, "weights")):
-        encoder, decoder = bodies(likelihood.n_inputs, likelihood.n_outputs)  # type: ignore[arg-type]
-        latent = LATENTS[covariance](encoder.width, n_latents)  # type: ignore[arg-type]
+        labels = 0 if rows.context is None else rows.context.shape[1]
+        moved = getattr(likelihood, "n_moved", 0)
+        dial = None if span is None else Dial(span.low, span.high, n_latents, moved)
+        context = labels if dial is None else Dial.width + labels
+        encoder, decoder = bodies(context, likelihood.n_inputs, likelihood.n_outputs)  # type: ignore[arg-type]
+        latent = LATENTS[covariance](encoder.width, n_latents, 0 if dial is None else context)  # type: ignore[arg-type]
         name, _ = specs.parse(prior, PRIORS, "prior")
         sizes = (n_latents, likelihood.n_inputs) if PRIORS[name] is VampPrior else (n_latents,)
-        model = VAE(encoder, latent, specs.make(prior, PRIORS, "prior", *sizes), decoder, likelihood)
-    model.initialise(rows.spread(ENOUGH), generator_at(seed, "initialise"))
+        model = VAE(encoder, latent, specs.make(prior, PRIORS, "prior", *sizes), decoder, likelihood, dial)
+    model.initialise(rows.spread(enough(rows.features)), generator_at(seed, "initialise"))
     return model
+
+
+def enough(features: int) -> int:
+    """How many rows units and marginals are learned from: fewer where rows are so wide that they would fill memory."""
+    return min(ENOUGH, max(ENOUGH // 10, MANY // features))
 
 
 def split(rows: Rows, fraction: float, seed: int) -> tuple[Rows, Rows | None]:

@@ -51,7 +51,7 @@ def facts(estimator: Any) -> dict[str, str]:
         "features": " x ".join(map(str, getattr(estimator, "image_shape_", (estimator.model_.likelihood.features,)))),
         "likelihood": f"{estimator.likelihood_} ({estimator.likelihood_reason_})",
         "latents": f"{estimator.n_latents}, {estimator.covariance} covariance, {estimator.prior} prior",
-        "beta": f"{beta} (from {history['beta'][0]:.3g} to {history['beta'][-1]:.3g}, final {beta.final:g})",
+        "beta": f"{beta} (from {history['beta'][0]:.3g} to {history['beta'][-1]:.3g})",
         "objective": str(estimator.objective),
         "epochs": f"{len(history)} of {estimator.epochs_}, best {history.best['epoch']:.0f}",
         "batch size": str(estimator.batch_size),

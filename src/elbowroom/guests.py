@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import math
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor, nn
 
+from elbowroom.bodies import by_row
 from elbowroom.distributions import RowDistribution
 from elbowroom.errors import DataError, ParameterError
 from elbowroom.likelihoods import Likelihood
@@ -35,7 +37,7 @@ class GuestBody(nn.Module):
         rows = h.reshape(-1, h.shape[-1])
         if not self.takes_context:
             return self.module(rows).reshape(*lead, -1)
-        context = None if context is None else context.expand(*lead, -1).reshape(-1, context.shape[-1])
+        context = None if context is None else by_row(context, lead[-1]).repeat(math.prod(lead[:-1]), 1)
         return self.module(rows, context).reshape(*lead, -1)
 
 

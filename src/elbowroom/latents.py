@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from elbowroom.bodies import Film
 from elbowroom.errors import ParameterError
 from elbowroom.gaussians import DiagonalGaussian, FullGaussian, GaussianMixture, StandardGaussian, bounded
 
@@ -19,17 +20,30 @@ Encode = Callable[[Tensor], Posterior]
 MIN_LOG_STD, MAX_LOG_STD = -12.0, 6.0
 
 
+class Head(nn.Linear):
+    """Features to the parameters of a posterior, which a context of the width `context` may modulate."""
+
+    def __init__(self, inputs: int, outputs: int, context: int = 0) -> None:
+        super().__init__(inputs, outputs)
+        self.film = Film(context, outputs) if context else None
+
+    def forward(self, h: Tensor, context: Tensor | None = None) -> Tensor:
+        """Map (..., inputs) to (..., outputs), in the dtype of the weights: densities need more digits than bfloat16."""
+        h = super().forward(h).to(self.weight.dtype)
+        return h if self.film is None else self.film(h, context).to(self.weight.dtype)
+
+
 class DiagonalLatent(nn.Module):
     """A Gaussian posterior with independent latents."""
 
-    def __init__(self, inputs: int, size: int) -> None:
+    def __init__(self, inputs: int, size: int, context: int = 0) -> None:
         super().__init__()
-        self.inputs, self.size = inputs, size
-        self.head = nn.Linear(inputs, 2 * size)
+        self.inputs, self.size, self.context = inputs, size, context
+        self.head = Head(inputs, 2 * size, context)
 
-    def forward(self, h: Tensor) -> DiagonalGaussian:
+    def forward(self, h: Tensor, context: Tensor | None = None) -> DiagonalGaussian:
         """Features (..., inputs) to q(z|x) over (..., size)."""
-        mean, log_std = _full_precision(self.head, h).chunk(2, -1)
+        mean, log_std = self.head(h, context).chunk(2, -1)
         return DiagonalGaussian(mean, bounded(log_std, MIN_LOG_STD, MAX_LOG_STD))
 
 
@@ -38,25 +52,20 @@ class FullLatent(nn.Module):
 
     below: Tensor  # rows and columns of the entries below the diagonal
 
-    def __init__(self, inputs: int, size: int) -> None:
+    def __init__(self, inputs: int, size: int, context: int = 0) -> None:
         super().__init__()
-        self.inputs, self.size = inputs, size
-        self.head = nn.Linear(inputs, 2 * size + size * (size - 1) // 2)
+        self.inputs, self.size, self.context = inputs, size, context
+        self.head = Head(inputs, 2 * size + size * (size - 1) // 2, context)
         self.register_buffer("below", torch.tril_indices(size, size, -1), persistent=False)
 
-    def forward(self, h: Tensor) -> FullGaussian:
+    def forward(self, h: Tensor, context: Tensor | None = None) -> FullGaussian:
         """Features (..., inputs) to q(z|x) over (..., size)."""
-        mean, diagonal, below = _full_precision(self.head, h).split([self.size, self.size, self.below.shape[1]], -1)
+        mean, diagonal, below = self.head(h, context).split([self.size, self.size, self.below.shape[1]], -1)
         # softplus(0.54) = 1: the posterior starts at the standard prior
         cholesky = torch.diag_embed(F.softplus(diagonal + 0.5413) + 1e-5)
         row, column = self.below
         cholesky[..., row, column] = below
         return FullGaussian(mean, cholesky)
-
-
-def _full_precision(head: nn.Linear, h: Tensor) -> Tensor:
-    """The head's output in the dtype of its weights: densities need more digits than bfloat16 has."""
-    return head(h).to(head.weight.dtype)
 
 
 class Prior(nn.Module, ABC):

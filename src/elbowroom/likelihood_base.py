@@ -7,16 +7,17 @@ training data, because its bias is set from them.
 
 from __future__ import annotations
 
+import math
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
 
 from elbowroom import distributions as d
-from elbowroom.errors import DataError, ParameterError
+from elbowroom.errors import DataError, ParameterError, counted
 
 
 class Likelihood(nn.Module, ABC):
@@ -41,6 +42,11 @@ class Likelihood(nn.Module, ABC):
         return False
 
     @property
+    def n_moved(self) -> int:
+        """Parameters of its own that a dial of beta moves, beside the decoder's output."""
+        return 0
+
+    @property
     def n_outputs(self) -> int:
         """Width of the decoder's output."""
         return self.per_feature * self.features
@@ -51,13 +57,19 @@ class Likelihood(nn.Module, ABC):
         return self.features
 
     @classmethod
-    def learn_options(cls, x: Tensor, options: dict[str, Any]) -> dict[str, Any]:
-        """Complete the options that must be known before the module is built from training rows (n, D)."""
+    def learn_options(cls, batches: Iterable[Tensor], options: dict[str, Any]) -> dict[str, Any]:
+        """Complete the options that must be known before the module is built from all training rows, in batches (n, D).
+
+        The rows are read when they are asked for: an option that is given must not ask.
+        """
         return options
 
     @abstractmethod
-    def forward(self, h: Tensor, total: Tensor | None = None) -> d.RowDistribution:
-        """Decoder outputs (..., n_outputs), and row totals (n, 1) where `uses_total`, to p(x|z)."""
+    def forward(self, h: Tensor, total: Tensor | None = None, moved: Tensor | None = None) -> d.RowDistribution:
+        """Decoder outputs (..., n_outputs), and row totals (n, 1) where `uses_total`, to p(x|z).
+
+        `moved` (n, n_moved) is what a dial of beta adds to parameters of the likelihood's own.
+        """
 
     def inputs(self, x: Tensor) -> Tensor:
         """What the encoder sees of rows (n, D): values of order one, in the dtype of the model."""
@@ -89,9 +101,10 @@ class Likelihood(nn.Module, ABC):
         row, column = (int(i) for i in found[1].nonzero()[0])
         where = f"column {columns[column]!r}" if columns is not None else f"column {column}"
         name = re.sub(r"(?<!^)(?=[A-Z])", "_", type(self).__name__).lower()
+        count, cell = int(found[1].sum()), f"row {first + row}, {where}, {x[row, column].item():g}"
         raise DataError(
             f"likelihood={name!r} needs {found[0]}",
-            f"{int(found[1].sum())} values are not (first: row {first + row}, {where}, {x[row, column].item():g})",
+            f"{counted(count, 'value is', 'values are')} not ({'first: ' * (count > 1)}{cell})",
             "Choose another likelihood, or likelihood='auto' to have one chosen from the data.",
         )
 
@@ -112,6 +125,11 @@ def whole(name: str, value: object, least: int) -> int:
             f"{name} must be a whole number, at least {least}", f"it is {value!r}", "Correct the option."
         )
     return value
+
+
+def highest(batches: Iterable[Tensor]) -> int:
+    """The largest value of all batches, rounded up."""
+    return math.ceil(max(float(x.max()) for x in batches))
 
 
 def whole_mask(x: Tensor, high: float) -> Tensor:

@@ -13,13 +13,15 @@ from elbowroom.gaussians import bounded
 from elbowroom.likelihood_base import Likelihood, whole_mask
 
 MIN_TOTAL = 1e-8
-MAX_LOG_RATE = 25.0
+MAX_LOG_RATE = 30.0  # ten times the largest count
+LARGE = 1e6  # total of a row, above which float32 loses whole nats of its log-probability
 MAX_LOG_DISPERSION = 8.0
 
 
 class Counts(Likelihood):
     """Base of the likelihoods of counts; with `library`, the mean is the row's total times a softmax over features."""
 
+    large: bool = False  # whether the rows seen had larger totals than LARGE
     input_mean: Tensor
     input_std: Tensor
     totals: Tensor
@@ -55,6 +57,10 @@ class Counts(Likelihood):
             return bounded(h, -math.inf, MAX_LOG_RATE)
         return h.log_softmax(-1) + (self.typical_total if total is None else total).log()
 
+    def distribution(self, kind: type[d.RowDistribution], *parameters: Tensor) -> d.RowDistribution:
+        """p(x|z) of a kind, in float64 where the counts need it."""
+        return d.LargeCounts(kind, *parameters) if self.large else kind(*parameters)
+
     @property
     def typical_total(self) -> Tensor:
         """Median total of the training rows, for rows that have none of their own."""
@@ -68,17 +74,18 @@ class Counts(Likelihood):
         sums = x.sum(-1).sort().values
         at = torch.linspace(0, len(x) - 1, len(self.totals), dtype=torch.float64).round().long()
         self.totals.copy_(sums[at].clamp_min(MIN_TOTAL))
+        self.large = bool(sums[-1] > LARGE)
         self.set_bias((x.mean(0) + 0.5 / len(x)).log())
 
     def misfit(self, x: Tensor) -> tuple[str, Tensor]:
-        return "counts (whole numbers from 0)", ~whole_mask(x, math.inf)
+        return "counts (whole numbers from 0 to 1e12)", ~whole_mask(x, d.MAX_COUNT)
 
 
 class Poisson(Counts):
     """Counts whose variance is their mean."""
 
-    def forward(self, h: Tensor, total: Tensor | None = None) -> d.RowDistribution:
-        return d.Poisson(self.log_rate(h, total))
+    def forward(self, h: Tensor, total: Tensor | None = None, moved: Tensor | None = None) -> d.RowDistribution:
+        return self.distribution(d.Poisson, self.log_rate(h, total))
 
 
 class NegativeBinomial(Counts):
@@ -88,9 +95,14 @@ class NegativeBinomial(Counts):
         super().__init__(features, library)
         self.log_dispersion = nn.Parameter(torch.zeros(features))
 
-    def forward(self, h: Tensor, total: Tensor | None = None) -> d.RowDistribution:
-        dispersion = bounded(self.log_dispersion, -MAX_LOG_DISPERSION, MAX_LOG_DISPERSION)
-        return d.NegativeBinomial(self.log_rate(h, total), dispersion)
+    @property
+    def n_moved(self) -> int:
+        return self.features
+
+    def forward(self, h: Tensor, total: Tensor | None = None, moved: Tensor | None = None) -> d.RowDistribution:
+        dispersion = self.log_dispersion if moved is None else self.log_dispersion + moved
+        dispersion = bounded(dispersion, -MAX_LOG_DISPERSION, MAX_LOG_DISPERSION)
+        return self.distribution(d.NegativeBinomial, self.log_rate(h, total), dispersion)
 
     @torch.no_grad()
     def fit_marginals(self, x: Tensor) -> None:
@@ -105,5 +117,5 @@ class Multinomial(Counts):
     def __init__(self, features: int) -> None:
         super().__init__(features, library=True)
 
-    def forward(self, h: Tensor, total: Tensor | None = None) -> d.RowDistribution:
-        return d.Multinomial(h + self.bias, self.typical_total if total is None else total)
+    def forward(self, h: Tensor, total: Tensor | None = None, moved: Tensor | None = None) -> d.RowDistribution:
+        return self.distribution(d.Multinomial, h + self.bias, self.typical_total if total is None else total)

@@ -6,7 +6,7 @@ Those of counts are in `likelihood_counts`, and what they share is in `likelihoo
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from elbowroom import distributions as d
 from elbowroom.errors import ParameterError, unknown
 from elbowroom.gaussians import bounded
-from elbowroom.likelihood_base import Likelihood, whole, whole_mask
+from elbowroom.likelihood_base import Likelihood, highest, whole, whole_mask
 from elbowroom.likelihood_counts import Multinomial, NegativeBinomial, Poisson
 
 MIN_LOG_STD = -6.0  # softly: the density of a constant column has no upper limit without it (Rybkin et al. 2021)
@@ -28,7 +28,7 @@ MAX_LOG_DF = 6.0  # softly: beyond, a Student-t is a Gaussian, and its gradient 
 class Bernoulli(Likelihood):
     """Zeros and ones."""
 
-    def forward(self, h: Tensor, total: Tensor | None = None) -> d.RowDistribution:
+    def forward(self, h: Tensor, total: Tensor | None = None, moved: Tensor | None = None) -> d.RowDistribution:
         return d.Bernoulli(h + self.bias)
 
     def fit_marginals(self, x: Tensor) -> None:
@@ -46,10 +46,10 @@ class Binomial(Likelihood):
         self.total = whole("likelihood binomial: total", total, 1)
 
     @classmethod
-    def learn_options(cls, x: Tensor, options: dict[str, Any]) -> dict[str, Any]:
-        return {"total": max(1, math.ceil(float(x.max()))), **options}
+    def learn_options(cls, batches: Iterable[Tensor], options: dict[str, Any]) -> dict[str, Any]:
+        return options if "total" in options else options | {"total": max(1, highest(batches))}
 
-    def forward(self, h: Tensor, total: Tensor | None = None) -> d.RowDistribution:
+    def forward(self, h: Tensor, total: Tensor | None = None, moved: Tensor | None = None) -> d.RowDistribution:
         return d.Binomial(h + self.bias, self.total)
 
     def inputs(self, x: Tensor) -> Tensor:
@@ -78,9 +78,13 @@ class Located(Likelihood):
         self.register_buffer("unit_scale", torch.ones(features, dtype=torch.float64))
 
     @property
-    def log_std(self) -> Tensor:
-        """Learned log standard deviation in units of the data's scale, softly above `MIN_LOG_STD`, (D,)."""
-        return (MIN_LOG_STD + F.softplus(self.raw_log_std - MIN_LOG_STD)).expand(self.features)
+    def n_moved(self) -> int:
+        return len(self.raw_log_std)
+
+    def log_std(self, moved: Tensor | None = None) -> Tensor:
+        """Learned log standard deviation in units of the data's scale, softly above `MIN_LOG_STD`, (D,) or (n, D)."""
+        raw = self.raw_log_std if moved is None else self.raw_log_std + moved
+        return (MIN_LOG_STD + F.softplus(raw - MIN_LOG_STD)).expand(*raw.shape[:-1], self.features)
 
     def inputs(self, x: Tensor) -> Tensor:
         return d.in_units(x, self.unit_loc, self.unit_scale, self.bias)
@@ -102,8 +106,8 @@ class Located(Likelihood):
 class Gaussian(Located):
     """Real features with a learned standard deviation: one per feature, or one shared by all (`scale="shared"`)."""
 
-    def forward(self, h: Tensor, total: Tensor | None = None) -> d.RowDistribution:
-        return d.Gaussian(h + self.bias, self.log_std, self.unit_loc, self.unit_scale)
+    def forward(self, h: Tensor, total: Tensor | None = None, moved: Tensor | None = None) -> d.RowDistribution:
+        return d.Gaussian(h + self.bias, self.log_std(moved), self.unit_loc, self.unit_scale)
 
     def fit_marginals(self, x: Tensor) -> None:
         self.set_units(x.mean(0), x.std(0, correction=0))
@@ -116,9 +120,14 @@ class StudentT(Located):
         super().__init__(features, scale)
         self.raw_df = nn.Parameter(torch.full((features,), 1.5))
 
-    def forward(self, h: Tensor, total: Tensor | None = None) -> d.RowDistribution:
-        df = 1 + (MAX_LOG_DF - F.softplus(MAX_LOG_DF - self.raw_df)).exp()
-        return d.StudentT(h + self.bias, self.log_std, df, self.unit_loc, self.unit_scale)
+    @property
+    def n_moved(self) -> int:
+        return super().n_moved + self.features
+
+    def forward(self, h: Tensor, total: Tensor | None = None, moved: Tensor | None = None) -> d.RowDistribution:
+        scale, tails = (None, 0.0) if moved is None else moved.split([super().n_moved, self.features], -1)
+        df = 1 + (MAX_LOG_DF - F.softplus(MAX_LOG_DF - (self.raw_df + tails))).exp()
+        return d.StudentT(h + self.bias, self.log_std(scale), df, self.unit_loc, self.unit_scale)
 
     def inputs(self, x: Tensor) -> Tensor:
         return super().inputs(x).asinh()  # an outlier must not drown the row
@@ -138,14 +147,16 @@ class Categorical(Likelihood):
         super().__init__(features)
 
     @classmethod
-    def learn_options(cls, x: Tensor, options: dict[str, Any]) -> dict[str, Any]:
-        return {"classes": max(2, min(MAX_CLASSES, math.ceil(float(x.max())) + 1)), **options}
+    def learn_options(cls, batches: Iterable[Tensor], options: dict[str, Any]) -> dict[str, Any]:
+        if "classes" in options:
+            return options
+        return options | {"classes": max(2, min(MAX_CLASSES, highest(batches) + 1))}
 
     @property
     def n_inputs(self) -> int:
         return self.features * self.classes
 
-    def forward(self, h: Tensor, total: Tensor | None = None) -> d.RowDistribution:
+    def forward(self, h: Tensor, total: Tensor | None = None, moved: Tensor | None = None) -> d.RowDistribution:
         return d.Categorical(torch.stack(self.split(h), -1))
 
     def inputs(self, x: Tensor) -> Tensor:
@@ -173,7 +184,7 @@ class DiscretizedLogistic(Likelihood):
         """Middle of the range, and half its width."""
         return (self.levels - 1) / 2
 
-    def forward(self, h: Tensor, total: Tensor | None = None) -> d.RowDistribution:
+    def forward(self, h: Tensor, total: Tensor | None = None, moved: Tensor | None = None) -> d.RowDistribution:
         location, log_scale = self.split(h)
         return d.DiscretizedLogistic(self.centre * (1 + location), bounded(log_scale, -4, 8), self.levels)
 
@@ -191,7 +202,7 @@ class DiscretizedLogistic(Likelihood):
 class ContinuousBernoulli(Likelihood):
     """Real features in [0, 1], such as grey pixels; a density, so that its nats can be positive or negative."""
 
-    def forward(self, h: Tensor, total: Tensor | None = None) -> d.RowDistribution:
+    def forward(self, h: Tensor, total: Tensor | None = None, moved: Tensor | None = None) -> d.RowDistribution:
         return d.ContinuousBernoulli(h + self.bias)
 
     def fit_marginals(self, x: Tensor) -> None:
@@ -231,6 +242,10 @@ class Mixed(Likelihood):
             self.register_buffer(f"index{i}", torch.tensor(group), persistent=False)
 
     @property
+    def n_moved(self) -> int:
+        return sum(part.n_moved for part in self._parts)
+
+    @property
     def n_outputs(self) -> int:
         return sum(part.n_outputs for part in self._parts)
 
@@ -246,10 +261,13 @@ class Mixed(Likelihood):
     def _index(self) -> list[Tensor]:
         return [getattr(self, f"index{i}") for i in range(len(self.columns))]
 
-    def forward(self, h: Tensor, total: Tensor | None = None) -> d.RowDistribution:
+    def forward(self, h: Tensor, total: Tensor | None = None, moved: Tensor | None = None) -> d.RowDistribution:
         outputs = h.split([part.n_outputs for part in self._parts], -1)
-        totals = [None] * len(outputs) if total is None else total.split(1, -1)
-        return d.Mixed([part(o, t) for part, o, t in zip(self._parts, outputs, totals, strict=True)], self._index)
+        none = [None] * len(outputs)
+        totals = none if total is None else total.split(1, -1)
+        moves = none if moved is None else moved.split([part.n_moved for part in self._parts], -1)
+        found = [part(*given) for part, *given in zip(self._parts, outputs, totals, moves, strict=True)]
+        return d.Mixed(found, self._index)
 
     def inputs(self, x: Tensor) -> Tensor:
         return torch.cat([part.inputs(x[:, c]) for part, c in zip(self._parts, self._index, strict=True)], -1)

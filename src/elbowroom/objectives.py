@@ -11,6 +11,7 @@ import torch
 from torch import Generator, Tensor
 
 from elbowroom import specs
+from elbowroom.data.rows import Batch, BinarizedRows, Rows
 from elbowroom.errors import ParameterError
 from elbowroom.vae import VAE, Pass
 
@@ -68,6 +69,19 @@ def distortion_of(outcome: Pass, x: Tensor, base: Tensor | None = None) -> Tenso
     return -(outcome.p.log_kernel(x) + base)
 
 
+def with_base(rows: Rows, likelihood: Any) -> Rows:
+    """The rows with the part of their log-probability that no gradient sees, computed once; drawn rows have none."""
+    if isinstance(rows, BinarizedRows) or rows.base is not None:
+        return rows
+    with torch.no_grad():
+        p = likelihood(likelihood.bias.new_zeros(1, likelihood.n_outputs)) if hasattr(likelihood, "bias") else None
+        if p is None or not hasattr(p, "log_base"):
+            return rows
+        at = torch.arange(len(rows)).split(max(1, 2**22 // rows.features))
+        base = torch.cat([p.log_base(rows.dense(index)).expand(len(index)) for index in at])
+    return rows.with_base(base.float())
+
+
 @dataclass(frozen=True)
 class Elbo:
     """The evidence lower bound (Kingma & Welling 2014), with free bits if asked for (Kingma et al. 2016).
@@ -86,9 +100,10 @@ class Elbo:
             )
 
     def __call__(
-        self, model: VAE, x: Tensor, context: Tensor | None, base: Tensor | None, noise: Tensor | Generator | None
+        self, model: VAE, batch: Batch, noise: Tensor | Generator | None, beta: Tensor | None = None
     ) -> Terms:
-        outcome = model(x, context, noise)
+        x, context, base = batch
+        outcome = model(x, context, noise, beta=beta)
         rate = self._free(outcome) if self.free_bits else outcome.rate
         return Terms(distortion_of(outcome, x, base), rate)
 
@@ -117,9 +132,10 @@ class Iwae:
             )
 
     def __call__(
-        self, model: VAE, x: Tensor, context: Tensor | None, base: Tensor | None, noise: Tensor | Generator | None
+        self, model: VAE, batch: Batch, noise: Tensor | Generator | None, beta: Tensor | None = None
     ) -> Terms:
-        outcome = model(x, context, noise, draws=self.draws)
+        x, context, base = batch
+        outcome = model(x, context, noise, self.draws, beta)
         log_ratio = outcome.q.detach().log_prob(outcome.z) - outcome.prior.log_prob(outcome.z)
         return Terms(distortion_of(outcome, x, base), log_ratio, draws=Draws(outcome.z))
 

@@ -48,10 +48,13 @@ def literal(text: str) -> Any:
 def make(text: str, family: Mapping[str, Callable[..., Any]], what: str, *args: Any) -> Any:
     """Build the member of a family that a text form names."""
     name, options = parse(text, family, what)
-    known = list(inspect.signature(family[name]).parameters)[len(args) :]
+    known = dict(list(inspect.signature(family[name]).parameters.items())[len(args) :])
     for key in options:
         if key not in known:
-            raise unknown(f"an option of {what}={name!r}", key, known or ["(it has none)"])
+            raise unknown(f"an option of {what}={name!r}", key, list(known) or ["(it has none)"])
+    for key, parameter in known.items():
+        if parameter.default is parameter.empty and key not in options:
+            raise ParameterError(f"{what}={name!r} needs {key}", f"it has none: {text!r}", f"Write {name}:{key}=VALUE.")
     return family[name](*args, **options)
 
 

@@ -14,9 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from elbowroom.beta import Beta
+from elbowroom.beta import Beta, Schedule
 from elbowroom.checkpoints import Checkpoints, checksum
-from elbowroom.data.rows import BinarizedRows, Rows
+from elbowroom.control import control_of
+from elbowroom.data.rows import Rows
 from elbowroom.devices import (
     PRECISIONS,
     autocast,
@@ -32,7 +33,7 @@ from elbowroom.guests import ONE_STREAM
 from elbowroom.history import History, Record
 from elbowroom.interrupt import Interrupt
 from elbowroom.modules import describe, may_draw, placed, tensors_of
-from elbowroom.objectives import Elbo, Objective, distortion_of
+from elbowroom.objectives import Elbo, Objective, Terms, distortion_of, with_base
 from elbowroom.optimiser import AVERAGE_EVERY, SCHEDULES, Optimiser, learning_rate_at
 from elbowroom.progress import Progress
 from elbowroom.randomness import generator_at, seed_of
@@ -145,8 +146,9 @@ class Run:
         self.device = parameters[0].device
         self.best = {name: t.detach().clone() for name, t in tensors_of(self.averaged).items()}
         self.steps_per_epoch = math.ceil(len(self.rows) / self.settings.batch_size)
-        # what every step of this epoch saw: distortion, rate, loss, and whether it was taken
-        self.seen = torch.zeros(self.steps_per_epoch, 4, device=self.device)
+        self.control = control_of(self.beta, self.device)
+        # what every step of this epoch saw: beta, distortion, rate, loss, and whether it was taken
+        self.seen = torch.zeros(self.steps_per_epoch, 5, device=self.device)
         self.may_draw = may_draw(self.model)
         self.backend = product_backend() if self.device.type == "cpu" else "default"
         self.identity = {} if self.checkpoints is None else self._identify()
@@ -165,10 +167,10 @@ class Run:
     @property
     def waited(self) -> int:
         """Epochs since the best one, as far as beta had its final value: before, nothing else was asked for."""
-        if self.held_out is None or not self.epoch:
+        if self.held_out is None or not self.epoch or not self.control.selects:
             return 0
         since = self.history.records[int(self.history.best["epoch"]) :]
-        return sum(record["beta"] == self.beta.final for record in since)
+        return sum(not isinstance(self.beta, Schedule) or record["beta"] == self.beta.final for record in since)
 
     @property
     def ended(self) -> bool:
@@ -210,22 +212,24 @@ class Run:
         noise = generator_at(seed, "noise", step, device=self.device)
         if self.may_draw:
             torch.manual_seed(seed_of(seed, "modules", step))
-        batch = self.rows.batch(index, noise)
+        batch, told = self.rows.batch(index, noise), self.control.draw(len(index), noise)
         with autocast(self.settings.precision, self.device):
-            terms = self.objective(self.model, *batch, noise)
-            loss = terms.loss(self._beta(step)).mean()
+            terms = self.objective(self.model, batch, noise, told)
+            beta = self.control.step(self._progress(step), batch.x, terms, told)
+            loss = self.control.mean(terms.loss(beta), beta)
         loss.backward()
         taken = self.optimiser.step(loss, self._learning_rate(step))
         at = step % self.steps_per_epoch
         with torch.no_grad():
-            torch.stack((terms.distortion.mean(), terms.rate.mean(), loss, taken), out=self.seen[at])
+            mean = torch.as_tensor(beta, dtype=loss.dtype, device=self.device).mean()
+            torch.stack((mean, terms.distortion.mean(), terms.rate.mean(), loss, taken), out=self.seen[at])
         since, last = at % AVERAGE_EVERY + 1, at == self.steps_per_epoch - 1
         if since == AVERAGE_EVERY or last:  # of every epoch, so that its average has seen it all
             self.optimiser.average(step + 1, since)
         self.step += 1
 
-    def _beta(self, step: int) -> float:
-        return self.beta.at(step / (self.total_steps - 1) if step else float(self.total_steps == 1))
+    def _progress(self, step: int) -> float:
+        return step / (self.total_steps - 1) if step else float(self.total_steps == 1)
 
     def _learning_rate(self, step: int) -> float:
         return learning_rate_at(self.settings.learning_rate, (step + 0.5) / self.total_steps, self.settings.schedule)
@@ -235,12 +239,13 @@ class Run:
     @torch.no_grad()
     def _end_epoch(self) -> None:
         last = self.step - 1
+        beta, *means = self._means()
         record: Record = {
             "epoch": self.epoch + 1,
             "step": self.step,
-            "beta": self._beta(last),
+            "beta": self.beta.at(self._progress(last)) if isinstance(self.beta, Schedule) else beta,
             "learning_rate": self._learning_rate(last),
-            **self._means(),
+            **dict(zip(("distortion", "rate", "loss"), means, strict=True)),
         }
         for old, new in zip(self.averaged.buffers(), self.model.buffers(), strict=True):
             old.copy_(new)  # running statistics are averages already
@@ -252,17 +257,15 @@ class Run:
             for name, tensor in tensors_of(self.averaged).items():
                 self.best[name].copy_(tensor)
 
-    def _means(self) -> Record:
+    def _means(self) -> list[float]:
         """Means over the rows of the epoch, without those of skipped steps."""
         seen = self.seen.cpu().double()
         sizes = torch.full((len(seen),), self.settings.batch_size, dtype=torch.float64)
         sizes[-1] = len(self.rows) - sizes[:-1].sum()
-        taken = seen[:, 3] == 1
+        taken = seen[:, -1] == 1
         if not taken.any():
             self._fail()
-        sums = (seen[taken, :3] * sizes[taken, None]).sum(0)
-        distortion, rate, loss = (sums / sizes[taken].sum()).tolist()
-        return {"distortion": distortion, "rate": rate, "loss": loss}
+        return ((seen[taken, :-1] * sizes[taken, None]).sum(0) / sizes[taken].sum()).tolist()
 
     def _evaluate(self, rows: Rows) -> Record:
         """Held-out distortion, rate and loss of the averaged weights, with the same noise in every epoch."""
@@ -270,28 +273,34 @@ class Run:
         parts = []
         for i, index in enumerate(torch.arange(len(rows), device=self.device).split(1024)):
             noise = generator_at(self.settings.seed, "held-out", i, device=self.device)
-            batch = rows.batch(index, noise)
-            outcome = self.averaged(batch.x, batch.context, noise)
-            parts.append(torch.stack([distortion_of(outcome, batch.x, batch.base), outcome.rate]))
-        distortion, rate = torch.cat(parts, 1).cpu().double().mean(1).tolist()
-        loss = distortion + self.beta.final * rate
-        return {"held_out_distortion": distortion, "held_out_rate": rate, "held_out_loss": loss}
+            batch, told = rows.batch(index, noise), self.control.draw(len(index), None)
+            outcome = self.averaged(batch.x, batch.context, noise, beta=told)
+            terms = Terms(distortion_of(outcome, batch.x, batch.base), outcome.rate)
+            loss = terms.loss(self.control.final(batch.x, told))
+            parts.append(torch.stack([terms.distortion, terms.rate, loss]))
+        means = torch.cat(parts, 1).cpu().double().mean(1).tolist()
+        names = ("held_out_distortion", "held_out_rate", "held_out_loss")
+        return dict(zip(names if self.control.selects else names[:2], means, strict=False))
 
     # ---- the end of the run ----------------------------------------------------------------------------------------
 
     def _add_notes(self) -> None:
         """Say what was out of the ordinary. Ctrl-C in the first epoch leaves no model to speak of."""
         epochs = self.settings.epochs
+        if not self.ended and not self.epoch:
+            raise KeyboardInterrupt
+        last = self.history.records[-1]
         if not self.ended:
-            if not self.epoch:
-                raise KeyboardInterrupt
             best = int(self.history.best["epoch"])
             self._note(f"interrupted in epoch {self.epoch + 1} of {epochs}; the model of epoch {best} is kept")
         elif self.epoch < epochs:
+            moved = f"; beta was {last['beta']:g} of a final {self.beta.final:g}" if isinstance(self.beta, Schedule) else ""
             self._note(
                 f"stopped early after epoch {self.epoch} of {epochs}: the held-out loss has not improved for "
-                f"{self.waited} epochs; beta was {self.history.records[-1]['beta']:g} of a final {self.beta.final:g}"
+                f"{self.waited} epochs{moved}"
             )
+        elif note := self.control.note(last):
+            self._note(note)
         if skipped := self.step - int(self.optimiser.count):
             self._note(f"{skipped} of {self.step} steps had no finite loss and gradient and were skipped")
 
@@ -377,23 +386,10 @@ class Run:
         state |= {f"model.{name}": t for name, t in tensors_of(self.model).items()}
         if self.averaged is not self.model:
             state |= {f"averaged.{name}": t for name, t in tensors_of(self.averaged).items()}
-        return state | {"seen": self.seen}
+        return state | {f"control.{name}": t for name, t in self.control.state.items()} | {"seen": self.seen}
 
     def _identify(self) -> dict[str, Any]:
         """What makes this run this run: settings, objective, data and the modules of the model."""
         settings = {k: v for k, v in asdict(self.settings).items() if k != "device"}
         data = {"data": checksum(self.rows), "held-out data": checksum(self.held_out)}
         return settings | {"beta": repr(self.beta), "objective": repr(self.objective)} | data | describe(self.model)
-
-
-def with_base(rows: Rows, likelihood: Any) -> Rows:
-    """The rows with the part of their log-probability that no gradient sees, computed once; drawn rows have none."""
-    if isinstance(rows, BinarizedRows) or rows.base is not None:
-        return rows
-    with torch.no_grad():
-        p = likelihood(likelihood.bias.new_zeros(1, likelihood.n_outputs)) if hasattr(likelihood, "bias") else None
-        if p is None or not hasattr(p, "log_base"):
-            return rows
-        at = torch.arange(len(rows)).split(max(1, 2**22 // rows.features))
-        base = torch.cat([p.log_base(rows.dense(index)).expand(len(index)) for index in at])
-    return rows.with_base(base.float())

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+import copy
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Generator, Tensor, nn
 
+from elbowroom.bodies import by_row
+from elbowroom.dial import Dial
+from elbowroom.errors import ParameterError
 from elbowroom.gaussians import normal
 from elbowroom.latents import Posterior, Prior, PriorDistribution, rate_of
 
@@ -42,31 +46,79 @@ class VAE(nn.Module):
         Latents (..., d) and context to the flat parameters of the likelihood.
     likelihood : module
         Parameters to p(x|z), a distribution over rows.
+    dial : Dial or None
+        What tells encoder, latent, decoder and likelihood the beta, if the model knows a range of it.
     """
 
     def __init__(
-        self, encoder: nn.Module, latent: nn.Module, prior: Prior, decoder: nn.Module, likelihood: nn.Module
+        self,
+        encoder: nn.Module,
+        latent: nn.Module,
+        prior: Prior,
+        decoder: nn.Module,
+        likelihood: nn.Module,
+        dial: Dial | None = None,
     ) -> None:
         super().__init__()
         self.encoder, self.latent, self.prior = encoder, latent, prior
-        self.decoder, self.likelihood = decoder, likelihood
+        self.decoder, self.likelihood, self.dial = decoder, likelihood, dial
 
     @property
     def n_latents(self) -> int:
         """d, the number of latents."""
         return int(self.latent.size)  # type: ignore[arg-type]
 
-    def encode(self, x: Tensor, context: Tensor | None = None) -> Posterior:
-        """q(z|x) of rows (n, D)."""
-        return self._encode_inputs(self.likelihood.inputs(x), context)  # type: ignore[operator]
+    def at(self, beta: float) -> Self:
+        """The model at one beta of its range; it shares all weights with this one.
 
-    def decode(self, z: Tensor, context: Tensor | None = None, total: Tensor | None = None) -> Any:
+        Raises
+        ------
+        ParameterError
+            If the model knows no range, or not this beta.
+        """
+        other = copy.copy(self)
+        other._modules = {**self._modules, "dial": self.known_dial.at(beta)}
+        return other
+
+    @property
+    def known_dial(self) -> Dial:
+        """The dial, or an error that says how to get one."""
+        if self.dial is None:
+            raise ParameterError(
+                "a model can be asked about other betas if it was trained on a range of them",
+                "this one was trained at one beta",
+                "Fit with beta='0.01..10'.",
+            )
+        return self.dial
+
+    def encode(self, x: Tensor, context: Tensor | None = None, beta: Tensor | None = None) -> Posterior:
+        """q(z|x) of rows (n, D). Betas (k,) of a range are told to blocks of n / k rows each."""
+        return self._encode_inputs(self.likelihood.inputs(x), self._told(context, beta))  # type: ignore[operator]
+
+    def decode(
+        self, z: Tensor, context: Tensor | None = None, total: Tensor | None = None, beta: Tensor | None = None
+    ) -> Any:
         """p(x|z) of latents (..., d); `total` (n, 1) are the rows' totals, for likelihoods that are told them."""
-        return self.likelihood(self.decoder(z, context), total)
+        if self.dial is None:
+            return self.likelihood(self.decoder(z, context), total)
+        code = self.dial(beta)
+        h = self.decoder(self.dial.entry(z, code), self._told(context, beta))
+        if self.dial.move is None:
+            return self.likelihood(h, total)
+        moved = self.dial.move(code)
+        return self.likelihood(h, total, moved if len(moved) == 1 else by_row(moved, z.shape[-2]))
 
     def prior_distribution(self) -> PriorDistribution:
-        """p(z)."""
-        return self.prior(lambda inputs: self._encode_inputs(inputs, None))
+        """p(z), the same for every beta."""
+        reference = None if self.dial is None else self.dial.reference
+        return self.prior(lambda inputs: self._encode_inputs(inputs, self._told(None, reference)))
+
+    def _told(self, context: Tensor | None, beta: Tensor | None) -> Tensor | None:
+        """All that the parts are told of blocks of rows: beta, and then the context of the rows."""
+        if self.dial is None:
+            return context
+        code = self.dial(beta)
+        return code if context is None else torch.cat([by_row(code, len(context)), context], -1)
 
     def forward(
         self,
@@ -74,6 +126,7 @@ class VAE(nn.Module):
         context: Tensor | None = None,
         noise: Tensor | Generator | None = None,
         draws: int | None = None,
+        beta: Tensor | None = None,
     ) -> Pass:
         """Encode rows (n, D), draw z and decode it.
 
@@ -83,19 +136,22 @@ class VAE(nn.Module):
             Standard normal noise, or where to draw it from.
         draws : int or None
             Draws of z per row, as a leading axis; None for one draw without that axis.
+        beta : Tensor (k,) or None
+            Betas of a range, each for a block of n / k rows; None for where the dial stands.
         """
-        q = self.encode(x, context)
+        q = self.encode(x, context, beta)
         if not isinstance(noise, Tensor):
             lead = () if draws is None else (draws,)
             noise = normal((*lead, *q.mean.shape), noise, q.mean)
         z = q.rsample(noise)
         prior = self.prior_distribution()
         rate, parts = rate_of(q, prior, z)
-        p = self.decode(z, context, self.likelihood.row_total(x))  # type: ignore[operator]
+        p = self.decode(z, context, self.likelihood.row_total(x), beta)  # type: ignore[operator]
         return Pass(q, z, p, prior, rate, parts)
 
     def _encode_inputs(self, inputs: Tensor, context: Tensor | None) -> Posterior:
-        return self.latent(self.encoder(inputs, context))
+        h = self.encoder(inputs, context)
+        return self.latent(h) if self.dial is None else self.latent(h, context)
 
     @torch.no_grad()
     def initialise(self, x: Tensor, generator: Generator) -> None:

@@ -67,7 +67,9 @@ class Parameters:
         of(
             MODEL,
             "1.0",
-            "Weight of the rate in nats per row; 1 is the ELBO. Also warmup:end=1,fraction=0.3 or cyclical:cycles=4.",
+            "Weight of the rate in nats per row; 1 is the ELBO. A range, 0.01..10, learns every beta at once. Also "
+            "warmup:end=1,fraction=0.3, cyclical:cycles=4, perrow:gamma=0.005, targetrate:nats=12, "
+            "targetdistortion:nats=80, capacity:nats=25.",
             metavar="BETA",
         ),
     ] = None

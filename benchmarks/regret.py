@@ -1,0 +1,145 @@
+"""What one network for a whole range of beta loses to networks that were trained for one beta each.
+
+    python benchmarks/regret.py --data mnist --seeds 0 1 2
+    python benchmarks/regret.py --data digits --split validation
+
+The regret at beta is J of the one network minus J of the better of two dedicated networks (constant beta and warm-up),
+J = distortion + beta * rate in nats per row on rows that nothing was trained on. All of them have the same body, the
+same epochs, the same learning rate and the same rows. Finished runs are kept in build/regret and not repeated.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import time
+import warnings
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from harness import datasets
+
+BETAS = (0.01, 0.0316, 0.1, 0.316, 1.0, 3.16, 10.0)
+RANGE = "0.01..10"
+KEPT = Path(__file__).parent.parent / "build" / "regret"
+IMAGES = {"n_latents": 20, "body": "mlp", "hidden": (300, 300), "batch_size": 256}
+MODELS: dict[str, dict[str, Any]] = {
+    "mnist": {**IMAGES, "binarize": "sample", "epochs": 30},
+    "fashion": {**IMAGES, "binarize": "sample", "epochs": 30},
+    "digits": {"n_latents": 10, "body": "mlp", "likelihood": "binomial", "epochs": 200},
+    "table": {"n_latents": 8, "likelihood": "gaussian", "epochs": 400},
+}
+
+
+def parse() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", choices=MODELS, default="digits")
+    parser.add_argument("--split", choices=("test", "validation"), default="test", help="rows that are scored")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--epochs", type=int)
+    parser.add_argument("--learning-rate", type=float, default=2e-3)
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes, of one thread each")
+    parser.add_argument("--kept", type=Path, default=KEPT, help="folder of finished runs (default: build/regret)")
+    return parser.parse_args()
+
+
+def run(task: dict[str, Any], kept: str) -> dict[str, Any]:
+    """Train and score one network, or read what an earlier call found."""
+    path = Path(kept) / f"{hashlib.blake2b(json.dumps(task, sort_keys=True).encode(), digest_size=8).hexdigest()}.json"
+    if path.exists():
+        return json.loads(path.read_text())
+    import torch
+    import elbowroom
+
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    train, rest = datasets.rows(task["data"], task["split"], task["seed"])
+    kind = elbowroom.TableVAE if task["data"] == "table" else elbowroom.ImageVAE
+    model = kind(**task["model"], beta=task["beta"], random_state=task["seed"])
+    cpu, started = time.process_time(), time.perf_counter()
+    model.fit(train)
+    result = {
+        **task,
+        "cpu_seconds": time.process_time() - cpu,
+        "seconds": time.perf_counter() - started,
+        "parameters": sum(p.numel() for p in model.model_.parameters()),
+        "terms": {},
+    }
+    betas = BETAS if task["beta"] == RANGE else (task["at"],)
+    for beta in betas:
+        one = model.at(beta) if task["beta"] == RANGE else model
+        distortion, rate = one.distortion_and_rate(rest, n_draws=4)
+        result["terms"][str(beta)] = [float(distortion.mean()), float(rate.mean())]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(result))
+    return result
+
+
+def tasks_of(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """The range first, then the dedicated networks."""
+    model = {**MODELS[options.data], "learning_rate": options.learning_rate}
+    if options.epochs:
+        model["epochs"] = options.epochs
+    common = {"data": options.data, "split": options.split, "model": model}
+    tasks = [{**common, "seed": seed, "beta": RANGE, "at": None} for seed in options.seeds]
+    for seed in options.seeds:
+        for beta in BETAS:
+            for policy in (str(beta), f"warmup:end={beta}"):
+                tasks.append({**common, "seed": seed, "beta": policy, "at": beta})
+    return tasks
+
+
+def table(results: list[dict[str, Any]], seeds: list[int]) -> str:
+    """Regret by beta, the mean over seeds and its standard error."""
+    lines = [f"{'beta':>8} {'dedicated J':>12} {'range J':>10} {'regret':>18} {'% of J':>8} {'rate':>6} {'dedicated':>9}"]
+    shares = []
+    for beta in BETAS:
+        rows = []
+        for seed in seeds:
+            mine = [r for r in results if r["seed"] == seed]
+            D, R = next(r["terms"][str(beta)] for r in mine if r["beta"] == RANGE)
+            best = min((r["terms"][str(beta)] for r in mine if r["at"] == beta), key=lambda t: t[0] + beta * t[1])
+            rows.append((best[0] + beta * best[1], D + beta * R, R, best[1]))
+        alone, together, rate, rate_alone = np.mean(rows, 0)
+        regrets = np.array([b - a for a, b, *_ in rows])
+        error = regrets.std(ddof=1) / np.sqrt(len(seeds)) if len(seeds) > 1 else np.nan
+        shares.append(100 * regrets.mean() / abs(alone))
+        lines.append(
+            f"{beta:8g} {alone:12.2f} {together:10.2f} {regrets.mean():10.2f} +- {error:4.2f} {shares[-1]:8.2f} "
+            f"{rate:6.2f} {rate_alone:9.2f}"
+        )
+    whole = [r for r in results if r["beta"] == RANGE]
+    alone_runs = [r for r in results if r["beta"] != RANGE]
+    cost = np.mean([r["cpu_seconds"] for r in whole]) / np.mean([r["cpu_seconds"] for r in alone_runs])
+    size = whole[0]["parameters"] / alone_runs[0]["parameters"]
+    lines.append(f"mean regret {np.mean(shares):.2f} % of J, worst {max(shares):.2f} %")
+    lines.append(f"cost of the range: {cost:.2f} x the time and {size:.3f} x the parameters of one dedicated network")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Run what is not there yet, and print the table."""
+    options = parse()
+    if not datasets.there(options.data):
+        print(f"skipped: {options.data} is not in {datasets.folder()} (set ELBOWROOM_DATA)")
+        return
+    os.environ["OMP_NUM_THREADS"] = "1"
+    tasks, results = tasks_of(options), []
+    with ProcessPoolExecutor(options.jobs, mp_context=get_context("spawn")) as pool:
+        futures = [pool.submit(run, task, str(options.kept)) for task in tasks]
+        for i, future in enumerate(as_completed(futures), 1):
+            found = future.result()
+            results.append(found)
+            print(f"{i}/{len(tasks)}: beta {found['beta']}, seed {found['seed']}, {found['cpu_seconds']:.0f} s", flush=True)
+    print(f"\n{options.data}, {tasks[0]['model']['epochs']} epochs, learning rate {options.learning_rate:g}, "
+          f"{options.split} rows, seeds {options.seeds}")
+    print(table(results, options.seeds))
+
+
+if __name__ == "__main__":
+    main()

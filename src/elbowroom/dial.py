@@ -1,0 +1,79 @@
+"""The dial of a model that knows a range of beta: what tells the network which beta it is asked for."""
+
+from __future__ import annotations
+
+import copy
+import math
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
+from elbowroom.beta import LogUniform
+from elbowroom.bodies import Film
+from elbowroom.errors import ParameterError
+
+BUMPS = 6  # a rich, smooth basis: how beta enters matters more than what it then does (docs/range.md)
+
+
+class Dial(nn.Module):
+    """Log beta as a context for every hidden layer, and what beta moves beside them.
+
+    The context is log beta itself and Gaussian bumps over its range (radial basis functions). Beside the hidden layers
+    it scales and shifts the latents that enter the decoder, and moves the parameters that a likelihood has beside
+    the decoder's output, such as a learned scale. Everything starts as if there were no dial.
+
+    Parameters
+    ----------
+    low, high : float
+        The range of beta.
+    latents : int
+        d, the number of latents.
+    moved : int
+        Parameters of the likelihood that the dial moves, its `n_moved`.
+    beta : float or None
+        Where the dial stands when no beta is asked for; None for 1, or the end of the range that is nearest to it.
+    """
+
+    width = 1 + BUMPS
+    centres: Tensor
+
+    def __init__(self, low: float, high: float, latents: int, moved: int = 0, beta: float | None = None) -> None:
+        super().__init__()
+        span = LogUniform(low, high)
+        self.low, self.high, self.latents, self.moved = float(low), float(high), latents, moved
+        self.beta = span.default if beta is None else self._checked(beta)
+        self.entry = Film(self.width, latents)
+        self.move = nn.Linear(self.width, moved, bias=False) if moved else None
+        if self.move is not None:
+            nn.init.zeros_(self.move.weight)
+        self.register_buffer("centres", torch.linspace(-1, 1, BUMPS), persistent=False)
+
+    def forward(self, beta: Tensor | None) -> Tensor:
+        """The context (k, width) of betas (k,), or (1, width) of where the dial stands."""
+        like = self.entry.linear.weight
+        beta = like.new_tensor([self.beta]) if beta is None else beta.to(like.dtype)
+        middle, half = math.log(self.low * self.high) / 2, math.log(self.high / self.low) / 2
+        place = ((beta.log() - middle) / half).unsqueeze(-1)  # from -1 to 1
+        steps = (place - self.centres) * ((BUMPS - 1) / 2)  # in distances between neighbours
+        return torch.cat([place * math.sqrt(3), (-0.5 * steps.square()).exp()], -1)
+
+    def at(self, beta: float) -> Self:
+        """The same dial, turned to a beta: the weights are shared."""
+        other = copy.copy(self)
+        other.beta = self._checked(beta)
+        return other
+
+    @property
+    def reference(self) -> Tensor:
+        """The beta (1,) that is told what is the same for all betas, such as a Vamp prior's pseudo-inputs."""
+        return self.centres.new_tensor([LogUniform(self.low, self.high).default])
+
+    def _checked(self, beta: float) -> float:
+        if not self.low * (1 - 1e-9) <= beta <= self.high * (1 + 1e-9):
+            raise ParameterError(
+                f"beta must be in the range from {self.low:g} to {self.high:g} that the model was trained on",
+                f"it is {beta!r}",
+                "Choose one within, or train on a wider range.",
+            )
+        return float(beta)

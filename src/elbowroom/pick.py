@@ -1,0 +1,65 @@
+"""The choice of a beta from a range, by what it is for."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from elbowroom import specs
+from elbowroom.errors import DataError
+from elbowroom.tasks.curve import betas_of
+
+Task = str | Callable[[Any, Any], float]
+DRAWS = 100  # of the importance sampling: the order of betas needs no more
+
+
+def pick(estimator: Any, X: Any, task: Task, betas: Sequence[float] | None, context: Any) -> float:
+    """The beta of an estimator's range that is best for a task on rows X; see `BaseVAE.pick`.
+
+    Raises
+    ------
+    ParameterError
+        If the task is unknown, or a target that the range does not reach.
+    DataError
+        If no beta has a finite score.
+    """
+    if isinstance(task, str):
+        return specs.make(task, TASKS, "task", estimator, X, betas, context)
+    return _highest(lambda model: task(model, X), estimator, betas)
+
+
+def log_likelihood(estimator: Any, X: Any, betas: Any, context: Any) -> float:
+    """The highest importance-weighted log-likelihood."""
+    return _highest(lambda model: model.log_likelihood(X, context=context, n_draws=DRAWS).mean, estimator, betas)
+
+
+def elbo(estimator: Any, X: Any, betas: Any, context: Any) -> float:
+    """The highest evidence lower bound (at beta = 1)."""
+    return _highest(lambda model: model.score(X, context=context), estimator, betas)
+
+
+def rate(estimator: Any, X: Any, betas: Any, context: Any, nats: float) -> float:
+    """The beta whose rate is `nats`."""
+    return estimator.curve(X, betas, context=context).beta_for_rate(nats)
+
+
+def distortion(estimator: Any, X: Any, betas: Any, context: Any, nats: float) -> float:
+    """The beta whose distortion is `nats`."""
+    return estimator.curve(X, betas, context=context).beta_for_distortion(nats)
+
+
+def knee(estimator: Any, X: Any, betas: Any, context: Any) -> float:
+    """The beta where the curve bends most."""
+    return estimator.curve(X, betas, context=context).knee()
+
+
+def _highest(score: Callable[[Any], float], estimator: Any, betas: Sequence[float] | None) -> float:
+    scores = {beta: float(score(estimator.at(beta))) for beta in betas_of(estimator.model_, betas)}
+    finite = {beta: value for beta, value in scores.items() if math.isfinite(value)}
+    if not finite:
+        raise DataError("a task must score a beta with a finite number", f"it gave {scores}", "Correct the scorer.")
+    return max(finite, key=lambda beta: finite[beta])
+
+
+TASKS = {"log_likelihood": log_likelihood, "elbo": elbo, "rate": rate, "distortion": distortion, "knee": knee}

@@ -1,0 +1,174 @@
+"""The rate-distortion curve over beta, and the choice of a beta from it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+
+from elbowroom.data.rows import Rows
+from elbowroom.errors import ParameterError
+from elbowroom.tasks.diagnose import ACTIVE
+from elbowroom.tasks.generate import posterior_mean
+from elbowroom.tasks.score import distortion_and_rate
+from elbowroom.vae import VAE
+
+POINTS = 13  # betas of a curve, if none are given: a quarter of a decade apart in a range of three
+
+
+@dataclass(frozen=True, eq=False)
+class Curve:
+    """Distortion and rate of the same n rows at k betas, in nats per row; smallest beta first.
+
+    Parameters
+    ----------
+    betas : array (k,)
+    distortions, rates : arrays (k, n)
+        Of every row, so that differences between betas can be judged in pairs.
+    active : array (k,)
+        Active units: latents whose posterior mean varies over the rows.
+    """
+
+    betas: np.ndarray
+    distortions: np.ndarray
+    rates: np.ndarray
+    active: np.ndarray
+
+    @property
+    def distortion(self) -> np.ndarray:
+        """Mean distortion, (k,)."""
+        return self.distortions.mean(1)
+
+    @property
+    def rate(self) -> np.ndarray:
+        """Mean rate, (k,)."""
+        return self.rates.mean(1)
+
+    @property
+    def elbo(self) -> np.ndarray:
+        """Mean evidence lower bound, at beta = 1, of the model of every beta, (k,)."""
+        return -(self.distortion + self.rate)
+
+    @cached_property
+    def slope(self) -> np.ndarray:
+        """dD/dR around every beta, (k,), NaN at the two ends; at the optimum it is -beta.
+
+        Between neighbours the slope is a secant's. Where rate is linear in log beta, that of the optimum is minus their
+        logarithmic mean; the ratio to it, a mean over both neighbours, is what multiplies -beta.
+        """
+        if len(self.betas) < 3:
+            return np.full(len(self.betas), np.nan)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            secants = np.diff(self.distortion) / np.diff(self.rate)
+            ratios = -secants / (np.diff(self.betas) / np.diff(np.log(self.betas)))
+        around = -self.betas[1:-1] * (ratios[1:] + ratios[:-1]) / 2
+        return np.concatenate([[np.nan], around, [np.nan]])
+
+    def columns(self) -> dict[str, list[float]]:
+        """The curve as columns of numbers; a column ending in _error has standard errors over rows."""
+        found = {
+            "beta": self.betas,
+            "rate": self.rate,
+            "rate_error": _error(self.rates),
+            "distortion": self.distortion,
+            "distortion_error": _error(self.distortions),
+            "elbo": self.elbo,
+            "elbo_error": _error(self.distortions + self.rates),
+            "active": self.active,
+            "slope": self.slope,
+        }
+        return {name: values.tolist() for name, values in found.items()}
+
+    def __str__(self) -> str:
+        """The curve as a table."""
+        head = f"{'beta':>8} {'rate':>16} {'distortion':>18} {'ELBO':>18} {'active':>7} {'-dD/dR':>8}"
+        columns = [np.asarray(values) for values in self.columns().values()]
+        lines = [
+            f"{b:8.4g} {r:8.2f} +- {re:4.2f} {d:10.2f} +- {de:4.2f} {e:10.2f} +- {ee:4.2f} {a:7.0f} "
+            + (f"{-s:8.3g}" if math.isfinite(s) else f"{'':>8}")
+            for b, r, re, d, de, e, ee, a, s in zip(*columns, strict=True)
+        ]
+        return "\n".join([head, *lines])
+
+    # ---- a beta from the curve -------------------------------------------------------------------------------------
+
+    def beta_for_rate(self, nats: float) -> float:
+        """The beta at which the rate is `nats`, between the betas of the curve."""
+        return self._solve("rate", self.rate, nats, rising=False)
+
+    def beta_for_distortion(self, nats: float) -> float:
+        """The beta at which the distortion is `nats`, between the betas of the curve."""
+        return self._solve("distortion", self.distortion, nats, rising=True)
+
+    def knee(self) -> float:
+        """The beta where the curve bends most: farthest from the chord between its ends (Satopaa et al. 2011)."""
+        rate, distortion = (_unit(values) for values in (self.rate, self.distortion))
+        return float(self.betas[np.argmax(1 - rate - distortion)])
+
+    def _solve(self, name: str, values: np.ndarray, nats: Any, rising: bool) -> float:
+        """Linear interpolation in log beta of a quantity that rises, or falls, with beta."""
+        order = np.maximum.accumulate(values if rising else -values)
+        target = float(nats) if rising else -float(nats)
+        if not order[0] <= target <= order[-1]:
+            low, high = sorted((values[0], values[-1]))
+            raise ParameterError(
+                f"a {name} that is asked for must be between those of the range, {low:.4g} and {high:.4g} nats",
+                f"it is {nats!r}",
+                "Ask for less, or train on a wider range.",
+            )
+        return float(np.exp(np.interp(target, order, np.log(self.betas))))
+
+
+def _error(values: np.ndarray) -> np.ndarray:
+    n = values.shape[1]
+    return values.std(1, ddof=1) / math.sqrt(n) if n > 1 else np.full(len(values), np.nan)
+
+
+def _unit(values: np.ndarray) -> np.ndarray:
+    """Values moved to [0, 1]."""
+    spread = values.max() - values.min()
+    return (values - values.min()) / spread if spread > 0 else np.zeros_like(values)
+
+
+def curve(models: Mapping[float, VAE], rows: Rows, draws: int = 4) -> Curve:
+    """The curve of models by beta on the same rows.
+
+    The noise of z depends on the row alone, so that it is the same at every beta.
+    """
+    betas = np.sort(np.array([*models], float))
+    found, active = [], []
+    for beta in betas.tolist():
+        found.append(distortion_and_rate(models[beta], rows, draws))
+        means = posterior_mean(models[beta], rows)
+        active.append(int((means.double().var(0, correction=0) > ACTIVE).sum()))
+    distortions, rates = (np.stack(parts) for parts in zip(*found, strict=True))
+    return Curve(betas, distortions, rates, np.array(active))
+
+
+def betas_of(model: VAE, betas: Sequence[float] | None, points: int = POINTS) -> list[float]:
+    """Betas that are asked for, each once, or a grid over the model's range.
+
+    Raises
+    ------
+    ParameterError
+        If the model knows no range, or not all of these betas.
+    """
+    low, high = model.known_dial.low, model.known_dial.high
+    if betas is None:
+        return np.geomspace(low, high, points).clip(low, high).tolist()
+    try:
+        found = np.unique(np.asarray(betas, float).ravel())
+    except (TypeError, ValueError):
+        found = np.array([])
+    if not len(found) or not np.all((found >= low * (1 - 1e-9)) & (found <= high * (1 + 1e-9))):
+        raise ParameterError(
+            f"betas must be numbers from {low:g} to {high:g}, the range of the model",
+            f"they are {betas!r}",
+            "Leave them out for a grid over the range.",
+        )
+    return found.tolist()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from typing import Any
 
@@ -20,6 +21,8 @@ from torch import Generator, Tensor
 from elbowroom import distributions as d
 from elbowroom import likelihoods as kinds
 from elbowroom import specs
+from elbowroom.data.choose import choose_counts, look
+from elbowroom.data.rows import Rows
 from elbowroom.errors import DataError, ParameterError
 from elbowroom.likelihood_base import Likelihood
 from elbowroom.likelihoods import LIKELIHOODS, Mixed
@@ -415,6 +418,40 @@ def test_negative_binomial_slopes_are_right_for_large_counts() -> None:
     torch.testing.assert_close(slopes[0], slopes[1], rtol=1e-4, atol=0)
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["poisson", "negative_binomial", "multinomial"])
+def test_large_counts_keep_their_digits(name: str) -> None:
+    """The terms of a row are 1e10 nats, which float32 rounds to thousands; their sum is tens of nats."""
+    x = torch.poisson(torch.full((100, 3), 1e9, dtype=torch.float64), generator=seeded())
+    likelihood: Likelihood = specs.make(name, LIKELIHOODS, "likelihood", 3)
+    likelihood.fit_marginals(x)
+    h = torch.zeros(100, 3)
+    p = likelihood(h, likelihood.row_total(x))
+    exact = copy.deepcopy(likelihood).double()
+    expected = exact(h.double(), exact.row_total(x)).log_prob(x)
+    torch.testing.assert_close((p.log_kernel(x) + p.log_base(x).float()).double(), expected, atol=0.5, rtol=0.01)
+    assert p.log_prob(x).dtype == p.mean.dtype == p.sample(seeded()).dtype == torch.float32
+    assert bool(((p.sample(seeded()) / p.mean - 1).abs() < 1).all())
+
+
+@torch.no_grad()
+def test_the_largest_count_is_within_reach_and_larger_ones_are_refused() -> None:
+    for name in ("poisson", "negative_binomial:library=false"):
+        likelihood: Likelihood = specs.make(name, LIKELIHOODS, "likelihood", 1)
+        assert float(likelihood(torch.tensor([[100.0]])).mean) > d.MAX_COUNT
+        likelihood.check(torch.tensor([[d.MAX_COUNT]], dtype=torch.float64))
+        with pytest.raises(DataError, match=r"whole numbers from 0 to 1e12.*2e\+12"):
+            likelihood.check(torch.tensor([[2e12]], dtype=torch.float64))
+    assert d.MAX_COUNT == 1e12
+
+
+def test_counts_that_are_too_large_are_real_numbers() -> None:
+    x = torch.tensor([[0.0], [d.MAX_COUNT], [2 * d.MAX_COUNT]], dtype=torch.float64)
+    assert choose_counts(look(Rows(x[:2]))).likelihood == "negative_binomial"
+    choice = choose_counts(look(Rows(x)))
+    assert choice == ("gaussian", "counts up to 2e+12 are too large to be told apart as counts")
+
+
 def test_a_student_t_of_many_degrees_of_freedom_is_a_gaussian() -> None:
     likelihood = make("student_t", 2)
     with torch.no_grad():
@@ -538,6 +575,8 @@ def test_misfits_are_found_and_told(case: str) -> None:
         text = str(caught.value)
         assert text.startswith(f"likelihood={name_of(case)!r} needs ")
         assert "2 values are not (first: row 107, column 'price'" in text
+        with pytest.raises(DataError, match=r"but 1 value is not \(row 30, column 1, "):
+            likelihood.check(x[8:], first=8)
 
 
 def test_misfits_of_mixed_columns_are_told_by_their_own_place() -> None:
@@ -575,8 +614,17 @@ def test_options_that_are_learned_fit_the_data(case: str) -> None:
     """Without options, a likelihood takes what it needs from the data, and then the data fits."""
     x = rows(make(case)).double()
     kind = LIKELIHOODS[name_of(case)]
-    made = kind(3, **kind.learn_options(x, {}))
+    made = kind(3, **kind.learn_options(iter(x.split(7)), {}))
     made.check(x)
+
+
+def test_options_that_are_given_are_not_learned() -> None:
+    def unread() -> Iterator[Tensor]:
+        raise AssertionError("the rows were read")
+        yield
+
+    for name, options in {"binomial": {"total": 3}, "categorical": {"classes": 3}, "gaussian": {}}.items():
+        assert LIKELIHOODS[name].learn_options(unread(), options) == options
 
 
 def test_constructor_arguments_are_kept_as_attributes() -> None:
@@ -586,7 +634,7 @@ def test_constructor_arguments_are_kept_as_attributes() -> None:
 
 
 def test_categories_are_not_taken_from_absurd_codes() -> None:
-    assert kinds.Categorical.learn_options(torch.tensor([[1e12]]), {})["classes"] <= kinds.MAX_CLASSES
+    assert kinds.Categorical.learn_options([torch.tensor([[1e12]])], {})["classes"] <= kinds.MAX_CLASSES
 
 
 # ---- mixed -----------------------------------------------------------------------------------------------------------

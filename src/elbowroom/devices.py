@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import math
 import sys
 import threading
 import time
@@ -39,6 +40,15 @@ def autocast(precision: str, device: torch.device) -> Any:
     if precision not in PRECISIONS:
         raise unknown("precision", precision, PRECISIONS)
     return torch.autocast(device.type, torch.bfloat16) if precision == "bfloat16" else nullcontext()
+
+
+def free_memory(device: torch.device) -> float:
+    """Bytes that are free on a device; infinity where it does not say."""
+    if device.type == "cuda":
+        return float(torch.cuda.mem_get_info(device)[0])
+    if device.type == "mps":
+        return float(torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory())
+    return math.inf
 
 
 def circumstances(device: torch.device) -> dict[str, str | int]:

@@ -10,12 +10,15 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
 from elbowroom.gaussians import HALF_LOG_2PI, normal
+
+MAX_COUNT = 1e12  # beyond, a Poisson is narrower than the rounding of its float32 parameter
 
 
 class RowDistribution(ABC):
@@ -180,6 +183,33 @@ class NegativeBinomial(RowDistribution):
         dispersion = self.log_dispersion.exp().expand(self.log_rate.shape)
         rate = gamma(dispersion, generator) * (self.log_rate - self.log_dispersion).exp()
         return torch.poisson(rate, generator=generator)
+
+
+class LargeCounts(RowDistribution):
+    """A distribution of counts so large that the terms of its log-probability cancel to noise in float32.
+
+    All of them are in the kernel, made in float64; their small sum is in the dtype of the parameters.
+    """
+
+    def __init__(self, kind: Callable[..., RowDistribution], *parameters: Tensor) -> None:
+        self.like = parameters[0]
+        self.p = kind(*map(self._widened, parameters))
+
+    def log_kernel(self, x: Tensor) -> Tensor:
+        return self._narrowed(self.p.log_prob(self._widened(x)))
+
+    @property
+    def mean(self) -> Tensor:
+        return self._narrowed(self.p.mean)
+
+    def sample(self, generator: Generator | None = None) -> Tensor:
+        return self._narrowed(self.p.sample(generator))
+
+    def _widened(self, values: Tensor) -> Tensor:
+        return (values.cpu() if self.like.device.type == "mps" else values).double()  # MPS has no float64
+
+    def _narrowed(self, values: Tensor) -> Tensor:
+        return values.to(self.like.dtype).to(self.like.device)
 
 
 class Multinomial(RowDistribution):

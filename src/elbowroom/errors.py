@@ -47,6 +47,15 @@ class ElbowroomWarning(UserWarning):
     """Something worth a look: the result is right, but perhaps not what was meant."""
 
 
+def counted(n: int, one: str, many: str = "") -> str:
+    """A number and what it counts.
+
+    >>> counted(1, "row"), counted(2000, "row"), counted(0, "is", "are")
+    ('1 row', '2,000 rows', '0 are')
+    """
+    return f"{n:,} {one if n == 1 else many or one + 's'}"
+
+
 def missing(package: str, extra: str, purpose: str) -> MissingDependencyError:
     """The error for an optional package that is not installed."""
     return MissingDependencyError(

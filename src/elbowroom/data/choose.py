@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from elbowroom.data.rows import Rows
+from elbowroom.distributions import MAX_COUNT
 
 FEW_LEVELS = 64  # images whose largest pixel is at most this count up to it; those above are 8-bit
 
@@ -47,8 +48,8 @@ def look(rows: Rows) -> Facts:
     low, high = torch.inf, -torch.inf
     binary = whole = torch.ones(rows.features, dtype=torch.bool)
     total = square = torch.zeros(rows.features, dtype=torch.float64)
-    for start in range(0, len(rows), 4096):
-        x = rows.dense(torch.arange(start, min(start + 4096, len(rows))))
+    for batch in rows.in_order(rows.at_once):
+        x = batch.x
         low, high = min(low, float(x.min())), max(high, float(x.max()))
         binary = binary & ((x == 0) | (x == 1)).all(0)
         whole = whole & (x == x.floor()).all(0) if x.is_floating_point() else whole
@@ -91,6 +92,8 @@ def choose_counts(facts: Facts) -> Choice:
     """Poisson where the variance is the mean, negative binomial where it is larger."""
     if not facts.is_counts:
         return Choice("gaussian", "the values are not counts (whole numbers from 0), although CountVAE is for counts")
+    if facts.high > MAX_COUNT:
+        return Choice("gaussian", f"counts up to {facts.high:.3g} are too large to be told apart as counts")
     if facts.is_binary:
         return Choice("bernoulli", "every value is 0 or 1")
     seen = facts.mean > 0

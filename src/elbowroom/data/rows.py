@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -12,7 +12,11 @@ import torch
 from scipy.special import ndtr
 from torch import Generator, Tensor
 
+from elbowroom.devices import free_memory
 from elbowroom.randomness import normal_by_row
+
+VALUES = 2**18  # that are read at once where all rows are read: what is made of them stays in the cache
+SHARE = 0.5  # of a device's free memory that rows may take
 
 
 class Batch(NamedTuple):
@@ -35,6 +39,7 @@ class Rows:
     """
 
     index: Tensor | None = None  # the rows of x that these are, where they are some of them
+    home = device = torch.device("cpu")  # where the rows are, and where their batches go
 
     def __init__(self, x: Any, context: Tensor | None = None, base: Tensor | None = None) -> None:
         self.x, self.context, self.base = x, context, base
@@ -47,10 +52,15 @@ class Rows:
         """D, the number of features of a row."""
         return int(self.x.shape[1])
 
+    @property
+    def at_once(self) -> int:
+        """How many rows to read at once where all are read."""
+        return max(1, min(4096, VALUES // max(1, self.features)))
+
     def batch(self, index: Tensor, generator: Generator | None = None) -> Batch:
         """Rows by index with all that belongs to them; `generator` feeds rows that are drawn anew each time."""
         at = self._at(index)
-        return Batch(self._gather(at), _select(self.context, at), _select(self.base, at))
+        return Batch(self._gather(at), self._select(self.context, at), self._select(self.base, at))
 
     def dense(self, index: Tensor) -> Tensor:
         """Rows by index (n, D), as they are stored."""
@@ -58,8 +68,7 @@ class Rows:
 
     def in_order(self, size: int = 1024) -> Iterator[Batch]:
         """All rows once, in batches of `size`."""
-        for start in range(0, len(self), size):
-            yield self.batch(torch.arange(start, min(start + size, len(self))))
+        return map(self.batch, self._indices(size))
 
     def spread(self, most: int) -> Tensor:
         """At most `most` rows (m, D), evenly spaced: enough to learn units and marginals from."""
@@ -80,18 +89,49 @@ class Rows:
         return rows
 
     def to(self, device: torch.device) -> Self:
-        """The rows on a device."""
+        """The rows with their batches on a device. They move there, unless they would take much of its free memory.
+
+        Rows that stay where they are, and sparse rows, are gathered there, and each batch is moved alone.
+        """
         moved = copy.copy(self)
-        for name in ("x", "context", "base", "index"):
-            value = getattr(self, name)
-            setattr(moved, name, value.to(device) if isinstance(value, Tensor) else value)
+        moved.device = device
+        small = isinstance(self.x, Tensor) and self._bytes <= SHARE * free_memory(device)
+        if device != self.home and small:
+            x = moved._gather(torch.arange(0)).new_empty(len(self), self.features)
+            for index in self._indices(self.at_once):
+                x[index[0] : index[-1] + 1] = self._gather(self._at(index))
+            at = self._at(torch.arange(len(self)))
+            context, base = moved._select(self.context, at), moved._select(self.base, at)
+            moved.x, moved.context, moved.base, moved.index, moved.home = x, context, base, None, device
         return moved
 
+    @property
+    def _bytes(self) -> int:
+        return len(self) * self.features * int(self.x.element_size())
+
+    def _indices(self, size: int) -> Iterator[Tensor]:
+        for start in range(0, len(self), size):
+            yield torch.arange(start, min(start + size, len(self)))
+
     def _at(self, index: Tensor) -> Tensor:
+        index = index.to(self.home)
         return index if self.index is None else self.index.index_select(0, index)
 
     def _gather(self, at: Tensor) -> Tensor:
-        return self.x.index_select(0, at)
+        return self._sent(self.x.index_select(0, at))
+
+    def _select(self, values: Tensor | None, at: Tensor) -> Tensor | None:
+        return None if values is None else self._sent(values.index_select(0, at))
+
+    def _sent(self, values: Tensor) -> Tensor:
+        """What was gathered at home, on the device."""
+        if self.device == self.home:
+            return values
+        if self.device.type == "mps" and values.dtype == torch.float64:  # which it does not have
+            values = values.float()
+        if self.device.type == "cuda" and values.device.type == "cpu":
+            values = values.pin_memory()  # so that the copy does not wait for the device
+        return values.to(self.device, non_blocking=True)
 
 
 class BinarizedRows(Rows):
@@ -117,7 +157,7 @@ class SparseRows(Rows):
     """Rows of a scipy CSR matrix, made dense batch by batch."""
 
     def _gather(self, at: Tensor) -> Tensor:
-        return torch.from_numpy(self.x[at.numpy(force=True)].toarray()).to(at.device)
+        return self._sent(torch.from_numpy(self.x[at.numpy()].toarray()))
 
 
 def rows_of(x: Any, context: np.ndarray | None = None) -> Rows:
@@ -148,10 +188,21 @@ def torch_dtype(dtype: np.dtype) -> np.dtype:
     return dtype.newbyteorder("=") if known else np.dtype(np.float64)
 
 
+def joined(parts: Iterable[Tensor], n: int, dim: int = 0) -> Tensor:
+    """Parts of n rows in all as one tensor, each written to its place when it comes.
+
+    Thousands of small parts that are kept until the end lie scattered between the large blocks that come and go
+    beside them, and the process grows by gigabytes.
+    """
+    whole, at = torch.empty(0), 0
+    for part in parts:
+        if not at:
+            whole = part.new_empty(*part.shape[:dim], n, *part.shape[dim + 1 :])
+        whole.narrow(dim, at, part.shape[dim]).copy_(part)
+        at += part.shape[dim]
+    return whole
+
+
 def evenly(n: int, most: int) -> Tensor:
     """At most `most` indices of n rows, evenly spaced."""
     return torch.linspace(0, n - 1, min(n, most), dtype=torch.float64).long()
-
-
-def _select(values: Tensor | None, index: Tensor) -> Tensor | None:
-    return None if values is None else values.index_select(0, index)

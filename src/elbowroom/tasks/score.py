@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from elbowroom.data.rows import Batch, Rows
+from elbowroom.data.rows import Batch, Rows, joined
 from elbowroom.objectives import distortion_of
 from elbowroom.randomness import generator_at, normal_by_row
 from elbowroom.vae import VAE
@@ -56,16 +56,16 @@ def distortion_and_rate(model: VAE, rows: Rows, draws: int = 16) -> tuple[np.nda
 
     The noise of a row depends on its content alone, so that its values do not change with its company.
     """
-    found = [_terms(model, batch, draws) for batch in rows.in_order(_batch_size(model, draws))]
-    distortion, rate = (torch.cat(parts).double().numpy() for parts in zip(*found, strict=True))
+    batches = rows.in_order(_batch_size(model, draws))
+    distortion, rate = joined((_terms(model, batch, draws) for batch in batches), len(rows), 1).double().numpy()
     return distortion, rate
 
 
-def _terms(model: VAE, batch: Batch, draws: int) -> tuple[Tensor, Tensor]:
+def _terms(model: VAE, batch: Batch, draws: int) -> Tensor:
     noise = noise_of(batch.x, draws, model)
     outcome = model(batch.x, batch.context, noise)
     rate = outcome.rate if outcome.rate.dim() == 1 else outcome.rate.mean(0)
-    return distortion_of(outcome, batch.x).mean(0), rate
+    return torch.stack((distortion_of(outcome, batch.x).mean(0), rate))
 
 
 def noise_of(x: Tensor, draws: int, model: VAE) -> Tensor:
@@ -82,15 +82,15 @@ def noise_of(x: Tensor, draws: int, model: VAE) -> Tensor:
 def log_likelihood(model: VAE, rows: Rows, draws: int = 1000, seed: int = 0) -> LogLikelihood:
     """Importance-weighted log-likelihood of every row; each row is encoded once."""
     size = max(1, min(256, _batch_size(model, 1)))
-    found = [
+    found = (
         _importance(model, batch, draws, generator_at(seed, "importance", i))
         for i, batch in enumerate(rows.in_order(size))
-    ]
-    values, sizes = (torch.cat(parts).numpy() for parts in zip(*found, strict=True))
+    )
+    values, sizes = joined(found, len(rows), 1).numpy()
     return LogLikelihood(values, sizes, draws)
 
 
-def _importance(model: VAE, batch: Batch, draws: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def _importance(model: VAE, batch: Batch, draws: int, generator: torch.Generator) -> Tensor:
     x, context = batch.x, batch.context
     q, prior, total = model.encode(x, context), model.prior_distribution(), model.likelihood.row_total(x)  # type: ignore[operator]
     at_once = max(1, _batch_size(model, 1) // len(x))
@@ -102,7 +102,7 @@ def _importance(model: VAE, batch: Batch, draws: int, generator: torch.Generator
         weights.append((p.log_kernel(x) + prior.log_prob(z) - q.log_prob(z)).double())
     log_w = torch.cat(weights)
     ess = (2 * log_w.logsumexp(0) - (2 * log_w).logsumexp(0)).exp()
-    return log_w.logsumexp(0) - math.log(draws) + p.log_base(x).double(), ess
+    return torch.stack((log_w.logsumexp(0) - math.log(draws) + p.log_base(x).double(), ess))
 
 
 def _batch_size(model: VAE, draws: int) -> int:

@@ -23,6 +23,7 @@ from elbowroom import CountVAE, ImageVAE, TableVAE, trainer
 from elbowroom.beta import POLICIES
 from elbowroom.cli import app, commands, flags, run
 from elbowroom.cli.console import problem_of
+from elbowroom.files import held
 from elbowroom.latents import PRIORS
 from elbowroom.likelihoods import LIKELIHOODS
 from elbowroom.objectives import OBJECTIVES
@@ -566,9 +567,7 @@ def test_kill_and_resume(rows, capsys):
 
 def test_resume_with_other_data_or_in_two_processes(rows, capsys):
     stopped(signal.SIGKILL)
-    from elbowroom.cli.runs import locked
-
-    with locked(Path("m.run")):
+    with held("m.run/run.json"):
         assert run(["resume", "m.run"]) == 1
         assert "is used by another" in capsys.readouterr().err
     assert run(["fit", "none.npy", "--out", "m", "--overwrite"]) == 1
@@ -579,6 +578,26 @@ def test_resume_with_other_data_or_in_two_processes(rows, capsys):
     assert list(Path("m.run").glob("step-*"))  # what was trained is not lost
     assert run(["fit", "rows.npy", "--out", "m", "--overwrite", *RUN, "--no-verbose"]) == 0
     assert not Path("m.run").exists()
+
+
+def test_commands_that_train_keep_the_memory_of_a_step(rows, capsys, monkeypatch):
+    asked = []
+    monkeypatch.setattr("elbowroom.cli.runs.keep_all_memory", lambda: asked.append(True))
+    assert run(["fit", "rows.npy", "--out", "other", *QUICK]) == 0
+    assert asked == [True]
+    stopped(signal.SIGKILL)
+    assert run(["resume", "m.run"]) == 0
+    assert asked == [True, True]
+    assert run(["score", "other", "rows.npy", "--draws", "0"]) == 0
+    assert asked == [True, True]
+
+
+def test_one_row_and_one_column_are_said_so(here, capsys):
+    np.save("column.npy", np.random.default_rng(0).normal(size=(1, 1)))
+    assert run(["fit", "column.npy", "--out", "c", *QUICK]) == 0
+    assert "1 row, 1 column\n" in capsys.readouterr().out
+    assert run(["encode", "c", "column.npy", "--out", "z.npy"]) == 0
+    assert "latents of 1 row of 2" in capsys.readouterr().out
 
 
 def test_a_fit_that_fails_leaves_no_run(here, capsys):

@@ -371,7 +371,7 @@ BAD = [
     bad("x.csv", "a,b\n1,x\n", "column 'b' does not .first: 'x'.*--label 'b'"),
     bad("x.csv", "a,b\n1,x\n", "Drop it, or turn", features=["a", "b"]),
     bad("x.csv", "a,b\n1,2\n1,2,3\n", "line 3 has 3 values, not 2"),
-    bad("x.csv", "a,b\n1\n", "line 2 has 1 values, not 2"),
+    bad("x.csv", "a,b\n1\n", "line 2 has 1 value, not 2"),
     bad("x.csv", "a,a\n1,2\n", "two are called 'a'"),
     bad("x.csv", "a,b\n", "shape 0 x 2"),
     bad("x.csv", "\n", "shape 0 x 0"),

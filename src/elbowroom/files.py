@@ -1,4 +1,4 @@
-"""Files that are never half written, and folders that one process holds at a time."""
+"""Files that are never half written, and paths that one process holds at a time."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def write_atomically(path: str | os.PathLike[str], content: bytes | str) -> None
 
 
 @contextmanager
-def held(folder: str | os.PathLike[str]) -> Iterator[None]:
-    """Hold a folder. The system lets go of it when the process ends, however it ends: no lock is left behind.
+def held(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Hold a file or a folder. The system lets go of it when the process ends, however it ends: no lock is left behind.
 
     Where the system has no such lock (Windows, some network drives) nothing is held.
 
@@ -41,7 +41,7 @@ def held(folder: str | os.PathLike[str]) -> Iterator[None]:
         return
     import fcntl
 
-    handle = os.open(folder, os.O_RDONLY)
+    handle = os.open(path, os.O_RDONLY)
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -12,7 +12,7 @@ from sklearn.utils import _safe_indexing
 from elbowroom.card import facts
 from elbowroom.data.choose import highest_pixel
 from elbowroom.data.rows import evenly
-from elbowroom.errors import DataError
+from elbowroom.errors import DataError, counted
 from elbowroom.tasks.diagnose import Diagnosis
 from elbowroom.tasks.report import Number, Report
 
@@ -21,22 +21,20 @@ SHOWN_IMAGES, SHOWN_SAMPLES = 36, 60
 SHOWN_ROWS, SHOWN_COLUMNS, MAPPED = 2000, 12, 5000
 
 
-def summarise(
-    estimator: Any, X: Any, labels: Any = None, label_name: str = "label", context: Any = None, title: str = ""
-) -> Report:
+def summarise(estimator: Any, X: Any, labels: Any = None, label_name: str = "label", context: Any = None) -> Report:
     """The report of a fitted estimator on rows X; labels (n,) colour the latent map."""
     n = X.shape[0] if hasattr(X, "shape") else len(X)
     labels = None if labels is None else np.asarray(labels)
     if labels is not None and labels.shape != (n,):
         raise DataError(
-            f"labels must be one for each of the {n} rows", f"their shape is {labels.shape}", "Correct them."
+            f"labels must be one for each row ({counted(n, 'row')})", f"their shape is {labels.shape}", "Correct them."
         )
     diagnosis = estimator.diagnose(**_some(X, context, n, SCORED))
     latent_map, axes = _latent_map(estimator.transform(**_some(X, context, n, MAPPED)))
     shown = _images if hasattr(estimator, "image_shape_") else _table
     originals, reconstructions, samples, columns = shown(estimator, X, context, n)
     return Report(
-        title=title or type(estimator).__name__,
+        title=type(estimator).__name__,
         facts={"rows": f"{n:,}", **facts(estimator), "notes": "; ".join(estimator.history_.notes) or "none"},
         numbers=_numbers(estimator, X, context, n, diagnosis),
         verdict=diagnosis.verdict,

@@ -15,7 +15,7 @@ from elbowroom.cli.runs import begin, check_model, check_model_place, go_on, ope
 from elbowroom.data.choose import highest_pixel
 from elbowroom.data.readers import Data, read, read_labels, split_key
 from elbowroom.data.writers import Result, check_output, check_place, write
-from elbowroom.errors import ParameterError
+from elbowroom.errors import ParameterError, counted
 
 SCORES = ("elbo", "distortion", "rate", "log_likelihood", "effective_sample_size")
 DEMO_FILES = {"model", "report.html", "digits.npz"}  # what the demo writes
@@ -133,7 +133,7 @@ def _score_text(facts: dict[str, Any]) -> str:
     names = {"elbo": "ELBO", "distortion": "distortion", "rate": "rate", "log_likelihood": "log-likelihood"}
     found = [(words, facts[name], facts[f"{name}_standard_error"]) for name, words in names.items() if name in facts]
     lines = [(words, f"{value:12,.3f} +- {error:,.3f}") for words, value, error in found]
-    text = f"{facts['rows']:,} rows, in {facts['unit']} +- standard error\n\n{listed(lines)}"
+    text = f"{counted(facts['rows'], 'row')}, in {facts['unit']} +- standard error\n\n{listed(lines)}"
     if "log_likelihood" not in facts:
         return text
     size = facts["effective_sample_size"]
@@ -207,4 +207,6 @@ def _category(estimator: Any, label: str) -> Any:
 def _written(out: str, values: np.ndarray, what: str) -> Answer:
     facts = {"out": out, "shape": values.shape}
     sizes = " x ".join(map(str, values.shape[1:]))
-    return Answer(facts, f"wrote {what} {len(values):,} rows of {sizes} to {shown(Path(out))}{'/' * out.endswith('/')}")
+    return Answer(
+        facts, f"wrote {what} {counted(len(values), 'row')} of {sizes} to {shown(Path(out))}{'/' * out.endswith('/')}"
+    )

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from elbowroom.cli.console import listed, number
-from elbowroom.errors import ArtefactError
+from elbowroom.errors import ArtefactError, counted
 
 NUMBERS = ("distortion", "rate", "loss", "held_out_distortion", "held_out_rate", "held_out_loss")
 
@@ -62,7 +62,7 @@ def _facts(config: Mapping[str, Any], saved: Mapping[str, Any]) -> dict[str, Any
 
 def describe(facts: Mapping[str, Any]) -> str:
     """The facts in words, a line each."""
-    rows = f"{facts['rows']:,} rows, " if "rows" in facts else ""
+    rows = f"{counted(facts['rows'], 'row')}, " if "rows" in facts else ""
     ended = "" if facts["complete"] else ", interrupted"
     best = facts["best"]
     lines = [
@@ -83,7 +83,7 @@ def describe(facts: Mapping[str, Any]) -> str:
 
 def _shape(facts: Mapping[str, Any]) -> str:
     sizes = " x ".join(map(str, facts["shape"]))
-    return f"images of {sizes}" if facts["estimator"] == "ImageVAE" else f"{sizes} columns"
+    return f"images of {sizes}" if facts["estimator"] == "ImageVAE" else f"{sizes} column{'s' * (sizes != '1')}"
 
 
 def _likelihood(likelihood: Any) -> str:

@@ -8,7 +8,7 @@ import secrets
 import shutil
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -19,13 +19,14 @@ from elbowroom.cli.facts import describe, facts_of
 from elbowroom.cli.flags import Kind
 from elbowroom.data.readers import Data, nearest, read, split_key
 from elbowroom.data.writers import check_place
+from elbowroom.devices import keep_all_memory
 from elbowroom.errors import ArtefactError, ElbowroomError, ElbowroomWarning, ParameterError
-from elbowroom.files import write_atomically
+from elbowroom.files import held, write_atomically
 
 if TYPE_CHECKING:
     from elbowroom.base import BaseVAE
 
-SETTINGS, LOCK = "run.json", "lock"
+SETTINGS = "run.json"
 
 
 @dataclass(frozen=True)
@@ -143,11 +144,12 @@ def _prepare(run: Run, verbose: bool) -> tuple[Data, BaseVAE]:
 
 def _carry_out(run: Run, data: Data, estimator: BaseVAE) -> Answer:
     """Train and save the model; Ctrl-C saves the model so far and keeps the run."""
+    keep_all_memory()  # the process is ours, and ends when the model is saved
     with locked(run.folder):
         try:
             estimator.fit(rows_for(type(estimator).__name__, data), checkpoint=run.folder)
         except BaseException as error:
-            if {path.name for path in run.folder.iterdir()} <= {SETTINGS, LOCK}:
+            if {path.name for path in run.folder.iterdir()} <= {SETTINGS}:
                 shutil.rmtree(run.folder)
             elif not isinstance(error, ElbowroomError):
                 note = f"what was trained is kept; go on: elbowroom resume {shown(run.folder)}"
@@ -220,16 +222,11 @@ def _keep_names(estimator: Any, data: Data) -> None:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold a run, so that no second process writes to it; the system lets go when the process ends, however it ends."""
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        yield
-        return
-    with (folder / LOCK).open("w") as file:
+    """Hold a run, so that no second process writes to it. The folder itself is what its checkpoints hold."""
+    with ExitStack() as stack:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+            stack.enter_context(held(folder / SETTINGS))
+        except BlockingIOError:
             do = "Wait for it, or stop it."
             raise ArtefactError("a run goes on in one process", f"{folder} is used by another", do) from None
         yield

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from elbowroom.data.streams import broken, open_bytes, whole
-from elbowroom.errors import ElbowroomWarning
+from elbowroom.errors import ElbowroomWarning, counted
 
 WORDS = dict.fromkeys(("", "na", "n/a", "nan", "null", "none", "<na>", "#n/a", "?"), "nan") | {
     "true": "1",
@@ -92,7 +92,7 @@ def _columns(path: Path, separator: str, names: Sequence[str], named: bool) -> C
         while chunk := list(islice(rows, max(1, AT_ONCE // max(1, len(names))))):
             for number, row in chunk:
                 if len(row) != len(names):
-                    got = f"line {number} has {len(row)} values, not {len(names)}"
+                    got = f"line {number} has {counted(len(row), 'value')}, not {len(names):,}"
                     raise broken(path, "a table whose rows are equally long", got)
             for part, words in zip(parts, zip(*(row for _, row in chunk), strict=True), strict=True):
                 part.append(_values(words))

@@ -14,7 +14,7 @@ from scipy import sparse
 from sklearn.utils._param_validation import InvalidParameterError
 from sklearn.utils.validation import validate_data
 
-from elbowroom.errors import DataError, ParameterError
+from elbowroom.errors import DataError, ParameterError, counted
 
 AS_NUMBERS = "Drop the column, or turn it into numbers, for example one column of 0 and 1 for each category."
 
@@ -189,7 +189,7 @@ def one_hot(labels: Any, n: int, categories: np.ndarray | None) -> tuple[np.ndar
         labels = np.broadcast_to(labels, (n,))
     if labels.shape != (n,):
         raise DataError(
-            f"context must hold one label for each of the {n} rows",
+            f"context must hold one label for each row ({counted(n, 'row')})",
             f"its shape is {labels.shape}",
             "Give a 1-D array, or one label for all rows.",
         )
@@ -251,8 +251,8 @@ def same_variables(adata: Any, names: np.ndarray | None) -> Any:
     missing = [name for name in names if name not in adata.var_names]
     if missing:
         raise DataError(
-            f"the AnnData must have the {len(names)} variables that the model was fitted on",
-            f"{len(missing)} of them are missing (first: {missing[0]!r})",
+            f"the AnnData must have the {counted(len(names), 'variable')} that the model was fitted on",
+            f"{len(missing):,} of them {'is' if len(missing) == 1 else 'are'} missing (first: {missing[0]!r})",
             "Use the same reference and the same identifiers of genes.",
         )
     return adata[:, list(names)]

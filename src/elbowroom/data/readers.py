@@ -20,7 +20,7 @@ from elbowroom.data.arrays import Found, check_rows, check_sparse
 from elbowroom.data.delimited import Columns, read_delimited
 from elbowroom.data.pictures import SUFFIXES, read_folder
 from elbowroom.data.streams import whole
-from elbowroom.errors import DataError, ElbowroomWarning, missing
+from elbowroom.errors import DataError, ElbowroomWarning, counted, missing
 
 
 @dataclass(frozen=True)
@@ -276,7 +276,7 @@ def read_labels(source: str, data: Data) -> np.ndarray:
         raise DataError("labels must be a column of the data or an array", f"{path} is neither", "Write an .npy file.")
     if labels.shape != (len(data),):
         got = f"{source} has the shape {labels.shape}"
-        raise DataError(f"labels must be one for each of the {len(data)} rows", got, "Check the file.")
+        raise DataError(f"labels must be one for each row ({counted(len(data), 'row')})", got, "Check the file.")
     return labels
 
 

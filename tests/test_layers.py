@@ -42,9 +42,11 @@ LAYERS = [
     ["control"],
     # L5: training, and what a model is for
     ["build", "trainer"],
-    ["tasks/__init__", "tasks/score", "tasks/generate", "tasks/figures"],
-    ["tasks/diagnose", "tasks/report"],
+    ["tasks/__init__", "tasks/score", "tasks/generate", "tasks/drawing"],
+    ["tasks/diagnose", "tasks/row_figures"],
     ["tasks/curve"],
+    ["tasks/figures"],
+    ["tasks/report"],
     # L6: models as files
     ["artefact"],
     ["card", "pick"],

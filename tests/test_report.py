@@ -19,7 +19,7 @@ import numpy as np
 
 import elbowroom.tasks
 from elbowroom.errors import MissingDependencyError
-from elbowroom.tasks import figures
+from elbowroom.tasks import drawing, figures, row_figures
 from elbowroom.tasks.report import Number, Report
 
 HOSTILE = """<script>alert(1)</script> "' onload=x {{ 7*7 }} $\\frac{ _ </style></svg> 漢字 \ud800\x00"""
@@ -151,7 +151,7 @@ def test_makes_no_request(kind_and_html: tuple[str, str]) -> None:
 def test_figures_take_the_theme_and_share_no_id(kind_and_html: tuple[str, str]) -> None:
     _, html = kind_and_html
     style, body = html.split("</style>")
-    for role, color in figures.THEME.items():
+    for role, color in drawing.THEME.items():
         assert f"--{role}:" in style
         assert f": {color}" not in body
     ids = re.findall(r' id="([^"]*)"', html)
@@ -267,7 +267,7 @@ def test_labels_of_any_kind(labels: np.ndarray | None, shown: str) -> None:
 
 
 def test_many_points_are_pixels() -> None:
-    many = RANDOM.normal(size=(figures.MOST_SHAPES + 1, 2))
+    many = RANDOM.normal(size=(drawing.MOST_SHAPES + 1, 2))
     drawn = [figures.latent_map(points).axes[0].collections[0] for points in (many, many[1:])]
     assert [points.get_rasterized() for points in drawn] == [True, False]
 
@@ -275,7 +275,7 @@ def test_many_points_are_pixels() -> None:
 def test_the_worst_columns_are_shown_in_the_order_of_the_table() -> None:
     data = RANDOM.normal(size=(500, 15))
     samples = data + np.isin(np.arange(15), (2, 5, 14), invert=True)  # three columns are right
-    figure = figures.marginals(data, samples, [f"column {j}" for j in range(15)])
+    figure = row_figures.marginals(data, samples, [f"column {j}" for j in range(15)])
     shown = [axes.get_title(loc="left") for axes in figure.axes]
     assert shown == [f"column {j}" for j in range(15) if j not in (2, 5, 14)]
 
@@ -283,9 +283,9 @@ def test_the_worst_columns_are_shown_in_the_order_of_the_table() -> None:
 def test_overlap_and_correlation_are_what_they_say() -> None:
     data = np.array([[0.0, 1.0], [0.0, 2.0], [1.0, 3.0], [1.0, 4.0]])
     samples = np.array([[0.0, 4.0], [0.0, 3.0], [0.0, 2.0], [1.0, 1.0]])
-    overlap = figures.marginals(data, samples, ["a", "b"])
+    overlap = row_figures.marginals(data, samples, ["a", "b"])
     assert [axes.get_title(loc="right") for axes in overlap.axes] == ["75%", "100%"]
-    agreement = figures.reconstruction_scatter(data, data[:, [0, 1]] * [1, -1], ["a", "b"])
+    agreement = row_figures.reconstruction_scatter(data, data[:, [0, 1]] * [1, -1], ["a", "b"])
     assert [axes.get_title(loc="right") for axes in agreement.axes] == ["1.00", "-1.00"]
 
 
@@ -340,8 +340,9 @@ def test_writes_text_that_no_file_can_hold(tmp_path: Path) -> None:
 
 def test_without_matplotlib_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    monkeypatch.delitem(sys.modules, "elbowroom.tasks.figures")
-    monkeypatch.delattr(elbowroom.tasks, "figures")
+    for name in ("drawing", "figures", "row_figures"):
+        monkeypatch.delitem(sys.modules, f"elbowroom.tasks.{name}")
+        monkeypatch.delattr(elbowroom.tasks, name)
     with pytest.raises(MissingDependencyError, match=r"matplotlib.*pip install \"elbowroom\[plot\]\""):
         IMAGE_REPORT.write(tmp_path / "report.html")
     assert not [*tmp_path.iterdir()]

@@ -9,7 +9,6 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import torch
 
 from elbowroom.data.rows import Rows
 from elbowroom.errors import ParameterError

@@ -118,14 +118,14 @@ class Report:
         MissingDependencyError
             If matplotlib is not installed.
         """
-        from elbowroom.tasks import figures  # here, so that only a page needs matplotlib
+        from elbowroom.tasks import drawing, row_figures  # here, so that only a page needs matplotlib
 
         environment = jinja2.Environment(
             autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
         )
         page = environment.from_string(files(__package__).joinpath("report.html.j2").read_text("utf-8"))
-        pictures = {name: _svg(name, figure, figures.THEME) for name, figure in _figures(self)}
-        remarks = {"most_columns": figures.MOST_COLUMNS, **_epochs(self.history)}
+        pictures = {name: _svg(name, figure, drawing.THEME) for name, figure in _figures(self)}
+        remarks = {"most_columns": row_figures.MOST_COLUMNS, **_epochs(self.history)}
         return page.render(report=self, pictures=pictures, **remarks)
 
     def write(self, path: str | os.PathLike[str]) -> None:
@@ -141,14 +141,14 @@ class Report:
 
 def _figures(report: Report) -> Iterator[tuple[str, Figure]]:
     """The figures by the names that the template asks for; what has nothing to show is left out."""
-    from elbowroom.tasks import figures
+    from elbowroom.tasks import figures, row_figures
 
     originals, samples = report.originals, report.samples
     if max(originals.ndim, samples.ndim) >= 3:
         if len(originals):
-            yield "pairs", figures.image_pairs(originals, report.reconstructions)
+            yield "pairs", row_figures.image_pairs(originals, report.reconstructions)
         if len(samples):
-            yield "samples", figures.image_grid(samples)
+            yield "samples", row_figures.image_grid(samples)
     elif len(originals):
         yield from _table_figures(report)
     points, labels = report.latent_map, report.labels
@@ -162,17 +162,17 @@ def _figures(report: Report) -> Iterator[tuple[str, Figure]]:
 
 def _table_figures(report: Report) -> Iterator[tuple[str, Figure]]:
     """Reconstructed over original values; samples against data, each column alone and columns together."""
-    from elbowroom.tasks import figures
+    from elbowroom.tasks import row_figures
 
     originals, samples = report.originals, report.samples
     names = list(report.columns) or [f"column {j + 1}" for j in range(originals.shape[1])]
-    yield "scatter", figures.reconstruction_scatter(originals, report.reconstructions, names)
+    yield "scatter", row_figures.reconstruction_scatter(originals, report.reconstructions, names)
     if len(samples):
-        yield "marginals", figures.marginals(originals, samples, names)
+        yield "marginals", row_figures.marginals(originals, samples, names)
         both = [j for j in range(len(names)) if _numeric(originals[:, j]) and _numeric(samples[:, j])]
         if len(both) > 1:
             numbers = (originals[:, both].astype(float), samples[:, both].astype(float))
-            yield "correlations", figures.correlations(*numbers, [names[j] for j in both])
+            yield "correlations", row_figures.correlations(*numbers, [names[j] for j in both])
 
 
 def _numeric(column: np.ndarray) -> bool:

@@ -36,7 +36,7 @@ SECTIONS = {
 def history(epochs: int, **changes: Any) -> dict[str, Any]:
     """A history that falls as a real one does."""
     epoch = np.arange(1.0, epochs + 1)
-    curves = {"distortion": 30 / epoch + 20, "rate": 10 - 5 / epoch}
+    curves = {"loss": 40 / epoch + 25, "distortion": 30 / epoch + 20, "rate": 10 - 5 / epoch}
     held_out = {f"held_out_{name}": values + 0.5 for name, values in curves.items()}
     settings = {"epoch": epoch, "beta": epoch / epochs, "learning_rate": 1e-3 / epoch}
     return settings | curves | held_out | changes
@@ -211,7 +211,7 @@ def test_any_history_renders(changed: dict[str, Any], remark: str) -> None:
 
 @pytest.mark.parametrize("missing", [None, np.nan])
 def test_says_nothing_of_held_out_rows_where_there_are_none(missing: float | None) -> None:
-    gone = {name: [missing] * 20 for name in ("held_out_distortion", "held_out_rate")}
+    gone = {name: [missing] * 20 for name in ("held_out_loss", "held_out_distortion", "held_out_rate")}
     assert "held-out" not in page_with(history=history(20) | gone).text()
     assert "held-out" in page_with(history=history(20)).text()
 
@@ -297,10 +297,54 @@ def test_latents_are_sorted_and_keep_their_index() -> None:
     assert axes.get_legend_handles_labels()[1] == ["active (3)", "off (1)"]
 
 
-def test_loss_uses_the_beta_of_its_epoch() -> None:
-    curves = {"beta": [0.0, 0.5], "distortion": [3.0, 2.0], "rate": [1.0, 4.0]}
-    (line,) = figures.training_curves(curves).axes[0].lines
-    assert np.asarray(line.get_ydata()).tolist() == [3.0, 4.0]
+def lines(axes: Any) -> dict[str, list[float]]:
+    """The curves of a panel by name."""
+    return {line.get_label(): np.asarray(line.get_ydata()).tolist() for line in axes.lines}
+
+
+def test_losses_are_those_of_the_records() -> None:
+    curves = {"beta": [0.0, 0.5], "distortion": [3.0, 2.0], "rate": [1.0, 4.0], "loss": [9.0, 8.0]}
+    axes = figures.training_curves(curves | {"held_out_loss": [7.0, 6.0]}, "held out (loss at beta = 1)").axes
+    assert lines(axes[0]) == {"training": [9.0, 8.0], "held out (loss at beta = 1)": [7.0, 6.0]}
+
+
+def test_panels_of_training_are_those_of_its_columns() -> None:
+    def titles(**columns: list[float]) -> list[str]:
+        return [axes.get_title(loc="left") for axes in figures.training_curves(columns).axes]
+
+    assert titles(loss=[1.0], beta=[1.0]) == ["Loss", "Distortion", "Rate", "Beta", "Learning rate"]
+    assert titles(loss=[1.0], rate=[1.0]) == ["Loss", "Distortion", "Rate", "Learning rate"]
+    assert titles(rate=[1.0], beta=[-3.0, 2.0]) == ["Rate", "Distortion", "Beta", "Learning rate"]
+
+
+def test_targets_are_dashed_lines_in_their_panels() -> None:
+    figure = figures.training_curves(history(20) | {"target_rate": [12.0] * 20})
+    panels = {axes.get_title(loc="left"): axes for axes in figure.axes}
+    assert lines(panels["Rate"])["target"] == [12.0] * 20
+    assert {line.get_label(): line.get_linestyle() for line in panels["Rate"].lines}["target"] == "--"
+    assert "target" not in lines(panels["Distortion"])
+    legend = figure.axes[0].get_legend()
+    assert legend is not None
+    assert [text.get_text() for text in legend.get_texts()] == ["training", "held out", "target"]
+
+
+def test_scales_of_beta() -> None:
+    """A beta that falls by orders of magnitude is on a logarithmic scale with plain numbers; a negative one is not."""
+    falling, swinging = (
+        figures.training_curves({"beta": beta}).axes[2] for beta in (np.geomspace(1, 1e-4, 30), [-30.0, 10.0, 30.0] * 9)
+    )
+    assert (falling.get_title(loc="left"), falling.get_yscale(), swinging.get_yscale()) == ("Beta", "log", "linear")
+    falling.figure.draw_without_rendering()
+    assert "0.01" in [label.get_text() for label in falling.get_yticklabels()]
+    assert lines(swinging)["training"] == [-30.0, 10.0, 30.0] * 9
+
+
+def test_notes_are_seen() -> None:
+    notes = ["the target rate of 12 nats was not reached", HOSTILE]
+    text = page_with(notes=notes).text()
+    assert "Note: the target rate of 12 nats was not reached" in text
+    assert "<script>alert(1)</script>" in text
+    assert "Note:" not in page_with().text()
 
 
 @pytest.mark.parametrize(

@@ -9,15 +9,18 @@ from scipy import sparse
 from sklearn.decomposition import PCA
 from sklearn.utils import _safe_indexing
 
+from elbowroom.beta import Capacity, Constant, LogUniform, PerRow, Schedule, TargetDistortion, TargetRate
 from elbowroom.card import facts
 from elbowroom.data.choose import highest_pixel
 from elbowroom.data.rows import evenly
 from elbowroom.errors import DataError, counted
+from elbowroom.tasks.curve import Curve, betas_of
 from elbowroom.tasks.diagnose import Diagnosis
-from elbowroom.tasks.report import Number, Report
+from elbowroom.tasks.report import Along, Number, Report
 
 SCORED, WEIGHTED, DRAWS = 5000, 300, 200
 SHOWN_IMAGES, SHOWN_SAMPLES = 36, 60
+SHOWN_BETAS = 7  # of a range, at which rows are made
 SHOWN_ROWS, SHOWN_COLUMNS, MAPPED = 2000, 12, 5000
 
 
@@ -35,11 +38,11 @@ def summarise(estimator: Any, X: Any, labels: Any = None, label_name: str = "lab
     originals, reconstructions, samples, columns = shown(estimator, X, context, n)
     return Report(
         title=type(estimator).__name__,
-        facts={"rows": f"{n:,}", **facts(estimator), "notes": "; ".join(estimator.history_.notes) or "none"},
+        facts={"rows": f"{n:,}", **facts(estimator)},
         numbers=_numbers(estimator, X, context, n, diagnosis),
         verdict=diagnosis.verdict,
         healthy=diagnosis.healthy,
-        history=estimator.history_.columns(),
+        history=_trajectory(estimator),
         rate_per_latent=diagnosis.rate_per_latent,
         active=diagnosis.active,
         originals=originals,
@@ -50,7 +53,84 @@ def summarise(estimator: Any, X: Any, labels: Any = None, label_name: str = "lab
         latent_axes=axes,
         labels=None if labels is None else labels[evenly(n, MAPPED).numpy()],
         label_name=label_name,
+        notes=estimator.history_.notes,
+        training_remark=_remark(estimator.beta_),
+        held_out_name=_held_out_name(estimator.beta_),
+        along=_along(estimator, X, context, n),
     )
+
+
+# ---- what beta does --------------------------------------------------------------------------------------------------
+
+
+def _trajectory(estimator: Any) -> dict[str, list[float]]:
+    """The history's columns that say something, and what rate or distortion were to be."""
+    policy, history = estimator.beta_, estimator.history_
+    columns = history.columns()
+    if isinstance(policy, LogUniform):
+        del columns["beta"]  # the mean of what was drawn
+    if isinstance(policy, TargetRate):
+        columns["target_rate"] = [policy.nats] * len(history)
+    if isinstance(policy, TargetDistortion):
+        columns["target_distortion"] = [policy.nats] * len(history)
+    if isinstance(policy, Capacity):
+        del columns["loss"]  # with beta it changes its sign
+        steps = estimator.epochs_ * columns["step"][0]
+        columns["target_rate"] = [policy.capacity((step - 1) / max(steps - 1, 1)) for step in columns["step"]]
+    return columns
+
+
+def _remark(policy: Any) -> str:
+    """What a policy does to the curves of training."""
+    if isinstance(policy, Schedule):
+        moving = "The training loss uses each epoch's own beta, so it can rise while beta rises."
+        return f"The loss is at beta = {policy.value:g}." if isinstance(policy, Constant) else moving
+    words: dict[type, str] = {
+        PerRow: "Every row has its own beta, which the loss uses; the panel of beta shows the mean.",
+        LogUniform: "All values are means over the range of beta. The training loss gives large betas less weight, the "
+        "held-out loss gives all the same.",
+        TargetRate: "Beta moves until the rate of the training rows is at its target, the dashed line.",
+        TargetDistortion: "Beta moves until the distortion of the training rows is at its target, the dashed line.",
+        Capacity: "The rate is pulled to a capacity that grows, the dashed line: beta is +gamma above it and -gamma "
+        "below. The panel of beta shows the mean of an epoch. The loss changes its sign with beta, and is left out.",
+    }
+    return words.get(type(policy), "")
+
+
+def _held_out_name(policy: Any) -> str:
+    """What the legend calls held-out rows; their loss is at the end of a schedule."""
+    moves = isinstance(policy, Schedule) and not isinstance(policy, Constant)
+    return f"held out (loss at beta = {policy.final:g})" if moves else "held out"
+
+
+def _along(estimator: Any, X: Any, context: Any, n: int) -> Along | None:
+    """The curve of a model that knows a range of beta, and what it makes of the shown rows along it."""
+    dial = estimator.model_.dial
+    if dial is None:
+        return None
+    grid = betas_of(estimator.model_, None)
+    grid += [] if np.isclose(grid, dial.beta, rtol=1e-6).any() else [dial.beta]
+    curve = estimator.curve(**_some(X, context, n, SCORED), betas=grid)
+    betas = betas_of(estimator.model_, None, SHOWN_BETAS)
+    shown = _images if hasattr(estimator, "image_shape_") else _table
+    made = [shown(estimator.at(beta), X, context, n) for beta in betas]
+    return Along(
+        f"{dial.low:g}..{dial.high:g}",
+        dial.beta,
+        curve,
+        _picked(curve, dial.beta),
+        betas,
+        np.stack([reconstructions for _, reconstructions, _, _ in made]),
+        np.stack([samples for _, _, samples, _ in made]),
+    )
+
+
+def _picked(curve: Curve, beta: float) -> dict[str, float]:
+    found = {"this page": beta, "knee": curve.knee()}
+    return found | {"highest ELBO": float(curve.betas[np.argmax(curve.elbo)])}
+
+
+# ---- rows and numbers ------------------------------------------------------------------------------------------------
 
 
 def _some(X: Any, context: Any, n: int, most: int) -> dict[str, Any]:

@@ -96,11 +96,12 @@ def only_finite(values: Array) -> Array:
     return values[np.isfinite(values)]
 
 
-def beta_axis(axes: Axes) -> None:
-    """Beta along the horizontal axis: logarithmic, with plain numbers at few places."""
-    axes.set_xscale("log")
-    low, high = axes.dataLim.intervalx
+def log_axis(axes: Axes, axis: Axis) -> None:
+    """An axis with a logarithmic scale, and plain numbers at few places."""
+    across = axis is axes.xaxis
+    axes.set(**{"xscale" if across else "yscale": "log"})
+    low, high = axes.dataLim.intervalx if across else axes.dataLim.intervaly
     narrow = not 0 < 30 * low <= high
-    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if narrow else (1.0,)))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if narrow else (1.0,)))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))

@@ -22,7 +22,7 @@ from elbowroom.tasks.drawing import (
     Figure,
     ListedColormap,
     MaxNLocator,
-    beta_axis,
+    log_axis,
     matplotlib,
     new_figure,
     only_finite,
@@ -36,53 +36,58 @@ MARKS = ("D", "s", "^", "v", "P", "X")  # of betas that were picked
 
 
 @styled
-def training_curves(history: Mapping[str, Sequence[float]]) -> Figure:
-    """Draw loss, distortion and rate (training and held out), beta and learning rate over the epochs.
+def training_curves(history: Mapping[str, Sequence[float]], held_out: str = "held out") -> Figure:
+    """Draw loss, distortion, rate, beta and learning rate over the epochs, for training and held-out rows.
 
-    ``history`` has one value per epoch for any of epoch, beta, learning_rate, distortion, rate,
-    held_out_distortion, held_out_rate. Values that are not finite are left out of the curves.
+    ``history`` has one value per epoch for any of epoch, beta, learning_rate, loss, distortion, rate, held_out_loss,
+    held_out_distortion, held_out_rate, and, where training had a target, target_rate or target_distortion. Without
+    beta or loss their panels are left out, and values that are not finite are left out of the curves. ``held_out`` is
+    what the legend calls the held-out rows.
     """
     columns = {name: np.asarray(values, dtype=float) for name, values in history.items()}
-    columns |= {f"{part}loss": _loss(columns, part) for part in ("", "held_out_")}
     figure = new_figure(370)
     grid = figure.add_gridspec(2, 3, width_ratios=(1.35, 1, 1), height_ratios=(1.25, 1))
-    upper = {"loss": grid[:, 0], "distortion": grid[0, 1], "rate": grid[0, 2]}
-    for name, place in (upper | {"beta": grid[1, 1], "learning_rate": grid[1, 2]}).items():
+    places = {"rate": grid[:, 0], "distortion": grid[0, 1:]}
+    if "loss" in columns:
+        places = {"loss": grid[:, 0], "distortion": grid[0, 1], "rate": grid[0, 2]}
+    settings = (
+        {"beta": grid[1, 1], "learning_rate": grid[1, 2]} if "beta" in columns else {"learning_rate": grid[1, 1:]}
+    )
+    for name, place in (places | settings).items():
         axes = figure.add_subplot(place, xlabel="epoch" if place.is_last_row() else "")
-        _curves(axes, name, columns)
-    if len(figure.axes[0].lines) > 1:
-        figure.axes[0].legend(loc="best")
+        _curves(axes, name, columns, held_out)
+    pairs = (zip(*axes.get_legend_handles_labels(), strict=True) for axes in figure.axes)
+    handles = {label: handle for pair in pairs for handle, label in pair}
+    if len(handles) > 1:
+        figure.axes[0].legend([*handles.values()], [*handles], loc="best")
     return figure
 
 
-def _loss(columns: Mapping[str, Array], part: str) -> Array:
-    """The loss at each epoch's own beta; empty where one of its three terms was not recorded."""
-    if not {"beta", f"{part}distortion", f"{part}rate"} <= columns.keys():
-        return np.empty(0)
-    with np.errstate(invalid="ignore", over="ignore"):
-        return np.asarray(columns[f"{part}distortion"] + columns["beta"] * columns[f"{part}rate"])
-
-
-def _curves(axes: Axes, name: str, columns: Mapping[str, Array]) -> None:
-    """One panel: a quantity over the epochs, for training rows and, where there are any, held-out rows."""
+def _curves(axes: Axes, name: str, columns: Mapping[str, Array], held_out: str) -> None:
+    """One panel: a quantity over the epochs, for training rows, held-out rows and its target, as far as there are."""
     axes.set_title(name.replace("_", " ").capitalize())
     axes.grid(axis="y")
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
     axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
     shown = np.empty(0)
-    for column, label, color in ((name, "training", DATA), (f"held_out_{name}", "held out", MODEL)):
+    lines = {name: ("training", DATA), f"held_out_{name}": (held_out, MODEL), f"target_{name}": ("target", INK)}
+    for column, (label, color) in lines.items():
         values = columns.get(column, np.empty(0))
         finite = np.abs(values) < 1e100  # larger ones fit on no axis
         if finite.any():
             epochs = columns.get("epoch", np.arange(1, len(values) + 1))[finite]
-            marker = "o" if finite.sum() <= 15 else ""
-            axes.plot(epochs, values[finite], marker=marker, color=color, lw=1.8, ms=4, label=label)
+            marker, line = "o" if finite.sum() <= 15 else "", "-"
+            if label == "target":
+                marker, line = "", "--"
+            axes.plot(epochs, values[finite], line, marker=marker, color=color, lw=1.8, ms=4, label=label)
             shown = np.append(shown, values[finite])
     if not len(shown):
         axes.set(xticks=[], yticks=[])
         axes.text(0.5, 0.5, "no finite value", transform=axes.transAxes, color=MUTED, ha="center")
     elif shown.min() > 0 and shown.max() > 50 * np.median(shown):
-        axes.set_yscale("log")
+        log_axis(axes, axes.yaxis)
+    elif shown.min() < 0 < shown.max():
+        axes.axhline(0, color=MUTED, lw=0.8, zorder=0.5)
 
 
 @styled
@@ -213,7 +218,7 @@ def _over_beta(axes: Axes, curve: Curve, values: Array, errors: Array, color: st
     axes.plot(curve.betas, values, "o-", color=color, lw=1.8, ms=4)
     axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
     axes.grid(axis="y")
-    beta_axis(axes)
+    log_axis(axes, axes.xaxis)
 
 
 def _write_betas(axes: Axes, curve: Curve, color: str, written: list[Array]) -> None:

@@ -21,6 +21,8 @@ from elbowroom.files import write_atomically
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from elbowroom.tasks.curve import Curve
+
 
 @dataclass(frozen=True)
 class Number:
@@ -66,6 +68,45 @@ def _written(value: float, decimals: int) -> str:
 
 
 @dataclass(frozen=True)
+class Along:
+    """What a model does along its range of beta.
+
+    Parameters
+    ----------
+    span, beta : str, float
+        The range, and where in it the model stands: the beta of all else on the page.
+    curve : Curve
+    picked : mapping
+        Betas with a name.
+    betas : sequence of float
+        k betas, at which the model makes reconstructions and samples.
+    reconstructions, samples : arrays (k, n, ...)
+        At these betas: of the report's originals, and from the same latents.
+    """
+
+    span: str
+    beta: float
+    curve: Curve
+    picked: Mapping[str, float]
+    betas: Sequence[float]
+    reconstructions: np.ndarray
+    samples: np.ndarray
+
+    def table(self) -> list[dict[str, str]]:
+        """The rows of the curve's table as texts, each column as exact as its errors allow; `here` marks the beta."""
+        columns = {name: np.array(values) for name, values in self.curve.columns().items()}
+        texts = {"beta": [f"{beta:.3g}" for beta in self.curve.betas], "active": [f"{n:g}" for n in self.curve.active]}
+        for name in ("rate", "distortion", "elbo"):
+            errors = columns[f"{name}_error"]
+            usual = float(np.median(errors[errors > 0])) if (errors > 0).any() else 0.01
+            for column in (name, f"{name}_error"):
+                texts[column] = [_written(value, _decimals(usual, 2)) for value in columns[column].tolist()]
+        texts["slope"] = [_written(-s, _decimals(s, 2)) if math.isfinite(s) else "" for s in columns["slope"].tolist()]
+        texts["here"] = ["here" if math.isclose(beta, self.beta) else "" for beta in self.curve.betas]
+        return [dict(zip(texts, row, strict=True)) for row in zip(*texts.values(), strict=True)]
+
+
+@dataclass(frozen=True)
 class Report:
     """What a report shows, as plain values; ``write`` makes the file.
 
@@ -78,8 +119,9 @@ class Report:
     verdict, healthy : str, bool
         The diagnosis of the posterior in words, and whether it is a good one.
     history : mapping
-        One value per epoch for each of epoch, beta, learning_rate, distortion, rate and, where rows were held
-        out, held_out_distortion, held_out_rate. Columns may be missing and values may be NaN.
+        One value per epoch for each of epoch, beta, learning_rate, loss, distortion, rate and, where rows were held
+        out, held_out_loss, held_out_distortion, held_out_rate; with a target also target_rate or target_distortion.
+        Columns may be missing and values may be NaN.
     rate_per_latent, active : arrays of shape (latents,)
         Nats per row, and whether the latent is in use.
     originals, reconstructions, samples : arrays
@@ -91,6 +133,12 @@ class Report:
         Rows in the latent space, on two axes called ``latent_axes``. Of one latent (n, 1) there is no map.
     labels : array of shape (n,), optional
         What colours the latent map: numbers or anything that has a text. It is called ``label_name``.
+    notes : sequence of str
+        What was out of the ordinary in training.
+    training_remark, held_out_name : str
+        What beta did to the training curves, and what their legend calls the held-out rows.
+    along : Along, optional
+        What the model does along its range of beta, if it knows one.
     """
 
     title: str
@@ -109,6 +157,10 @@ class Report:
     latent_axes: tuple[str, str] = ("", "")
     labels: np.ndarray | None = None
     label_name: str = "label"
+    notes: Sequence[str] = ()
+    training_remark: str = ""
+    held_out_name: str = "held out"
+    along: Along | None = None
 
     def html(self) -> str:
         """Return the page. It makes no request, has no script, and shows text from the data as text.
@@ -143,6 +195,7 @@ def _figures(report: Report) -> Iterator[tuple[str, Figure]]:
     """The figures by the names that the template asks for; what has nothing to show is left out."""
     from elbowroom.tasks import figures, row_figures
 
+    yield from _figures_along(report)
     originals, samples = report.originals, report.samples
     if max(originals.ndim, samples.ndim) >= 3:
         if len(originals):
@@ -155,9 +208,30 @@ def _figures(report: Report) -> Iterator[tuple[str, Figure]]:
     if points is not None and len(points) and points.shape[1] == 2:
         yield "latent_map", figures.latent_map(points, labels, report.latent_axes, report.label_name)
     if any(len(values) for values in report.history.values()):
-        yield "training", figures.training_curves(report.history)
+        yield "training", figures.training_curves(report.history, report.held_out_name)
     if len(report.rate_per_latent):
         yield "rates", figures.rate_per_latent(report.rate_per_latent, report.active)
+
+
+def _figures_along(report: Report) -> Iterator[tuple[str, Figure]]:
+    """The curve, and what the model makes along it."""
+    from elbowroom.tasks import figures, row_figures
+
+    along = report.along
+    if along is None:
+        return
+    yield "curve", figures.rate_distortion({"": along.curve}, along.picked)
+    if report.originals.ndim >= 3:
+        yield "pairs_along", row_figures.images_along(report.originals, along.reconstructions, along.betas)
+        yield "samples_along", row_figures.samples_along(along.samples, along.betas)
+    else:
+        made = (along.reconstructions, along.samples, along.betas, _names(report))
+        yield "columns_along", row_figures.columns_along(report.originals, *made)
+
+
+def _names(report: Report) -> list[str]:
+    """The names of a table's columns."""
+    return list(report.columns) or [f"column {j + 1}" for j in range(report.originals.shape[1])]
 
 
 def _table_figures(report: Report) -> Iterator[tuple[str, Figure]]:
@@ -165,7 +239,7 @@ def _table_figures(report: Report) -> Iterator[tuple[str, Figure]]:
     from elbowroom.tasks import row_figures
 
     originals, samples = report.originals, report.samples
-    names = list(report.columns) or [f"column {j + 1}" for j in range(originals.shape[1])]
+    names = _names(report)
     yield "scatter", row_figures.reconstruction_scatter(originals, report.reconstructions, names)
     if len(samples):
         yield "marginals", row_figures.marginals(originals, samples, names)

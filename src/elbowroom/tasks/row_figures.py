@@ -20,6 +20,7 @@ from elbowroom.tasks.drawing import (
     Figure,
     MaxNLocator,
     YAxis,
+    log_axis,
     new_figure,
     only_finite,
     points_on,
@@ -60,24 +61,87 @@ def _tiles(images: Array) -> Array:
     return tiles
 
 
-def _mosaic(rows: Sequence[Array], names: Sequence[str] = ()) -> Figure:
-    """Rows of tiles as one picture; given names, each row has its own and rows stand in groups of them."""
+def _mosaic(rows: Sequence[Array], names: Sequence[str] = (), heads: Sequence[str] = ()) -> Figure:
+    """Rows of tiles as one picture; given names, each row has its own and rows stand in groups of them.
+
+    Given heads, each column has its own, and there are as many columns.
+    """
     height, width = rows[0].shape[1:3]
     gap, group = max(1, round(width / 14)), len(names) or len(rows)
     tops = [(height + gap) * i + 2 * gap * (i // group) for i in range(len(rows))]
-    picture = np.zeros((tops[-1] + height, (width + gap) * _columns_of(rows[0]) - gap, 4), dtype=np.float32)
+    columns = len(heads) or _columns_of(rows[0])
+    picture = np.zeros((tops[-1] + height, (width + gap) * columns - gap, 4), dtype=np.float32)
     for top, row in zip(tops, rows, strict=True):
         for i, tile in enumerate(row):
             picture[top : top + height, (width + gap) * i :][:, :width] = tile
-    share = 0.925  # of the width; the rest is for names, and without any it stays, so that pictures line up
+    # Of the width; the rest is for names, and without any it stays, so that pictures line up.
+    share = 0.925 if max(map(len, names), default=0) <= 8 else 0.9
     tall, wide = picture.shape[:2]
-    figure = Figure(figsize=(WIDTH / 72, WIDTH / 72 * share * tall / wide), dpi=72)
-    axes = figure.add_axes((0, 0, share, 1))
-    axes.imshow(picture)
+    across, over = WIDTH * share * tall / wide, 24 if heads else 0
+    figure = Figure(figsize=(WIDTH / 72, (across + over) / 72), dpi=72)
+    part = across / (across + over)
+    axes = figure.add_axes((0, 0, share, part))
+    axes.imshow(picture, aspect="auto")
     axes.set_axis_off()
     for i, top in enumerate(tops if names else []):
-        figure.text(share + 0.012, 1 - (top + height / 2) / tall, names[i % group], color=MUTED, va="center")
+        figure.text(share + 0.012, part * (1 - (top + height / 2) / tall), names[i % group], color=MUTED, va="center")
+    for i, head in enumerate(heads):
+        middle = share * ((width + gap) * i + width / 2) / wide
+        figure.text(middle, part + 8 / (across + over), head, color=MUTED, ha="center")
     return figure
+
+
+@styled
+def images_along(originals: Array, reconstructions: Array, betas: Sequence[float]) -> Figure:
+    """Draw a few images, one in each row: the original, then its reconstruction (k, n, ...) at every beta."""
+    count = min(len(originals), int(np.clip(round(6 * originals.shape[2] / originals.shape[1]), 2, 8)))
+    rows = [_tiles(np.concatenate([originals[i : i + 1], reconstructions[:, i]])) for i in range(count)]
+    return _mosaic(rows, heads=("original", *_beta_names(betas)))
+
+
+@styled
+def samples_along(samples: Array, betas: Sequence[float]) -> Figure:
+    """Draw samples (k, n, ...), a row for every beta; a column has the same latents."""
+    columns = _columns_of(samples[0])
+    return _mosaic([_tiles(images[:columns]) for images in samples], names=_beta_names(betas))
+
+
+@styled
+def columns_along(
+    originals: Array, reconstructions: Array, samples: Array, betas: Sequence[float], names: Sequence[str]
+) -> Figure:
+    """Draw for each column, over beta, how reconstructions correlate with originals and how samples overlap with data.
+
+    Reconstructions and samples are (k, n, columns) at k betas. Only the first twelve columns are shown.
+    """
+    figure, panels = _panels([np.nan] * originals.shape[1], names, "")
+    for axes, j in panels:
+        agreement = [_agreement(originals[:, j], made[:, j]) for made in reconstructions]
+        overlap = [_overlap(originals[:, j], made[:, j]) for made in samples]
+        axes.plot(betas, agreement, "o-", color=DATA, lw=1.8, ms=4, label="reconstructions: correlation with originals")
+        axes.plot(betas, overlap, "o-", color=MODEL, lw=1.8, ms=4, label="samples: overlap with the data")
+        log_axis(axes, axes.xaxis)
+        lowest = np.nanmin([0.0, *agreement])
+        axes.set(ylim=(lowest - 0.06, 1.06), yticks=[-1, -0.5, 0, 0.5, 1] if lowest < -0.2 else [0, 0.5, 1])
+        axes.grid(axis="y")
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower left", ncols=2)
+    return figure
+
+
+def _beta_names(betas: Sequence[float]) -> list[str]:
+    return [f"β = {beta:.2g}" for beta in betas]
+
+
+def _agreement(given: Array, made: Array) -> float:
+    """The correlation of two columns."""
+    return float(_correlation(np.stack(_coded(given, made)[1:], 1))[0, 1])
+
+
+def _overlap(given: Array, made: Array) -> float:
+    """The share that the histograms of two columns have in common."""
+    _, *pair = _coded(given, made)
+    edges = _edges(pair[0], pair[1])
+    return float(np.minimum(*(_shares(values, edges) for values in pair)).sum())
 
 
 @styled

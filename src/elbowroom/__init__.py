@@ -2,7 +2,7 @@
 
 The trip of a batch is the reading order of the package: `beta` (what beta is), `data` (what the user brings),
 `bodies`, `latents`, `likelihoods`, `vae` (the model), `objectives` (where beta meets the rate), `trainer`, `tasks`,
-`artefact`, `estimators`, `cli`.
+`artefact`, `estimators`, `sweeps`, `cli`.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from elbowroom._version import __version__
 if TYPE_CHECKING:
     from elbowroom.converters import beta_from
     from elbowroom.estimators import CountVAE, ImageVAE, TableVAE, load
+    from elbowroom.sweeps import Sweep, sweep
 
 _HOME = {
     "TableVAE": "estimators",
@@ -22,8 +23,10 @@ _HOME = {
     "CountVAE": "estimators",
     "load": "estimators",
     "beta_from": "converters",
+    "sweep": "sweeps",
+    "Sweep": "sweeps",
 }
-__all__ = ["CountVAE", "ImageVAE", "TableVAE", "__version__", "beta_from", "load"]
+__all__ = ["CountVAE", "ImageVAE", "Sweep", "TableVAE", "__version__", "beta_from", "load", "sweep"]
 
 
 def __getattr__(name: str) -> Any:

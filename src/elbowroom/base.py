@@ -32,11 +32,11 @@ from elbowroom.errors import DataError
 from elbowroom.guests import guest_body, own_stream
 from elbowroom.latents import LATENTS
 from elbowroom.objectives import Elbo, Iwae, Objective, objective_of
+from elbowroom.pick import pick
 from elbowroom.progress import Progress
 from elbowroom.randomness import generator_at, resolve_seed, seed_of
 from elbowroom.state import artefact_of
 from elbowroom.summary import summarise
-from elbowroom.pick import pick
 from elbowroom.tasks import diagnose, generate, score
 from elbowroom.tasks.curve import Curve, betas_of, curve
 from elbowroom.tasks.diagnose import Diagnosis
@@ -75,6 +75,7 @@ class BaseVAE(TransformerMixin, BaseEstimator, ABC):
     verbose: bool = False
 
     _scored_in: ClassVar[torch.dtype] = torch.float64  # a float32 log-probability of large counts is nats off
+    _start: ClassVar[Mapping[str, Tensor] | None] = None  # weights to start from, of a sweep's other model
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         "n_latents": [Interval(Integral, 1, None, closed="left")],
@@ -186,6 +187,8 @@ class BaseVAE(TransformerMixin, BaseEstimator, ABC):
             Progress(0).say(f"likelihood {self.likelihood_}: {self.likelihood_reason_}")
         span = self.beta_ if isinstance(self.beta_, LogUniform) else None
         model = build(likelihood, self._bodies, self.n_latents, self.covariance, self.prior, rows, self.seed_, span)
+        if self._start is not None:
+            model.load_state_dict(self._start)
         train, held_out = split(rows, self.validation_fraction, self.seed_)
         self.epochs_ = epochs_for(len(train), self.batch_size) if self.epochs == "auto" else int(self.epochs)
         checkpoints = None if checkpoint is None else Checkpoints(checkpoint)
@@ -296,7 +299,8 @@ class BaseVAE(TransformerMixin, BaseEstimator, ABC):
         betas : sequence of float, optional
             The betas to choose among; without them 13, evenly spaced in their logarithm.
         """
-        return pick(self, X, task, betas, context)
+        check_is_fitted(self)
+        return pick(self, X, task, betas_of(self.model_, betas), context)
 
     # ---- tasks -----------------------------------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ import torch
 from elbowroom.errors import ParameterError, unknown
 
 PRECISIONS = ("float32", "bfloat16")
+PRODUCTS = ("default", "onednn")
 
 
 def device_of(name: str) -> torch.device:
@@ -59,6 +61,7 @@ def circumstances(device: torch.device) -> dict[str, str | int]:
 # ---- products ----------------------------------------------------------------------------------------------------
 
 _lock, _probing = threading.Lock(), threading.Lock()
+_told: ContextVar[str] = ContextVar("products", default="")
 _found: list[str] = []  # a stack: of runs in several threads, the last to end puts back what the first one found
 
 
@@ -89,9 +92,24 @@ def onednn_is_exact() -> bool:
 
 
 def product_backend() -> str:
-    """The faster of torch's two exact float32 products on this CPU, found by a probe once per process (30 ms)."""
+    """The faster of torch's two exact float32 products on this CPU, found by a probe once per process (30 ms).
+
+    Within `same_products` it is the one that was told.
+    """
+    if told := _told.get():
+        return told
     with _probing:  # a second thread waits: it would measure what the first one has set
         return _probe()
+
+
+@contextmanager
+def same_products(backend: str) -> Iterator[None]:
+    """Products as another process has chosen them, where this one has them: the last bits of a result hang on them."""
+    token = _told.set("default" if backend == "onednn" and not onednn_is_exact() else backend)
+    try:
+        yield
+    finally:
+        _told.reset(token)
 
 
 @functools.cache

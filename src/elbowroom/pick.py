@@ -8,14 +8,13 @@ from typing import Any
 
 from elbowroom import specs
 from elbowroom.errors import DataError
-from elbowroom.tasks.curve import betas_of
 
 Task = str | Callable[[Any, Any], float]
 DRAWS = 100  # of the importance sampling: the order of betas needs no more
 
 
-def pick(estimator: Any, X: Any, task: Task, betas: Sequence[float] | None, context: Any) -> float:
-    """The beta of an estimator's range that is best for a task on rows X; see `BaseVAE.pick`.
+def pick(estimator: Any, X: Any, task: Task, betas: Sequence[float], context: Any) -> float:
+    """The beta, of those of an estimator's range or of a sweep, that is best for a task on rows X; see `BaseVAE.pick`.
 
     Raises
     ------
@@ -54,12 +53,18 @@ def knee(estimator: Any, X: Any, betas: Any, context: Any) -> float:
     return estimator.curve(X, betas, context=context).knee()
 
 
-def _highest(score: Callable[[Any], float], estimator: Any, betas: Sequence[float] | None) -> float:
-    scores = {beta: float(score(estimator.at(beta))) for beta in betas_of(estimator.model_, betas)}
+def _highest(score: Callable[[Any], float], estimator: Any, betas: Sequence[float]) -> float:
+    scores = {beta: float(score(estimator.at(beta))) for beta in betas}
     finite = {beta: value for beta, value in scores.items() if math.isfinite(value)}
     if not finite:
         raise DataError("a task must score a beta with a finite number", f"it gave {scores}", "Correct the scorer.")
     return max(finite, key=lambda beta: finite[beta])
 
 
-TASKS = {"log_likelihood": log_likelihood, "elbo": elbo, "rate": rate, "distortion": distortion, "knee": knee}
+TASKS: dict[str, Callable[..., float]] = {
+    "log_likelihood": log_likelihood,
+    "elbo": elbo,
+    "rate": rate,
+    "distortion": distortion,
+    "knee": knee,
+}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -31,13 +31,30 @@ def artefact_of(estimator: Any) -> Artefact:
     """
     config = {
         "estimator": type(estimator).__name__,
-        "parameters": {name: _parameter(name, value) for name, value in estimator.get_params(deep=False).items()},
+        "parameters": plain_parameters(estimator),
         "fitted": {name: _plain(getattr(estimator, name)) for name in FITTED if hasattr(estimator, name)},
         "diagnosis": {name: _plain(value) for name, value in asdict(estimator.diagnosis_).items()},
         "verdict": estimator.diagnosis_.verdict,
         "model": artefact.config_of(estimator.model_),
     }
     return Artefact(config, asdict(estimator.history_), estimator.model_.state_dict(), card(estimator))
+
+
+def plain_parameters(estimator: Any) -> dict[str, Any]:
+    """The constructor's parameters as JSON knows them.
+
+    Raises
+    ------
+    ArtefactError
+        If one of them is code of the caller's own.
+    """
+    return {name: _parameter(name, value) for name, value in estimator.get_params(deep=False).items()}
+
+
+def name_features(estimator: Any, names: Sequence[str] | None) -> None:
+    """Keep the names of the features also where the rows were not a data frame: they are matched by name later."""
+    if names is not None and estimator._names is None:
+        estimator.feature_names_in_ = np.array(names, dtype=object)
 
 
 def restore(families: dict[str, type], path: str | os.PathLike[str]) -> Any:

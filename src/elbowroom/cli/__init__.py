@@ -1,7 +1,8 @@
-"""The command line: `elbowroom demo | fit | resume | encode | reconstruct | sample | score | report | info`.
+"""The command line: `elbowroom demo | fit | resume | sweep | encode | sample | score | curve | pick | ...`.
 
-Here are the commands as they are typed; `flags` has the estimators' parameters, `commands` what is done, `runs` how a
-run is kept, and `console` how answers and errors are said. Nothing heavy is imported before a command begins.
+Here are the commands as they are typed; `flags` has the estimators' parameters, `commands` and `ranges` what is done,
+`models` how saved ones are opened, `runs` how a run is kept, and `console` how answers and errors are said. Nothing
+heavy is imported before a command begins.
 """
 
 from __future__ import annotations
@@ -14,7 +15,19 @@ from cyclopts import App, Group, Parameter
 
 from elbowroom._version import __version__
 from elbowroom.cli.console import Answer, Console
-from elbowroom.cli.flags import DATA, OTHER, OUTPUT, Common, Kind, Parameters, from_config_file, whole
+from elbowroom.cli.flags import (
+    DATA,
+    OTHER,
+    OUTPUT,
+    TRAINING,
+    Common,
+    Kind,
+    Parameters,
+    SweepParameters,
+    from_config_file,
+    numbers,
+    whole,
+)
 
 HELP = """Variational autoencoders with one canonical beta, on the data that you have.
 
@@ -23,12 +36,34 @@ Begin with `elbowroom demo`, or with data of your own: `elbowroom fit data.csv -
 FILES = "A .npy, .npz (or .npz:ARRAY), .csv, .tsv, .parquet, .h5ad or IDX file, or a folder of images."
 TRAIN, USE, LOOK = (Group(name, sort_key=i) for i, name in enumerate(["Train", "Use a model", "Look at a model"]))
 common = Common()
-parameters = Parameters()
+parameters, sweep_parameters = Parameters(), SweepParameters()
 
 Out = Annotated[str, Parameter(group=OUTPUT, help="Where to write; the ending says how.", metavar="PATH")]
 Model = Annotated[str, Parameter(help="A saved model.", metavar="MODEL")]
+RangeModel = Annotated[
+    str, Parameter(help="A saved model of a range of beta, or the folder of a sweep.", metavar="MODEL")
+]
 File = Annotated[str, Parameter(help=FILES, metavar="FILE")]
 Overwrite = Annotated[bool, Parameter(group=OUTPUT, show_default=False, negative="", help="Replace what is there.")]
+Beta = Annotated[
+    float | None, Parameter(help="One of a model's range of beta, or of a sweep's.", metavar="BETA", show_default=False)
+]
+Betas = Annotated[
+    tuple[float, ...] | None,
+    Parameter(
+        converter=numbers, negative="", help="Of MODEL; 13 of a range and all of a sweep if left out.", metavar="B,B"
+    ),
+]
+LabelColumns = Annotated[
+    list[str] | None,
+    Parameter(group=DATA, negative="", help="A column that is not a feature (may be repeated).", metavar="COLUMN"),
+]
+KindOfData = Annotated[
+    Kind, Parameter(group=DATA, help="auto: arrays of 3 or 4 axes are images, .h5ad and sparse ones counts.")
+]
+ConfigFile = Annotated[
+    str | None, Parameter(group=OTHER, help="A TOML file with any of these: n_latents = 4.", metavar="FILE.toml")
+]
 Seed = Annotated[int | None, Parameter(group=OTHER, converter=whole, help="A seed.", metavar="INT")]
 
 app = App(
@@ -73,16 +108,9 @@ def fit(
     *,
     out: Annotated[str, Parameter(group=OUTPUT, help="The folder of the model.", metavar="MODEL")],
     overwrite: Overwrite = False,
-    kind: Annotated[
-        Kind, Parameter(group=DATA, help="auto: arrays of 3 or 4 axes are images, .h5ad and sparse ones counts.")
-    ] = "auto",
-    label: Annotated[
-        list[str] | None,
-        Parameter(group=DATA, negative="", help="A column that is not a feature (may be repeated).", metavar="COLUMN"),
-    ] = None,
-    config: Annotated[
-        str | None, Parameter(group=OTHER, help="A TOML file with any of these: n_latents = 4.", metavar="FILE.toml")
-    ] = None,
+    kind: KindOfData = "auto",
+    label: LabelColumns = None,
+    config: ConfigFile = None,
     parameters: Parameters = parameters,
     common: Common = common,
 ) -> Answer:
@@ -106,20 +134,51 @@ def resume(
     return commands.resume(folder, not common.json)
 
 
+@app.command(group=TRAIN, usage="Usage: elbowroom sweep FILE --beta 0.1,1,4 --out FOLDER [OPTIONS]")
+def sweep(
+    file: File,
+    /,
+    *,
+    out: Annotated[str, Parameter(group=OUTPUT, help="The folder of the models.", metavar="FOLDER")],
+    jobs: Annotated[
+        int, Parameter(converter=whole, help="Processes that train at the same time.", metavar="INT", group=OTHER)
+    ] = 1,
+    warm_start: Annotated[
+        bool,
+        Parameter(
+            group=TRAINING, negative="--no-warm-start", help="Start from the weights of the model at the middle beta."
+        ),
+    ] = True,
+    kind: KindOfData = "auto",
+    label: LabelColumns = None,
+    config: ConfigFile = None,
+    parameters: SweepParameters = sweep_parameters,
+    common: Common = common,
+) -> Answer:
+    """Train one model for each of many betas on a file.
+
+    A finished model is FOLDER/beta-0.1. The same command goes on with what is not finished, also after it was killed.
+    One model for a whole range is faster: `elbowroom fit FILE --beta 0.01..10 --out MODEL`.
+    """
+    from elbowroom.cli import ranges
+
+    return ranges.sweep(file, out, jobs, warm_start, kind, label or [], parameters.given(), not common.json)
+
+
 @app.command(group=USE, usage="Usage: elbowroom encode MODEL FILE --out PATH [OPTIONS]")
-def encode(model: Model, file: File, /, *, out: Out, common: Common = common) -> Answer:
+def encode(model: Model, file: File, /, *, out: Out, beta: Beta = None, common: Common = common) -> Answer:
     """Latents of rows: the posterior means."""
     from elbowroom.cli import commands
 
-    return commands.encode(model, file, out)
+    return commands.encode(model, file, out, beta)
 
 
 @app.command(group=USE, usage="Usage: elbowroom reconstruct MODEL FILE --out PATH [OPTIONS]")
-def reconstruct(model: Model, file: File, /, *, out: Out, common: Common = common) -> Answer:
+def reconstruct(model: Model, file: File, /, *, out: Out, beta: Beta = None, common: Common = common) -> Answer:
     """Rows as the model sees them: encoded and decoded."""
     from elbowroom.cli import commands
 
-    return commands.reconstruct(model, file, out)
+    return commands.reconstruct(model, file, out, beta)
 
 
 @app.command(group=USE, usage="Usage: elbowroom sample MODEL -n 100 --out PATH [OPTIONS]")
@@ -135,12 +194,13 @@ def sample(
     ] = False,
     context: Annotated[str | None, Parameter(help="Label of a model with --batch-key.", metavar="LABEL")] = None,
     random_state: Seed = None,
+    beta: Beta = None,
     common: Common = common,
 ) -> Answer:
     """New rows, drawn from the model."""
     from elbowroom.cli import commands
 
-    return commands.sample(model, n, out, mean, context, random_state)
+    return commands.sample(model, n, out, mean, context, random_state, beta)
 
 
 @app.command(group=USE, usage="Usage: elbowroom score MODEL FILE [OPTIONS]")
@@ -155,12 +215,65 @@ def score(
     out: Annotated[
         str | None, Parameter(group=OUTPUT, help="Scores of every row (.csv, .npy, ...).", metavar="PATH")
     ] = None,
+    beta: Beta = None,
     common: Common = common,
 ) -> Answer:
     """How likely rows are: ELBO, distortion, rate and log-likelihood."""
     from elbowroom.cli import commands
 
-    return commands.score(model, file, draws, out)
+    return commands.score(model, file, draws, out, beta)
+
+
+@app.command(group=USE, usage="Usage: elbowroom pick MODEL FILE [OPTIONS]")
+def pick(
+    model: RangeModel,
+    file: File,
+    /,
+    *,
+    task: Annotated[
+        str,
+        Parameter(
+            help="log_likelihood or elbo: the highest. rate:nats=12 or distortion:nats=80: where it is reached. knee: "
+            "where the curve bends most.",
+            metavar="TASK",
+        ),
+    ] = "log_likelihood",
+    betas: Betas = None,
+    out: Annotated[
+        str | None, Parameter(group=OUTPUT, help="Save the model at this beta too.", metavar="MODEL")
+    ] = None,
+    overwrite: Overwrite = False,
+    common: Common = common,
+) -> Answer:
+    """The beta that is best for a task, on rows that were not trained on."""
+    from elbowroom.cli import ranges
+
+    return ranges.pick(model, file, task, betas, out, overwrite)
+
+
+@app.command(group=LOOK, usage="Usage: elbowroom curve MODEL FILE [OPTIONS]")
+def curve(
+    model: RangeModel,
+    file: File,
+    /,
+    *,
+    betas: Betas = None,
+    others: Annotated[
+        list[str] | None,
+        Parameter(name="--with", negative="", help="Another model or sweep (may be repeated).", metavar="MODEL"),
+    ] = None,
+    out: Annotated[
+        str | None,
+        Parameter(
+            group=OUTPUT, help="A table (.csv, .parquet, .json, ...) or a picture (.png, .svg, .pdf).", metavar="PATH"
+        ),
+    ] = None,
+    common: Common = common,
+) -> Answer:
+    """The rate-distortion curve over beta: as a table, or drawn."""
+    from elbowroom.cli import ranges
+
+    return ranges.curve(model, file, betas, others or [], out)
 
 
 @app.command(group=LOOK, usage="Usage: elbowroom report MODEL FILE --out report.html [OPTIONS]")
@@ -174,12 +287,13 @@ def report(
         str | None,
         Parameter(help="A column, or a file with one label a row, to colour the map by.", metavar="COLUMN|FILE"),
     ] = None,
+    beta: Beta = None,
     common: Common = common,
 ) -> Answer:
     """One HTML page: quality, latents, reconstructions, samples, training."""
     from elbowroom.cli import commands
 
-    return commands.report(model, file, out, labels)
+    return commands.report(model, file, out, labels, beta)
 
 
 @app.command(group=LOOK, usage="Usage: elbowroom info MODEL [OPTIONS]")

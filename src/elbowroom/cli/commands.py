@@ -11,9 +11,10 @@ import numpy as np
 import elbowroom
 from elbowroom.cli.console import Answer, listed, number
 from elbowroom.cli.facts import describe, facts_of
-from elbowroom.cli.runs import begin, check_model, check_model_place, go_on, open_run, plan, rows_for, shown
+from elbowroom.cli.models import check_not_input, data_for, names_of, trained
+from elbowroom.cli.runs import begin, check_model, check_model_place, go_on, open_run, plan, shown
 from elbowroom.data.choose import highest_pixel
-from elbowroom.data.readers import Data, read, read_labels, split_key
+from elbowroom.data.readers import Data, read_labels
 from elbowroom.data.writers import Result, check_output, check_place, write
 from elbowroom.errors import ParameterError, counted
 
@@ -65,10 +66,10 @@ def resume(folder: str, verbose: bool) -> Answer:
     return go_on(open_run(folder), verbose)
 
 
-def encode(model: str, file: str, out: str) -> Answer:
+def encode(model: str, file: str, out: str, beta: float | None) -> Answer:
     """Write posterior means."""
     check_output(out, images=False)
-    estimator, data, rows = _opened(model, file, out)
+    estimator, data, rows = _opened(model, file, out, beta)
     z = np.asarray(estimator.transform(rows))
     names = [str(name) for name in estimator.get_feature_names_out()]
     adata = data.x if hasattr(data.x, "obsm") else None
@@ -76,32 +77,34 @@ def encode(model: str, file: str, out: str) -> Answer:
     return _written(out, z, "latents of")
 
 
-def reconstruct(model: str, file: str, out: str) -> Answer:
+def reconstruct(model: str, file: str, out: str, beta: float | None) -> Answer:
     """Write reconstructions."""
     check_output(out)
-    estimator, data, rows = _opened(model, file, out)
+    estimator, data, rows = _opened(model, file, out, beta)
     x = np.asarray(estimator.reconstruct(rows))
-    write(out, Result(x, _names(estimator), rows=data.rows, high=_white(estimator)))
+    write(out, Result(x, names_of(estimator), rows=data.rows, high=_white(estimator)))
     return _written(out, x, "reconstructions of")
 
 
-def sample(model: str, n: int, out: str, mean: bool, context: str | None, random_state: int | None) -> Answer:
+def sample(
+    model: str, n: int, out: str, mean: bool, context: str | None, random_state: int | None, beta: float | None
+) -> Answer:
     """Write new rows."""
     check_output(out)
-    estimator = _load(model, out)
+    estimator = _load(model, out, beta)
     labels = None if context is None else [_category(estimator, context)] * n
     x = np.asarray(estimator.sample(n, mean=mean, context=labels, random_state=random_state))
-    write(out, Result(x, _names(estimator), high=_white(estimator)))
+    write(out, Result(x, names_of(estimator), high=_white(estimator)))
     return _written(out, x, "new")
 
 
-def score(model: str, file: str, draws: int, out: str | None) -> Answer:
+def score(model: str, file: str, draws: int, out: str | None, beta: float | None) -> Answer:
     """Print, and perhaps write, scores."""
     if draws < 0:
         raise ParameterError("--draws must be a whole number from 0", f"it is {draws}", "Write --draws 1000.")
     if out is not None:
         check_output(out, images=False)
-    estimator, data, rows = _opened(model, file, out)
+    estimator, data, rows = _opened(model, file, out, beta)
     distortion, rate = estimator.distortion_and_rate(rows)
     columns = [-(distortion + rate), distortion, rate]
     if draws:
@@ -143,12 +146,12 @@ def _score_text(facts: dict[str, Any]) -> str:
     return text
 
 
-def report(model: str, file: str, out: str, labels: str | None) -> Answer:
+def report(model: str, file: str, out: str, labels: str | None, beta: float | None) -> Answer:
     """Write a report."""
     if not out.lower().endswith((".html", ".htm")):
         raise ParameterError("the name of a report must end in .html", f"{out} does not", "Write report.html.")
     check_place(Path(out))
-    estimator, data, rows = _opened(model, file, out)
+    estimator, data, rows = _opened(model, file, out, beta)
     values, name = None, "label"
     if labels is None and data.spare and data.kind != "count":
         labels = data.spare[0]
@@ -168,9 +171,13 @@ def info(model: str) -> Answer:
     return Answer(facts, f"{describe(facts)}\n{listed(rows)}")
 
 
-def _load(model: str, out: str | None) -> Any:
-    check_model(model)
-    estimator = elbowroom.load(model)
+def _load(model: str, out: str | None, beta: float | None) -> Any:
+    """A model, or that at one beta of a range or of a sweep."""
+    if beta is not None:
+        estimator = trained(model).at(beta)
+    else:
+        check_model(model)
+        estimator = elbowroom.load(model)
     if out is not None and not isinstance(estimator, elbowroom.ImageVAE) and out.endswith((".png", "/")):
         raise ParameterError(
             "only images are written as pictures", f"{model} is a model of rows", "Write .npy or .csv."
@@ -178,17 +185,11 @@ def _load(model: str, out: str | None) -> Any:
     return estimator
 
 
-def _opened(model: str, file: str, out: str | None) -> tuple[Any, Data, Any]:
+def _opened(model: str, file: str, out: str | None, beta: float | None) -> tuple[Any, Data, Any]:
     """A model, a file, and its rows as the model wants them."""
-    if out is not None and Path(out).exists() and Path(out).resolve() == split_key(file)[0].resolve():
-        raise ParameterError("the output must be another file", f"{out} is the input", "Choose another name.")
-    estimator = _load(model, out)
-    data = read(file, features=_names(estimator))
-    return estimator, data, rows_for(type(estimator).__name__, data)
-
-
-def _names(estimator: Any) -> list[str] | None:
-    return None if estimator._names is None else [str(name) for name in estimator._names]
+    check_not_input(out, file)
+    estimator = _load(model, out, beta)
+    return estimator, *data_for(estimator, file)
 
 
 def _white(estimator: Any) -> float:

@@ -51,6 +51,15 @@ def widths(_: Any, tokens: Sequence[Token]) -> tuple[int, ...]:
     return tuple(map(int, words))
 
 
+def numbers(_: Any, tokens: Sequence[Token]) -> tuple[float, ...]:
+    """Numbers, as 0.1,1,4 or as repeated flags."""
+    words = [word.strip() for token in tokens for word in token.value.split(",")]
+    try:
+        return tuple(map(float, words))
+    except ValueError:
+        raise ValueError(f"{','.join(words)!r} is not a list of numbers such as 0.1,1,4") from None
+
+
 def of(group: Group, default: str, help: str, **more: Any) -> Parameter:
     """A parameter of the estimators, whose default is said in words; "" is none."""
     return Parameter(group=group, show_default=default or False, help=help, **({"negative": ""} | more))
@@ -150,6 +159,23 @@ class Parameters:
     def given(self) -> dict[str, Any]:
         """The parameters that were given, ready for an estimator or a JSON file."""
         return {field.name: value for field in fields(self) if (value := getattr(self, field.name)) is not None}
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class SweepParameters(Parameters):
+    """The parameters of the estimators of a sweep, which has many betas."""
+
+    beta: Annotated[
+        tuple[float, ...] | None,
+        of(
+            MODEL,
+            "",
+            "Two or more numbers: weights of the rate in nats per row, one for each model; 1 is the ELBO.",
+            converter=numbers,
+            metavar="BETA,BETA",
+        ),
+    ] = None  # type: ignore[assignment]
 
 
 @Parameter(name="*")

@@ -22,6 +22,8 @@ from elbowroom.data.writers import check_place
 from elbowroom.devices import keep_all_memory
 from elbowroom.errors import ArtefactError, ElbowroomError, ElbowroomWarning, ParameterError
 from elbowroom.files import held, write_atomically
+from elbowroom.state import name_features
+from elbowroom.sweep_folder import is_sweep
 
 if TYPE_CHECKING:
     from elbowroom.base import BaseVAE
@@ -85,6 +87,10 @@ def check_model(model: str) -> None:
     if (path / SETTINGS).is_file():
         do = f"Run: elbowroom resume {model}"
         raise ArtefactError("a model is a folder that fit has saved", f"{model} is a run that has not ended", do)
+    if is_sweep(model):
+        models = sorted(model.parent for model in path.glob("beta-*/config.json"))
+        do = f"Name a model in it{f', such as {models[0]}' if models else ''}, or choose its --beta."
+        raise ArtefactError("a model is a folder that fit has saved", f"{model} is a sweep of models", do)
 
 
 def open_run(folder: str) -> Run:
@@ -155,7 +161,7 @@ def _carry_out(run: Run, data: Data, estimator: BaseVAE) -> Answer:
                 note = f"what was trained is kept; go on: elbowroom resume {shown(run.folder)}"
                 warnings.warn(note, ElbowroomWarning, stacklevel=2)
             raise
-        _keep_names(estimator, data)
+        name_features(estimator, data.names)
         estimator.save(run.out)
         if estimator.history_.complete:
             shutil.rmtree(run.folder)
@@ -210,14 +216,6 @@ def _by_columns(text: str) -> Any:
 def rows_for(estimator: str, data: Data) -> Any:
     """The rows as an estimator wants them: for a table, an AnnData becomes a data frame."""
     return data.x.to_df() if estimator == "TableVAE" and hasattr(data.x, "obsm") else data.x
-
-
-def _keep_names(estimator: Any, data: Data) -> None:
-    """Keep the names of the features also where the rows were not a data frame: they are matched by name later."""
-    if data.names is not None and estimator._names is None:
-        import numpy as np
-
-        estimator.feature_names_in_ = np.array(data.names, dtype=object)
 
 
 @contextmanager

@@ -1,0 +1,163 @@
+"""Many betas at once: the curve of a range or a sweep, the choice of a beta from it, and the training of a sweep."""
+
+from __future__ import annotations
+
+import importlib
+import io
+import os
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from elbowroom import specs
+from elbowroom.cli.console import Answer, as_json
+from elbowroom.cli.facts import facts_of
+from elbowroom.cli.models import check_not_input, data_for, trained
+from elbowroom.cli.runs import Run, check_model_place, estimator_of, rows_for, shown
+from elbowroom.data.readers import read
+from elbowroom.data.writers import Result, check_output, check_place, write
+from elbowroom.devices import keep_all_memory
+from elbowroom.errors import ElbowroomError, ElbowroomWarning, ParameterError, counted
+from elbowroom.files import write_atomically
+from elbowroom.sweep_folder import betas_of_sweep, is_sweep
+from elbowroom.sweeps import train
+from elbowroom.tasks.curve import Curve
+
+TABLES, DRAWN = (".csv", ".tsv", ".parquet", ".npy", ".npz", ".json"), (".png", ".svg", ".pdf")
+DOTS = 200  # an inch of a picture
+
+
+def curve(model: str, file: str, betas: Sequence[float] | None, others: list[str], out: str | None) -> Answer:
+    """Print the curve of a model, and perhaps write it, together with those of other models."""
+    if out is not None:
+        _check_curve_output(out, file)
+    found: dict[str, Curve] = {}
+    for path in dict.fromkeys([model, *others]):
+        opened = trained(path)
+        _, rows = data_for(opened, file)
+        found[path] = opened.curve(rows, betas if path == model else None)
+    n = found[model].rates.shape[1]
+    facts: dict[str, Any] = {"model": model, "rows": n, "unit": "nats per row", **found[model].columns()}
+    if others:
+        facts["with"] = {path: found[path].columns() for path in others}
+    tables = [str(of) if len(found) == 1 else f"{path}\n{of}" for path, of in found.items()]
+    text = "\n\n".join([f"{counted(n, 'row')}, in nats per row +- standard error", *tables])
+    if out is not None:
+        _write_curves(out, found, facts)
+        facts["out"], text = out, f"{text}\n\nwrote {shown(Path(out))}"
+    return Answer(facts, text)
+
+
+def _check_curve_output(out: str, file: str) -> None:
+    """Refuse a place for a curve that can not be used."""
+    ending = Path(out).suffix.lower()
+    if ending not in TABLES + DRAWN:
+        known = ", ".join(TABLES + DRAWN)
+        raise ParameterError(f"the name of a curve must end in {known}", f"{out} does not", "Write curve.csv.")
+    if ending in TABLES and ending != ".json":
+        check_output(out)
+    check_place(Path(out))
+    if Path(out).is_dir():
+        raise ParameterError("the output must be a file", f"{out} is a folder", "Name a file in it.")
+    check_not_input(out, file)
+    if ending in DRAWN:
+        importlib.import_module("elbowroom.tasks.figures")  # says so if there is nothing to draw with
+
+
+def _write_curves(out: str, curves: Mapping[str, Curve], facts: Mapping[str, Any]) -> None:
+    ending = Path(out).suffix.lower()
+    if ending in DRAWN:
+        write_atomically(out, _drawn(curves, ending[1:]))
+    elif ending == ".json":
+        write_atomically(out, as_json(facts) + "\n")
+    else:
+        tables = [np.column_stack([*of.columns().values()]) for of in curves.values()]
+        names = [*next(iter(curves.values())).columns()]
+        rows = np.repeat(np.array([*curves], dtype=object), [len(table) for table in tables])
+        write(out, Result(np.concatenate(tables), names, "curve", rows if len(tables) > 1 else None))
+
+
+def _drawn(curves: Mapping[str, Curve], form: str) -> bytes:
+    """A picture of curves, the same bytes for the same curves."""
+    import matplotlib
+
+    from elbowroom.tasks import figures
+
+    buffer = io.BytesIO()
+    undated = {"Date": None} if form == "svg" else {"CreationDate": None} if form == "pdf" else {}
+    with matplotlib.rc_context({"svg.hashsalt": "elbowroom"}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph")
+        figure = figures.rate_distortion(curves)
+        figure.savefig(buffer, format=form, dpi=DOTS, facecolor=figures.PAPER, metadata=undated)
+    return buffer.getvalue()
+
+
+def pick(model: str, file: str, task: str, betas: Sequence[float] | None, out: str | None, overwrite: bool) -> Answer:
+    """Print the beta that is best for a task, and perhaps save the model at it."""
+    if out is not None:
+        out = out.rstrip("/") or out
+        if Path(out).resolve() == Path(model).resolve():
+            do = "Choose another name: the other betas of the range would be lost."
+            raise ParameterError("the model at a beta is saved to a folder of its own", f"{out} is the model", do)
+        check_model_place(out, overwrite)
+    opened = trained(model)
+    data, rows = data_for(opened, file)
+    beta = opened.pick(rows, task, betas)
+    facts = {"model": model, "rows": len(data), "task": task, "beta": beta}
+    text = specs.value_form(beta)
+    if out is not None:
+        opened.at(beta).save(out)
+        facts["out"], text = out, f"{text}\n\nsaved the model at this beta to {shown(Path(out))}"
+    return Answer(facts, text)
+
+
+def sweep(
+    file: str,
+    out: str,
+    jobs: int,
+    warm_start: bool,
+    kind: str,
+    labels: list[str],
+    parameters: dict[str, Any],
+    verbose: bool,
+) -> Answer:
+    """Train a model for each beta, or go on with what is not finished."""
+    out = out.rstrip("/") or out
+    betas = betas_of_sweep(parameters.pop("beta", ()))
+    check_place(Path(out))
+    data = read(file, labels)
+    estimator = estimator_of(Run(file, out, kind, labels, parameters), data, verbose)
+    if jobs == 1:
+        keep_all_memory()  # the process is ours
+    try:
+        rows = rows_for(type(estimator).__name__, data)
+        found = train(estimator, rows, betas, out, jobs=jobs, warm_start=warm_start, names=data.names)
+    except BaseException as error:
+        if is_sweep(out) and not isinstance(error, ElbowroomError):
+            note = "what was trained is kept; the same command goes on"
+            warnings.warn(note, ElbowroomWarning, stacklevel=2)
+        raise
+    models = [{"beta": beta, **_ended(os.path.join(out, f"beta-{specs.value_form(beta)}"))} for beta in betas]
+    facts = {"sweep": out, "file": data.source, "rows": len(data), "seed": found.first.seed_, "models": models}
+    look = f"look at it: elbowroom curve {shown(Path(out))} {data.source}"
+    text = f"{counted(len(data), 'row')}, seed {found.first.seed_}\n\n{_table(models)}\n\n"
+    return Answer(facts, f"{text}saved to {shown(Path(out))}; {look}")
+
+
+def _ended(model: str) -> dict[str, Any]:
+    """How well a model came out, on held-out rows where there were any."""
+    facts = facts_of(model)
+    best, part = facts["best"], "held_out_" if "held_out_rate" in facts["best"] else ""
+    numbers = {name: best[f"{part}{name}"] for name in ("rate", "distortion")}
+    return {"model": model, "rows": "held out" if part else "training", **numbers, "verdict": facts["verdict"]}
+
+
+def _table(models: Sequence[Mapping[str, Any]]) -> str:
+    lines = [f"{'beta':>8} {'rate':>10} {'distortion':>12} {'ELBO':>12}   nats per row, {models[0]['rows']}"]
+    for of in models:
+        elbo = -of["rate"] - of["distortion"]
+        lines.append(f"{of['beta']:8.4g} {of['rate']:10.2f} {of['distortion']:12.2f} {elbo:12.2f}")
+    return "\n".join(lines)

@@ -217,3 +217,14 @@ def test_scores_and_latents_do_not_keep_what_a_batch_made(monkeypatch: pytest.Mo
     model.sample_posterior(x, 2)
     model.sample(1500, random_state=0)
     assert joins == [3000, 3000, 3000, 2000, 3000, 3000, 1500]
+
+
+def test_scoring_keeps_the_memory_of_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[bool] = []
+    monkeypatch.setattr("elbowroom.tasks.score.keep_memory", lambda: asked.append(True))
+    x = np.random.default_rng(0).normal(size=(30, 2))
+    model = table(epochs=1, validation_fraction=0).fit(x)
+    before = len(asked)
+    model.score(x)
+    model.log_likelihood(x, n_draws=2)
+    assert len(asked) == before + 2

@@ -10,11 +10,13 @@ import torch
 from torch import Tensor
 
 from elbowroom.data.rows import Batch, Rows, joined
+from elbowroom.devices import keep_memory
 from elbowroom.objectives import distortion_of
 from elbowroom.randomness import generator_at, normal_by_row
 from elbowroom.vae import VAE
 
-ELEMENTS = 2**21  # decoder outputs held at once while scoring
+AT_ONCE = 2**19  # decoder outputs held at once for a bound; the memory of more is faulted in anew by every batch
+SHARED = 2**21  # the same for importance sampling, where the noise is drawn by batch
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,8 @@ def distortion_and_rate(model: VAE, rows: Rows, draws: int = 16) -> tuple[np.nda
 
     The noise of a row depends on its content alone, so that its values do not change with its company.
     """
-    batches = rows.in_order(_batch_size(model, draws))
+    keep_memory()
+    batches = rows.in_order(_batch_size(model, AT_ONCE // draws))
     distortion, rate = joined((_terms(model, batch, draws) for batch in batches), len(rows), 1).double().numpy()
     return distortion, rate
 
@@ -81,7 +84,8 @@ def noise_of(x: Tensor, draws: int, model: VAE) -> Tensor:
 @torch.no_grad()
 def log_likelihood(model: VAE, rows: Rows, draws: int = 1000, seed: int = 0) -> LogLikelihood:
     """Importance-weighted log-likelihood of every row; each row is encoded once."""
-    size = max(1, min(256, _batch_size(model, 1)))
+    keep_memory()
+    size = max(1, min(256, _batch_size(model, SHARED)))
     found = (
         _importance(model, batch, draws, generator_at(seed, "importance", i))
         for i, batch in enumerate(rows.in_order(size))
@@ -93,7 +97,7 @@ def log_likelihood(model: VAE, rows: Rows, draws: int = 1000, seed: int = 0) -> 
 def _importance(model: VAE, batch: Batch, draws: int, generator: torch.Generator) -> Tensor:
     x, context = batch.x, batch.context
     q, prior, total = model.encode(x, context), model.prior_distribution(), model.likelihood.row_total(x)  # type: ignore[operator]
-    at_once = max(1, _batch_size(model, 1) // len(x))
+    at_once = max(1, _batch_size(model, SHARED) // len(x))
     weights = []
     for start in range(0, draws, at_once):
         k = min(at_once, draws - start)
@@ -105,5 +109,5 @@ def _importance(model: VAE, batch: Batch, draws: int, generator: torch.Generator
     return torch.stack((log_w.logsumexp(0) - math.log(draws) + p.log_base(x).double(), ess))
 
 
-def _batch_size(model: VAE, draws: int) -> int:
-    return max(1, min(4096, ELEMENTS // max(1, draws * int(model.likelihood.n_outputs))))  # type: ignore[arg-type]
+def _batch_size(model: VAE, outputs: int) -> int:
+    return max(1, min(4096, outputs // max(1, int(model.likelihood.n_outputs))))  # type: ignore[arg-type]

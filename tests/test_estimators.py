@@ -291,7 +291,7 @@ def test_a_choice_is_told_when_verbose(capsys: pytest.CaptureFixture[str]) -> No
 def test_a_likelihood_that_does_not_fit_is_refused_with_the_place() -> None:
     frame = pd.DataFrame({"price": np.full(30, 2.0), "rooms": np.arange(30.0)})
     frame.loc[7, "price"] = 3.5
-    with pytest.raises(DataError, match=r"'poisson' needs counts .*, but 1 value is not \(row 7, column 'price', 3.5\)"):
+    with pytest.raises(DataError, match=r"'poisson' needs .*, but 1 value is not \(row 7, column 'price', 3.5\)"):
         table(likelihood="poisson").fit(frame)
     with pytest.raises(DataError, match=r"row 7, column 0, 3.5"):
         table(likelihood={"poisson": [0], "gaussian": [1]}).fit(frame.to_numpy())

@@ -452,6 +452,16 @@ def test_counts_that_are_too_large_are_real_numbers() -> None:
     assert choice == ("gaussian", "counts up to 2e+12 are too large to be told apart as counts")
 
 
+@pytest.mark.parametrize("rows_of_dispersion", [1, 4])
+def test_a_negative_binomial_may_have_a_dispersion_for_every_row(rows_of_dispersion: int) -> None:
+    x = torch.tensor([[0.0, 3, 1], [2, 0, 0], [5, 1, 7], [0, 0, 4]])
+    log_rate, log_dispersion = torch.randn(2, 4, 3), torch.randn(rows_of_dispersion, 3)
+    found = d.NegativeBinomial(log_rate, log_dispersion).log_prob(x)
+    r = log_dispersion.exp().double().expand(4, 3).numpy()
+    expected = stats.nbinom.logpmf(x.numpy(), r, r / (r + log_rate.double().exp().numpy())).sum(-1)
+    torch.testing.assert_close(found.double(), torch.from_numpy(expected), rtol=1e-5, atol=1e-5)
+
+
 def test_a_student_t_of_many_degrees_of_freedom_is_a_gaussian() -> None:
     likelihood = make("student_t", 2)
     with torch.no_grad():

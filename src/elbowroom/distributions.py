@@ -168,8 +168,9 @@ class NegativeBinomial(RowDistribution):
     def _log_rising(self, x: Tensor) -> Tensor:
         """Sum of lgamma(x + r) - lgamma(r), which is zero wherever x is: computed at the non-zeros only."""
         row, column = x.nonzero(as_tuple=True)
-        r = self.log_dispersion.exp()
-        terms = (x[row, column] + r[column]).lgamma() - r.lgamma()[column]
+        r, own = self.log_dispersion.exp(), self.log_dispersion.dim() > 1  # one for each row, or for all
+        at = (row if len(r) > 1 else row * 0, column) if own else (column,)
+        terms = (x[row, column] + r[at]).lgamma() - r.lgamma()[at]
         return x.new_zeros(x.shape[0]).index_add(0, row, terms)
 
     def log_base(self, x: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -111,10 +112,11 @@ class Curve:
 
     def _solve(self, name: str, values: np.ndarray, nats: Any, rising: bool) -> float:
         """Linear interpolation in log beta of a quantity that rises, or falls, with beta."""
-        order = np.maximum.accumulate(values if rising else -values)
-        target = float(nats) if rising else -float(nats)
+        sign = 1 if rising else -1
+        order = np.maximum.accumulate(sign * values)
+        target = sign * float(nats) if isinstance(nats, Real) else math.nan
         if not order[0] <= target <= order[-1]:
-            low, high = sorted((values[0], values[-1]))
+            low, high = sorted(sign * order[[0, -1]])
             raise ParameterError(
                 f"a {name} that is asked for must be between those of the range, {low:.4g} and {high:.4g} nats",
                 f"it is {nats!r}",

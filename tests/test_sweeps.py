@@ -107,6 +107,13 @@ def test_parallel_is_serial_bit_for_bit(swept, tmp_path, folder):
     assert same_sweeps(sweep(images(), SMALL, BETAS, folder and tmp_path / folder, jobs=2), serial)
 
 
+def test_a_folder_is_where_the_caller_is(tmp_path, monkeypatch):
+    for name in ("first", "second"):  # processes are kept from sweep to sweep, with the current folder that they had
+        (tmp_path / name).mkdir()
+        monkeypatch.chdir(tmp_path / name)
+        assert sweep(table(epochs=2), WINE, [1, 2, 4], "s", jobs=2).betas == [1, 2, 4]
+
+
 def test_context_goes_to_every_model():
     labels = np.array(["a", "b"] * (len(WINE) // 2))
     found = sweep(table(epochs=2), WINE, BETAS, context=labels)
@@ -325,7 +332,7 @@ def test_bad_betas(betas, tmp_path):
         (table(), WINE, {"jobs": 1.5}, "jobs must be a whole number"),
         (table(n_latents=0), WINE, {}, "n_latents"),
         (table(random_state=-1), WINE, {}, "random_state"),
-        (table(), WINE[:, 0], {}, ""),
+        (table(), WINE[:, 0], {}, "rows and columns"),
         (table(), WINE * np.nan, {}, "NaN|finite|missing"),
         (table(likelihood="poisson"), WINE, {}, "poisson"),
         (table(likelihood="poison"), WINE, {}, "poisson"),

@@ -214,7 +214,7 @@ def train(
             write_atomically(place / SETTINGS, json.dumps(settings, indent=1))
         else:
             check_same(place, before, settings)
-        fit = _Fit(_dedicated(estimator, seed), X, context, names, (before or settings)["products"], place)
+        fit = _Fit(_dedicated(estimator, seed), X, context, names, (before or settings)["products"], place.absolute())
         _train_all(fit, known, jobs, warm_start)
         return Sweep.load(place)
 

@@ -332,7 +332,7 @@ def test_bad_betas(betas, tmp_path):
         (table(), WINE, {"jobs": 1.5}, "jobs must be a whole number"),
         (table(n_latents=0), WINE, {}, "n_latents"),
         (table(random_state=-1), WINE, {}, "random_state"),
-        (table(), WINE[:, 0], {}, "rows and columns"),
+        (table(), WINE[:, 0], {}, "got 1D array"),
         (table(), WINE * np.nan, {}, "NaN|finite|missing"),
         (table(likelihood="poisson"), WINE, {}, "poisson"),
         (table(likelihood="poison"), WINE, {}, "poisson"),

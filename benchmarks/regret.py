@@ -53,8 +53,8 @@ def run(task: dict[str, Any], kept: str) -> dict[str, Any]:
     path = Path(kept) / f"{hashlib.blake2b(json.dumps(task, sort_keys=True).encode(), digest_size=8).hexdigest()}.json"
     if path.exists():
         return json.loads(path.read_text())
-    import torch
     import elbowroom
+    import torch
 
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
@@ -96,7 +96,9 @@ def tasks_of(options: argparse.Namespace) -> list[dict[str, Any]]:
 
 def table(results: list[dict[str, Any]], seeds: list[int]) -> str:
     """Regret by beta, the mean over seeds and its standard error."""
-    lines = [f"{'beta':>8} {'dedicated J':>12} {'range J':>10} {'regret':>18} {'% of J':>8} {'rate':>6} {'dedicated':>9}"]
+    lines = [
+        f"{'beta':>8} {'dedicated J':>12} {'range J':>10} {'regret':>18} {'% of J':>8} {'rate':>6} {'dedicated':>9}"
+    ]
     shares = []
     for beta in BETAS:
         rows = []
@@ -135,9 +137,14 @@ def main() -> None:
         for i, future in enumerate(as_completed(futures), 1):
             found = future.result()
             results.append(found)
-            print(f"{i}/{len(tasks)}: beta {found['beta']}, seed {found['seed']}, {found['cpu_seconds']:.0f} s", flush=True)
-    print(f"\n{options.data}, {tasks[0]['model']['epochs']} epochs, learning rate {options.learning_rate:g}, "
-          f"{options.split} rows, seeds {options.seeds}")
+            print(
+                f"{i}/{len(tasks)}: beta {found['beta']}, seed {found['seed']}, {found['cpu_seconds']:.0f} s",
+                flush=True,
+            )
+    print(
+        f"\n{options.data}, {tasks[0]['model']['epochs']} epochs, learning rate {options.learning_rate:g}, "
+        f"{options.split} rows, seeds {options.seeds}"
+    )
     print(table(results, options.seeds))
 
 

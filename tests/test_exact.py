@@ -188,7 +188,9 @@ def test_with_a_fixed_noise_beta_and_the_noise_are_one_dial(active: int) -> None
     beta = math.sqrt(spectrum[active - 1] * spectrum[active]) / variance
     likelihood = Gaussian(x.shape[1], scale="shared")
     likelihood.raw_log_std.data.fill_(0.5 * math.log(variance))
-    likelihood.raw_log_std.data += likelihood.raw_log_std.data - likelihood.log_std()[0].detach()  # the soft floor's part
+    likelihood.raw_log_std.data += (
+        likelihood.raw_log_std.data - likelihood.log_std()[0].detach()
+    )  # the soft floor's part
     likelihood.raw_log_std.requires_grad_(False)
     best = optimum(spectrum, latents, beta, float((2 * likelihood.log_std()[0]).exp()))
     assert best.active == active

@@ -350,6 +350,7 @@ def test_free_bits_are_one_floor_where_the_rate_does_not_split(covariance: str, 
 
 # ---- where beta meets the rate ---------------------------------------------------------------------------------------
 
+
 def words(node: ast.AST) -> set[str]:
     """The names and attributes in an expression, cut at underscores."""
     names = [n.id for n in ast.walk(node) if isinstance(n, ast.Name)]

@@ -41,7 +41,8 @@ CONFIG, WEIGHTS, HISTORY, CARD, CHECKSUMS = (
 )
 MAX_JSON = 64 * 2**20
 PARTS: dict[str, type[nn.Module]] = {
-    part.__name__: part for part in (VAE, Dial, *BODIES.values(), *LATENTS.values(), *PRIORS.values(), *LIKELIHOODS.values())
+    part.__name__: part
+    for part in (VAE, Dial, *BODIES.values(), *LATENTS.values(), *PRIORS.values(), *LIKELIHOODS.values())
 }
 
 

@@ -158,6 +158,8 @@ class ImageEncoder(nn.Module):
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Map flat images (..., c*h*w) to (..., width)."""
         h = x.reshape(-1, *self.shape)
+        if context is not None:
+            context = context.repeat(math.prod(x.shape[:-2]), 1)
         for stage in self.stages:
             h = stage(h, context)
         return self.dense(h.flatten(1), context).view(*x.shape[:-1], self.width)

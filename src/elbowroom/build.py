@@ -150,7 +150,7 @@ def build(
         dial = None if span is None else Dial(span.low, span.high, n_latents, moved)
         context = labels if dial is None else Dial.width + labels
         encoder, decoder = bodies(context, likelihood.n_inputs, likelihood.n_outputs)  # type: ignore[arg-type]
-        latent = LATENTS[covariance](encoder.width, n_latents, 0 if dial is None else context)  # type: ignore[arg-type]
+        latent = LATENTS[covariance](encoder.width, n_latents, 0 if dial is None else Dial.width)  # type: ignore[arg-type]
         name, _ = specs.parse(prior, PRIORS, "prior")
         sizes = (n_latents, likelihood.n_inputs) if PRIORS[name] is VampPrior else (n_latents,)
         model = VAE(encoder, latent, specs.make(prior, PRIORS, "prior", *sizes), decoder, likelihood, dial)

@@ -13,12 +13,14 @@ from torch import Generator, Tensor
 
 from elbowroom.beta import Beta, Capacity, LogUniform, PerRow, Schedule, TargetDistortion, TargetRate
 from elbowroom.bodies import by_row
+from elbowroom.data.rows import Rows
+from elbowroom.errors import DataError
 from elbowroom.objectives import Terms
 
-BLOCKS = 16  # betas of a range in a batch: rows of a block share their beta, and the work that it makes
+BLOCKS = 32  # betas of a range in a batch: rows of a block share their beta, and the work that it makes
+BEYOND = (8.0, 2.0)  # how far below and above the range is drawn in training, so that its ends have two sides
 AT_ENDS = 0.5  # share of the draws of a range that crowd at its ends, which have neighbours on one side only
-TOWARDS_LOW = 0.2  # rows of a range weigh (1 + beta)^-this: large betas have large gradients
-REACHED = 0.03  # relative error of a rate that counts as the target
+REACHED = {"rate": 0.03, "distortion": 0.02}  # relative errors that count as the target
 
 
 class Control:
@@ -26,10 +28,12 @@ class Control:
 
     selects = True  # whether there is a fixed beta by which the best epoch can be chosen
 
-    def __init__(self, policy: Any, device: torch.device) -> None:
-        self.policy = policy
+    def __init__(self, policy: Any, steps: int, device: torch.device) -> None:
+        self.policy, self.steps, self.device = policy, steps, device
         self.state: dict[str, Tensor] = {}  # all that changes from step to step
-        self.device = device
+
+    def check(self, rows: Rows) -> None:
+        """Refuse rows that the policy can not be used on."""
 
     def draw(self, n: int, generator: Generator | None) -> Tensor | None:
         """Betas (k,) that the network is told, each for n / k rows; None if it is told none."""
@@ -43,10 +47,6 @@ class Control:
         """Beta of held-out rows: that of the end of the run, so that epochs can be compared."""
         return self.policy.final
 
-    def mean(self, loss: Tensor, beta: float | Tensor) -> Tensor:
-        """What a step descends, from the loss of every row (n,)."""
-        return loss.mean()
-
     def note(self, record: dict[str, float]) -> str:
         """What is to be said of the last epoch; nothing if all went as asked."""
         return ""
@@ -57,11 +57,19 @@ class RowControl(Control):
 
     policy: PerRow
 
+    def check(self, rows: Rows) -> None:
+        if any(bool((batch.x < 0).any()) for batch in rows.in_order(4096)):
+            raise DataError(
+                f"beta={str(self.policy)!r} needs rows of counts, since it grows with their total",
+                "some values are negative",
+                "Use another policy, such as beta=1.",
+            )
+
     def step(self, progress: float, x: Tensor, terms: Terms, told: Tensor | None) -> Tensor:
         return self.final(x, told)
 
     def final(self, x: Tensor, told: Tensor | None) -> Tensor:
-        beta = self.policy.gamma * x.sum(-1).float().clamp_min(0)
+        beta = self.policy.gamma * x.sum(-1).float()
         return beta if self.policy.cap is None else beta.clamp_max(self.policy.cap)
 
 
@@ -75,8 +83,10 @@ class RangeControl(Control):
         within = 0.5 if generator is None else torch.rand(blocks, generator=generator, device=self.device)
         even = (torch.arange(blocks, device=self.device) + within) / blocks
         place = torch.lerp(even, (1 - (math.pi * even).cos()) / 2, AT_ENDS)
-        low, high = math.log(self.policy.low), math.log(self.policy.high)
-        return (low + (high - low) * place).exp()
+        low, high = self.policy.low, self.policy.high
+        if generator is not None:
+            low, high = low / BEYOND[0], high * BEYOND[1]
+        return (math.log(low) + math.log(high / low) * place).exp()
 
     def step(self, progress: float, x: Tensor, terms: Terms, told: Tensor | None) -> Tensor:
         return self.final(x, told)
@@ -84,24 +94,22 @@ class RangeControl(Control):
     def final(self, x: Tensor, told: Tensor | None) -> Tensor:
         return by_row(told, len(x))  # type: ignore[arg-type]
 
-    def mean(self, loss: Tensor, beta: float | Tensor) -> Tensor:
-        weights = (1 + beta) ** -TOWARDS_LOW  # type: ignore[operator]
-        return (loss * weights).sum() / weights.sum()
-
 
 class TargetControl(Control):
     """Proportional-integral control of log beta, so that the rate or the distortion reaches its target.
 
     The error is the relative one of the rate. A distortion's is turned into the rate's, because along the optimum
-    d distortion = -beta d rate: both loops then have the same gain, whatever the data.
+    d distortion = -beta d rate: both loops then have the same gain, whatever the data. Beta holds still at first, since
+    a model that has not learned anything misses every target; then it can cross its limits several times in a run.
     """
 
     selects = False
     policy: TargetRate | TargetDistortion
-    PROPORTIONAL, INTEGRAL, SMOOTHING = 0.3, 0.005, 0.9
+    HOLD = 0.1  # share of the run
+    PROPORTIONAL, INTEGRAL, SMOOTHING = 1.0, 40.0, 0.95  # the integral's gain is for the whole run
 
-    def __init__(self, policy: Any, device: torch.device) -> None:
-        super().__init__(policy, device)
+    def __init__(self, policy: Any, steps: int, device: torch.device) -> None:
+        super().__init__(policy, steps, device)
         start = min(max(1.0, policy.low), policy.high)
         zero = torch.zeros((), device=device)
         self.state = {"log_beta": zero + math.log(start), "integral": zero + math.log(start), "error": zero.clone()}
@@ -110,9 +118,9 @@ class TargetControl(Control):
         log_beta, integral, error = self.state.values()
         with torch.no_grad():
             low, high = math.log(self.policy.low), math.log(self.policy.high)
-            now = self._error(terms, log_beta.exp()).nan_to_num(0.0).clamp(-1, 1)
-            error.lerp_(now, 1 - self.SMOOTHING)
-            integral.add_(self.INTEGRAL * error).clamp_(low, high)  # it does not wind up beyond the limits
+            now = self._error(terms, log_beta.exp()).nan_to_num(0.0)
+            error.lerp_(now if progress > self.HOLD else torch.zeros_like(now), 1 - self.SMOOTHING)
+            integral.add_(self.INTEGRAL / self.steps * error).clamp_(low, high)  # no winding up beyond the limits
             log_beta.copy_((integral + self.PROPORTIONAL * error).clamp(low, high))
         return log_beta.exp()
 
@@ -122,21 +130,28 @@ class TargetControl(Control):
     def _error(self, terms: Terms, beta: Tensor) -> Tensor:
         rate = terms.rate.mean().clamp_min(1e-6)
         if isinstance(self.policy, TargetRate):
-            return (rate / self.policy.nats).log()
-        return (self.policy.nats - terms.distortion.mean()) / beta / rate
+            return (rate / self.policy.nats).log().clamp(-1, 1)
+        off = (self.policy.nats - terms.distortion.mean()) / beta / rate
+        # To lower beta can not lower the distortion by much more than beta times the rate: what is farther off is a
+        # matter of training, or out of reach, and no reason to give up the prior.
+        return torch.where(off < 0, off / (1 + off.square()), off.clamp_max(1))
 
     def note(self, record: dict[str, float]) -> str:
+        beta, rate, target = record["beta"], record["rate"], self.policy.nats
         kind = "rate" if isinstance(self.policy, TargetRate) else "distortion"
-        beta, found, target = record["beta"], record[kind], self.policy.nats
-        off = (found - target) / (target if kind == "rate" else max(abs(target), beta * record["rate"]))
-        if abs(off) <= REACHED or (kind == "distortion" and off < 0 and record["rate"] < REACHED):
+        missing = record[kind] - target
+        if abs(missing) <= REACHED[kind] * abs(target):
             return ""
-        why = "it was still on its way there: train longer"
-        if beta <= self.policy.low * 1.01:
-            why = "beta is at its lower limit: the model can not do more; it needs more latents or wider layers"
-        if beta >= self.policy.high * 0.99:
-            why = "beta is at its upper limit"
-        return f"the target {kind} of {target:g} nats was not reached: it is {found:.4g} at beta {beta:.3g}, and {why}"
+        if kind == "distortion" and missing > beta * rate:
+            why = "which a smaller beta would not change by as much: it needs more epochs, latents or wider layers"
+        elif beta <= self.policy.low * 1.01:
+            why = "the lower limit: it needs more epochs, latents or wider layers, or a lower limit"
+        elif beta >= self.policy.high * 0.99:
+            why = "the upper limit"
+        else:
+            why = "and still on its way: it needs more epochs"
+        found = f"it is {record[kind]:.4g} at beta {beta:.3g}"
+        return f"the target {kind} of {target:g} nats was not reached: {found}, {why}"
 
 
 class CapacityControl(Control):
@@ -162,6 +177,6 @@ CONTROLS: dict[type[Beta], type[Control]] = {
 }
 
 
-def control_of(policy: Beta, device: torch.device) -> Control:
-    """The state of a policy at the start of a run."""
-    return next(control for kind, control in CONTROLS.items() if isinstance(policy, kind))(policy, device)
+def control_of(policy: Beta, steps: int, device: torch.device) -> Control:
+    """The state of a policy at the start of a run of so many steps."""
+    return next(control for kind, control in CONTROLS.items() if isinstance(policy, kind))(policy, steps, device)

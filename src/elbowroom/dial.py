@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import copy
 import math
+from numbers import Real
 from typing import Self
 
 import torch
 from torch import Tensor, nn
 
 from elbowroom.beta import LogUniform
-from elbowroom.bodies import Film
+from elbowroom.bodies import Film, by_row
 from elbowroom.errors import ParameterError
 
 BUMPS = 6  # a rich, smooth basis: how beta enters matters more than what it then does (docs/range.md)
+# All weights are moved at one speed by the optimiser: a louder context opens a gate faster.
+LOUDNESS, HEAD_LOUDNESS = 10.0, 3.0  # in hidden layers, in the posterior's head
 
 
 class Dial(nn.Module):
@@ -58,6 +61,11 @@ class Dial(nn.Module):
         steps = (place - self.centres) * ((BUMPS - 1) / 2)  # in distances between neighbours
         return torch.cat([place * math.sqrt(3), (-0.5 * steps.square()).exp()], -1)
 
+    def join(self, code: Tensor, context: Tensor | None) -> Tensor:
+        """What the hidden layers are told: the context (k, width) of beta, and then that of the rows, if they have one."""
+        loud = LOUDNESS * code
+        return loud if context is None else torch.cat([by_row(loud, len(context)), context], -1)
+
     def at(self, beta: float) -> Self:
         """The same dial, turned to a beta: the weights are shared."""
         other = copy.copy(self)
@@ -70,10 +78,11 @@ class Dial(nn.Module):
         return self.centres.new_tensor([LogUniform(self.low, self.high).default])
 
     def _checked(self, beta: float) -> float:
-        if not self.low * (1 - 1e-9) <= beta <= self.high * (1 + 1e-9):
+        number = isinstance(beta, Real) and not isinstance(beta, bool)
+        if not number or not self.low * (1 - 1e-6) <= beta <= self.high * (1 + 1e-6):
             raise ParameterError(
                 f"beta must be in the range from {self.low:g} to {self.high:g} that the model was trained on",
                 f"it is {beta!r}",
                 "Choose one within, or train on a wider range.",
             )
-        return float(beta)
+        return min(max(float(beta), self.low), self.high)

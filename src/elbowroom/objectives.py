@@ -11,7 +11,7 @@ import torch
 from torch import Generator, Tensor
 
 from elbowroom import specs
-from elbowroom.data.rows import Batch, BinarizedRows, Rows
+from elbowroom.data.rows import Batch, BinarizedRows, Rows, joined
 from elbowroom.errors import ParameterError
 from elbowroom.vae import VAE, Pass
 
@@ -77,8 +77,8 @@ def with_base(rows: Rows, likelihood: Any) -> Rows:
         p = likelihood(likelihood.bias.new_zeros(1, likelihood.n_outputs)) if hasattr(likelihood, "bias") else None
         if p is None or not hasattr(p, "log_base"):
             return rows
-        at = torch.arange(len(rows)).split(max(1, 2**22 // rows.features))
-        base = torch.cat([p.log_base(rows.dense(index)).expand(len(index)) for index in at])
+        at = torch.arange(len(rows)).split(rows.at_once)
+        base = joined((p.log_base(rows.dense(index)).expand(len(index)) for index in at), len(rows))
     return rows.with_base(base.float())
 
 
@@ -99,9 +99,7 @@ class Elbo:
                 "free_bits must be a number of nats, at least 0", f"it is {self.free_bits!r}", "Try 0.1."
             )
 
-    def __call__(
-        self, model: VAE, batch: Batch, noise: Tensor | Generator | None, beta: Tensor | None = None
-    ) -> Terms:
+    def __call__(self, model: VAE, batch: Batch, noise: Tensor | Generator | None, beta: Tensor | None = None) -> Terms:
         x, context, base = batch
         outcome = model(x, context, noise, beta=beta)
         rate = self._free(outcome) if self.free_bits else outcome.rate
@@ -131,9 +129,7 @@ class Iwae:
                 "iwae draws must be a whole number, at least 1", f"it is {self.draws!r}", "Try draws=8."
             )
 
-    def __call__(
-        self, model: VAE, batch: Batch, noise: Tensor | Generator | None, beta: Tensor | None = None
-    ) -> Terms:
+    def __call__(self, model: VAE, batch: Batch, noise: Tensor | Generator | None, beta: Tensor | None = None) -> Terms:
         x, context, base = batch
         outcome = model(x, context, noise, self.draws, beta)
         log_ratio = outcome.q.detach().log_prob(outcome.z) - outcome.prior.log_prob(outcome.z)

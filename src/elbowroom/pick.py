@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from elbowroom import specs
-from elbowroom.errors import DataError
+from elbowroom.errors import DataError, ParameterError
 
 Task = str | Callable[[Any, Any], float]
 DRAWS = 100  # of the importance sampling: the order of betas needs no more
@@ -23,6 +23,10 @@ def pick(estimator: Any, X: Any, task: Task, betas: Sequence[float], context: An
     DataError
         If no beta has a finite score.
     """
+    if not isinstance(task, str) and not callable(task):
+        raise ParameterError(
+            "task must be a name or a scorer task(model, X)", f"it is {task!r}", "Write task='log_likelihood'."
+        )
     if isinstance(task, str):
         return specs.make(task, TASKS, "task", estimator, X, betas, context)
     return _highest(lambda model: task(model, X), estimator, betas)

@@ -146,7 +146,8 @@ class Run:
         self.device = parameters[0].device
         self.best = {name: t.detach().clone() for name, t in tensors_of(self.averaged).items()}
         self.steps_per_epoch = math.ceil(len(self.rows) / self.settings.batch_size)
-        self.control = control_of(self.beta, self.device)
+        self.control = control_of(self.beta, self.total_steps, self.device)
+        self.control.check(self.rows)
         # what every step of this epoch saw: beta, distortion, rate, loss, and whether it was taken
         self.seen = torch.zeros(self.steps_per_epoch, 5, device=self.device)
         self.may_draw = may_draw(self.model)
@@ -216,7 +217,7 @@ class Run:
         with autocast(self.settings.precision, self.device):
             terms = self.objective(self.model, batch, noise, told)
             beta = self.control.step(self._progress(step), batch.x, terms, told)
-            loss = self.control.mean(terms.loss(beta), beta)
+            loss = terms.loss(beta).mean()
         loss.backward()
         taken = self.optimiser.step(loss, self._learning_rate(step))
         at = step % self.steps_per_epoch
@@ -294,7 +295,9 @@ class Run:
             best = int(self.history.best["epoch"])
             self._note(f"interrupted in epoch {self.epoch + 1} of {epochs}; the model of epoch {best} is kept")
         elif self.epoch < epochs:
-            moved = f"; beta was {last['beta']:g} of a final {self.beta.final:g}" if isinstance(self.beta, Schedule) else ""
+            moved = (
+                f"; beta was {last['beta']:g} of a final {self.beta.final:g}" if isinstance(self.beta, Schedule) else ""
+            )
             self._note(
                 f"stopped early after epoch {self.epoch} of {epochs}: the held-out loss has not improved for "
                 f"{self.waited} epochs{moved}"

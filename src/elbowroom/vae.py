@@ -9,7 +9,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from elbowroom.bodies import by_row
-from elbowroom.dial import Dial
+from elbowroom.dial import HEAD_LOUDNESS, Dial
 from elbowroom.errors import ParameterError
 from elbowroom.gaussians import normal
 from elbowroom.latents import Posterior, Prior, PriorDistribution, rate_of
@@ -93,7 +93,7 @@ class VAE(nn.Module):
 
     def encode(self, x: Tensor, context: Tensor | None = None, beta: Tensor | None = None) -> Posterior:
         """q(z|x) of rows (n, D). Betas (k,) of a range are told to blocks of n / k rows each."""
-        return self._encode_inputs(self.likelihood.inputs(x), self._told(context, beta))  # type: ignore[operator]
+        return self._encode_inputs(self.likelihood.inputs(x), context, beta)  # type: ignore[operator]
 
     def decode(
         self, z: Tensor, context: Tensor | None = None, total: Tensor | None = None, beta: Tensor | None = None
@@ -102,7 +102,7 @@ class VAE(nn.Module):
         if self.dial is None:
             return self.likelihood(self.decoder(z, context), total)
         code = self.dial(beta)
-        h = self.decoder(self.dial.entry(z, code), self._told(context, beta))
+        h = self.decoder(self.dial.entry(z, code), self.dial.join(code, context))
         if self.dial.move is None:
             return self.likelihood(h, total)
         moved = self.dial.move(code)
@@ -111,14 +111,7 @@ class VAE(nn.Module):
     def prior_distribution(self) -> PriorDistribution:
         """p(z), the same for every beta."""
         reference = None if self.dial is None else self.dial.reference
-        return self.prior(lambda inputs: self._encode_inputs(inputs, self._told(None, reference)))
-
-    def _told(self, context: Tensor | None, beta: Tensor | None) -> Tensor | None:
-        """All that the parts are told of blocks of rows: beta, and then the context of the rows."""
-        if self.dial is None:
-            return context
-        code = self.dial(beta)
-        return code if context is None else torch.cat([by_row(code, len(context)), context], -1)
+        return self.prior(lambda inputs: self._encode_inputs(inputs, None, reference))
 
     def forward(
         self,
@@ -149,9 +142,11 @@ class VAE(nn.Module):
         p = self.decode(z, context, self.likelihood.row_total(x), beta)  # type: ignore[operator]
         return Pass(q, z, p, prior, rate, parts)
 
-    def _encode_inputs(self, inputs: Tensor, context: Tensor | None) -> Posterior:
-        h = self.encoder(inputs, context)
-        return self.latent(h) if self.dial is None else self.latent(h, context)
+    def _encode_inputs(self, inputs: Tensor, context: Tensor | None, beta: Tensor | None) -> Posterior:
+        if self.dial is None:
+            return self.latent(self.encoder(inputs, context))
+        code = self.dial(beta)
+        return self.latent(self.encoder(inputs, self.dial.join(code, context)), HEAD_LOUDNESS * code)
 
     @torch.no_grad()
     def initialise(self, x: Tensor, generator: Generator) -> None:

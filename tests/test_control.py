@@ -1,0 +1,207 @@
+"""Policies that look at rows, rates and distortions, or draw: what beta is, step by step."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from small import DIGITS, WINE
+from test_exact import SETTINGS, optimum, spectrum_of, table
+from training import bits, fit, rows
+
+from elbowroom import CountVAE, ImageVAE, TableVAE
+from elbowroom.beta import POLICIES, Capacity, Constant, LogUniform, PerRow, TargetDistortion, TargetRate, beta_of
+from elbowroom.control import BLOCKS, CONTROLS, RangeControl, control_of
+from elbowroom.errors import ElbowroomWarning
+from elbowroom.objectives import Terms
+from elbowroom.randomness import generator_at
+from elbowroom.trainer import Trainer
+
+CPU = torch.device("cpu")
+LONG = Trainer(epochs=60, batch_size=16, seed=5, device="cpu", learning_rate=0.01)
+
+
+def terms(distortion: float, rate: float, n: int = 4) -> Terms:
+    return Terms(torch.full((n,), float(distortion)), torch.full((n,), float(rate)))
+
+
+def test_every_policy_has_a_control() -> None:
+    for kind in POLICIES.values():
+        assert any(issubclass(kind, known) for known in CONTROLS), kind
+
+
+# ---- a beta for every row --------------------------------------------------------------------------------------------
+
+
+def test_a_row_s_beta_is_by_hand() -> None:
+    x = torch.tensor([[1, 2, 3], [0, 0, 0], [100, 0, 0]])
+    control = control_of(PerRow(gamma=0.01, cap=0.5), 10, CPU)
+    torch.testing.assert_close(control.step(0.0, x, terms(1, 1), None), torch.tensor([0.06, 0.0, 0.5]))
+    torch.testing.assert_close(control.final(x, None), torch.tensor([0.06, 0.0, 0.5]))
+    free = control_of(PerRow(gamma=0.01), 10, CPU)
+    torch.testing.assert_close(free.final(x, None), torch.tensor([0.06, 0.0, 1.0]))
+
+
+def test_rows_of_one_total_train_as_with_one_beta() -> None:
+    same = rows(48)
+    same.x = torch.from_numpy(np.tile([1, 1, 0, 0, 1, 1], (48, 1)).astype(np.uint8))
+    short = Trainer(epochs=3, batch_size=16, seed=5, device="cpu")
+    (one, a), (other, b) = fit(short, same, PerRow(gamma=0.125)), fit(short, same, Constant(0.5))
+    assert a["loss"] == pytest.approx(b["loss"], rel=1e-6)
+    assert a["beta"] == pytest.approx([0.5] * 3)
+    for p, q in zip(one.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(p, q)
+
+
+def test_held_out_rows_are_judged_by_their_own_betas() -> None:
+    held_out = rows(30, 9)
+    _vae, history = fit(LONG, beta=PerRow(gamma=0.2), held_out=held_out)
+    record = history.records[-1]
+    totals = bits(30, 9).sum(1) * 0.2
+    assert record["held_out_loss"] > record["held_out_distortion"]
+    low, high = totals.min() * record["held_out_rate"], totals.max() * record["held_out_rate"]
+    assert low <= record["held_out_loss"] - record["held_out_distortion"] <= high
+
+
+# ---- targets ---------------------------------------------------------------------------------------------------------
+
+
+def plant(beta: float) -> tuple[float, float]:
+    """A made-up curve with dD/dR = -beta: rate 10 - 3 log beta, distortion 40 + 3 beta."""
+    return 40 + 3 * beta, 10 - 3 * math.log(beta)
+
+
+@pytest.mark.parametrize("start", [1e-3, 1.0, 30.0])
+@pytest.mark.parametrize(
+    "policy", [TargetRate(4), TargetRate(16), TargetDistortion(41.5), TargetDistortion(55)], ids=str
+)
+def test_targets_are_reached_from_both_sides_without_swinging(policy: Any, start: float) -> None:
+    control = control_of(policy, 1000, CPU)
+    for name in ("log_beta", "integral"):
+        control.state[name].fill_(math.log(start))
+    seen = []
+    beta, lagged = start, math.log(start)
+    for step in range(1000):
+        lagged += (math.log(beta) - lagged) / 20  # a model follows its beta slowly
+        distortion, rate = plant(math.exp(lagged))
+        beta = float(control.step(step / 999, torch.zeros(4, 2), terms(distortion, max(rate, 0.1)), None))
+        seen.append(math.log(beta))
+    distortion, rate = plant(beta)
+    found = rate if isinstance(policy, TargetRate) else distortion
+    assert found == pytest.approx(policy.nats, rel=0.01)
+    aim, way = seen[-1], abs(math.log(start) - seen[-1])
+    beyond = max(s - aim for s in seen) if math.log(start) < aim else max(aim - s for s in seen)
+    assert beyond < 0.35 * way + 0.05, "it swings far beyond the target"
+    assert np.ptp(seen[-200:]) < 0.1, "it does not come to rest"
+
+
+@pytest.mark.parametrize(("nats", "latents"), [(3.0, 6), (8.0, 6)])
+def test_the_beta_of_a_target_rate_is_the_one_of_reverse_water_filling(nats: float, latents: int) -> None:
+    x = table("wine")
+    fitted = TableVAE(n_latents=latents, beta=TargetRate(nats), **SETTINGS).fit(x)
+    found = fitted.history_["beta"][-1]
+    assert optimum(spectrum_of(x), latents, found).rate == pytest.approx(nats, rel=0.03)
+    assert fitted.diagnosis_.rate == pytest.approx(nats, rel=0.03)
+
+
+@pytest.mark.parametrize("target", ["targetrate:nats=8", "targetrate:nats=25", "targetdistortion:nats=90"])
+def test_targets_are_met_on_digits(target: str) -> None:
+    settings: dict[str, Any] = {"body": "mlp", "hidden": (64,), "epochs": 60, "random_state": 0, "device": "cpu"}
+    model = ImageVAE(n_latents=10, beta=target, **settings).fit(DIGITS.astype(np.uint8))
+    kind, near = ("rate", 0.03) if "rate" in target else ("distortion", 0.02)
+    assert getattr(model.diagnosis_, kind) == pytest.approx(beta_of(target).nats, rel=near)  # type: ignore[attr-defined]
+    assert model.history_.notes == []
+
+
+@pytest.mark.parametrize(
+    ("target", "said"),
+    [
+        ("targetrate:nats=500", "lower limit"),
+        ("targetdistortion:nats=1e3,high=2", "upper limit"),
+    ],
+)
+def test_what_is_out_of_reach_is_said_and_not_chased(target: str, said: str) -> None:
+    with pytest.warns(ElbowroomWarning, match="was not reached"):
+        vae, history = fit(LONG, beta=beta_of(target))
+    policy = beta_of(target)
+    assert said in history.notes[-1]
+    assert "nats was not reached" in history.notes[-1]
+    low, high = policy.low * (1 - 1e-6), policy.high * (1 + 1e-6)  # type: ignore[attr-defined]
+    assert all(low <= beta <= high for beta in history["beta"])
+    assert all(bool(p.isfinite().all()) for p in vae.parameters())
+
+
+def test_a_distortion_beyond_reach_does_not_give_up_the_prior() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ElbowroomWarning)
+        _, history = fit(LONG, beta=TargetDistortion(-100))
+    assert "a smaller beta would not" in history.notes[-1]
+    assert history["beta"][-1] > 0.01
+
+
+def test_targets_keep_the_last_epoch_and_have_no_patience() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ElbowroomWarning)
+        _, history = fit(
+            Trainer(epochs=8, batch_size=16, patience=1, device="cpu"), beta=TargetRate(1), held_out=rows(30)
+        )
+    assert len(history) == 8
+    assert history.best is history.records[-1]
+    assert "held_out_loss" not in history.records[0]
+    assert "held_out_rate" in history.records[0]
+
+
+# ---- capacity --------------------------------------------------------------------------------------------------------
+
+
+def test_capacity_pulls_from_both_sides() -> None:
+    control = control_of(Capacity(nats=10, gamma=7, fraction=0.5), 10, CPU)
+    steps = [control.step(p, torch.zeros(4, 2), terms(1, rate), None) for p, rate in ((0.0, 1), (1.0, 9), (0.25, 6))]
+    assert [float(beta) for beta in steps] == [7, -7, 7]
+
+
+def test_the_rate_follows_the_capacity() -> None:
+    _, history = fit(LONG, beta=Capacity(nats=1.0, gamma=5))
+    assert history["rate"][-1] == pytest.approx(1.0, rel=0.05)
+    assert -5 < history["beta"][-1] < 5  # what acted is a mean of both signs
+
+
+# ---- a range ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_batch_spreads_over_the_range() -> None:
+    control = control_of(LogUniform(0.01, 10), 10, CPU)
+    assert isinstance(control, RangeControl)
+    for n, blocks in ((64, BLOCKS), (BLOCKS, BLOCKS), (7, 7), (1, 1)):
+        told = control.draw(n, generator_at(0, "test"))
+        assert told.shape == (blocks,)
+        assert bool((told.diff() > 0).all())
+        assert len(control.final(torch.zeros(n, 2), told)) == n  # type: ignore[arg-type]
+    fixed = control.draw(64, None)
+    assert torch.equal(fixed, control.draw(64, None))
+    assert fixed.min() >= 0.01
+    assert fixed.max() <= 10
+    many = torch.cat([control.draw(64, generator_at(i, "test")) for i in range(500)]).log()
+    thirds = torch.histogram(many, torch.tensor([0.0, 0.01, 0.1, 1, 10, 1e9]).log().clamp(-50, 50)).hist / len(many)
+    assert float(thirds.min()) > 0.05, "the ends have draws on both sides, and no part of the range is forgotten"
+
+
+def test_counts_have_targets_too() -> None:
+    generator = np.random.default_rng(0)
+    x = generator.poisson(np.exp(generator.normal(size=(600, 2)) @ generator.normal(size=(2, 20)) * 0.7 + 1))
+    settings: dict[str, Any] = {"likelihood": "poisson", "epochs": 200, "random_state": 0, "device": "cpu"}
+    model = CountVAE(n_latents=4, hidden=(32,), beta="targetrate:nats=2.5", **settings).fit(x)
+    assert model.diagnosis_.rate == pytest.approx(2.5, rel=0.03)
+    rows_beta = CountVAE(n_latents=4, hidden=(32,), beta="perrow:gamma=0.01", **settings | {"epochs": 3}).fit(x)
+    assert rows_beta.history_["beta"][-1] == pytest.approx(0.01 * x.sum(1).mean(), rel=0.05)
+
+
+def test_wine_is_refused_per_row() -> None:
+    """Beta in proportion to a total needs totals that are not negative."""
+    x = WINE - WINE.mean(0)
+    with pytest.raises(ValueError, match="perrow"):
+        TableVAE(beta="perrow", epochs=2).fit(x)

@@ -1,0 +1,325 @@
+"""One network for a range of beta: what it is told, what it is at one beta, its curve, and the choice of a beta."""
+
+from __future__ import annotations
+
+import copy
+import math
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from small import COUNTS, DIGITS, NAMES, WINE, counts, images, table
+from test_exact import SETTINGS, optimum, spectrum_of
+from test_exact import table as standardised
+from torch import Tensor, nn
+
+import elbowroom
+from elbowroom import TableVAE
+from elbowroom.bodies import MLP, Film, ImageDecoder, ImageEncoder, by_row
+from elbowroom.dial import Dial
+from elbowroom.errors import ElbowroomError, ParameterError
+from elbowroom.latents import LATENTS, StandardPrior
+from elbowroom.likelihoods import LIKELIHOODS, Bernoulli, Gaussian, Mixed
+from elbowroom.objectives import Elbo, Iwae
+from elbowroom.randomness import generator_at
+from elbowroom.tasks.curve import Curve
+from elbowroom.vae import VAE
+
+RANGE = "0.01..10"
+BETAS = torch.tensor([0.01, 0.2, 1.0, 10.0])
+SHAPE = (1, 5, 4)
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return generator_at(seed, "test")
+
+
+def stirred(module: nn.Module) -> nn.Module:
+    """With weights that are not zero, so that a context has an effect."""
+    with torch.no_grad():
+        for p in module.parameters():
+            p.add_(0.3 * torch.randn(p.shape, generator=seeded(p.numel())))
+    return module.eval()
+
+
+def model(likelihood: nn.Module | None = None, features: int = 6, covariance: str = "diagonal") -> VAE:
+    likelihood = likelihood or Bernoulli(features)
+    dial = Dial(0.01, 10, 3, likelihood.n_moved)  # type: ignore[arg-type]
+    encoder = MLP(likelihood.n_inputs, (8,), context=Dial.width)  # type: ignore[arg-type]
+    decoder = MLP(3, (8,), likelihood.n_outputs, context=Dial.width)  # type: ignore[arg-type]
+    return VAE(encoder, LATENTS[covariance](8, 3, Dial.width), StandardPrior(3), decoder, likelihood, dial)
+
+
+# ---- what the network is told ----------------------------------------------------------------------------------------
+
+
+def bodies() -> dict[str, nn.Module]:
+    c = Dial.width
+    return {
+        "mlp": MLP(20, (8, 8), 5, context=c),
+        "gated": MLP(20, (8,), 5, gated=True, context=c),
+        "linear": MLP(20, (), 5, context=c),
+        "conv encoder": ImageEncoder(SHAPE, (4, 6), width=8, context=c),
+        "residual encoder": ImageEncoder(SHAPE, (4,), 1, 8, context=c),
+        "conv decoder": ImageDecoder(20, SHAPE, (4, 6), width=8, outputs=2, context=c),
+        "residual decoder": ImageDecoder(20, SHAPE, (4,), 1, 8, context=c),
+    }
+
+
+@pytest.mark.parametrize("name", bodies())
+@pytest.mark.parametrize("lead", [(), (3,)])
+def test_blocks_are_told_as_their_rows_one_by_one(name: str, lead: tuple[int, ...]) -> None:
+    body = stirred(bodies()[name])
+    h, code = torch.randn(*lead, 8, 20, generator=seeded()), torch.randn(4, Dial.width, generator=seeded(1))
+    together = body(h, code)
+    torch.testing.assert_close(together, body(h, by_row(code, 8)))
+    for i in range(4):
+        alone = body(h[..., 2 * i : 2 * i + 2, :], code[i : i + 1])
+        torch.testing.assert_close(together[..., 2 * i : 2 * i + 2, :], alone, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", bodies())
+def test_a_new_body_does_not_listen_yet(name: str) -> None:
+    body = bodies()[name]
+    h, code = torch.randn(8, 20, generator=seeded()), torch.randn(4, Dial.width, generator=seeded(1))
+    assert torch.equal(body(h, code), body(h, None))
+
+
+def test_a_short_context_is_filled_with_zeros() -> None:
+    film = stirred(Film(5, 3))
+    h, context = torch.randn(4, 3, generator=seeded()), torch.randn(4, 2, generator=seeded(1))
+    torch.testing.assert_close(film(h, context), film(h, torch.cat([context, torch.zeros(4, 3)], -1)))
+
+
+def test_the_code_is_smooth_and_tells_betas_apart() -> None:
+    code = Dial(0.01, 10, 2)(torch.logspace(-2, 1, 301))
+    assert code.abs().max() < 3
+    assert float(code.diff(dim=0).norm(dim=1).max()) < 0.1
+    distances = torch.cdist(code[::50], code[::50]) + 9 * torch.eye(7)
+    assert float(distances.min()) > 0.3
+
+
+LIKELIHOOD_KINDS: list[tuple[str, nn.Module]] = [
+    (name, kind(6)) for name, kind in LIKELIHOODS.items() if kind is not Mixed
+] + [("mixed", Mixed([Gaussian(2), Bernoulli(3), LIKELIHOODS["student_t"](1)], [[0, 3], [1, 2, 4], [5]]))]
+
+
+@pytest.mark.parametrize("covariance", LATENTS)
+@pytest.mark.parametrize(("name", "likelihood"), LIKELIHOOD_KINDS, ids=[name for name, _ in LIKELIHOOD_KINDS])
+def test_every_part_listens_and_blocks_equal_models_at_one_beta(name: str, likelihood: Any, covariance: str) -> None:
+    torch.manual_seed(0)
+    vae = model(copy.deepcopy(likelihood), covariance=covariance)
+    x = torch.tensor(np.random.default_rng(0).integers(0, 2, (8, 6)), dtype=torch.float64)
+    vae.initialise(x, seeded())
+    noise = torch.randn(8, 3, generator=seeded(2))
+    elbo = Elbo()
+    batch = elbowroom.data.rows.Batch(x, None, None)
+    loss = elbo(vae, batch, noise, BETAS).loss(by_row(BETAS, 8)).sum()
+    loss.backward()
+    dial = [p for key, p in vae.named_parameters() if "film" in key or "dial" in key]
+    assert dial
+    assert all(p.grad is not None and bool(p.grad.isfinite().all()) for p in dial)
+    assert any(bool((p.grad != 0).any()) for p in dial)  # type: ignore[union-attr]
+    stirred(vae.double())
+    with torch.no_grad():
+        for objective, z in ((elbo, noise.double()), (Iwae(2), torch.randn(2, 8, 3, generator=seeded(3)).double())):
+            together = objective(vae, batch, z, BETAS)
+            for i, beta in enumerate(BETAS.tolist()):
+                at = slice(2 * i, 2 * i + 2)
+                alone = objective(vae.at(beta), elbowroom.data.rows.Batch(x[at], None, None), z[..., at, :])
+                torch.testing.assert_close(together.distortion[..., at], alone.distortion, rtol=1e-4, atol=1e-4)
+                torch.testing.assert_close(together.rate[..., at], alone.rate, rtol=1e-4, atol=1e-4)
+
+
+def test_at_shares_the_weights_and_stands_still() -> None:
+    vae = model()
+    one, other = vae.at(0.1), vae.at(5)
+    assert (one.dial.beta, other.dial.beta, vae.dial.beta) == (0.1, 5.0, 1.0)  # type: ignore[union-attr]
+    for p, q in zip(vae.parameters(), one.parameters(), strict=True):
+        assert p is q
+    assert one.dial.entry is vae.dial.entry  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(("low", "high", "stands"), [(0.01, 10, 1), (2, 10, 2), (0.01, 0.5, 0.5)])
+def test_the_dial_stands_at_one_or_next_to_it(low: float, high: float, stands: float) -> None:
+    assert Dial(low, high, 2).beta == stands
+
+
+@pytest.mark.parametrize("prior", ["standard", "mixture:components=3", "vamp:components=4"])
+def test_the_prior_is_the_same_at_every_beta(prior: str) -> None:
+    fitted = table(beta=RANGE, prior=prior).fit(WINE)
+    z = torch.zeros(3, 2)
+    found = [fitted.at(beta).model_.prior_distribution().log_prob(z) for beta in (0.01, 1, 10)]
+    assert torch.equal(found[0], found[1])
+    assert torch.equal(found[0], found[2])
+
+
+# ---- the estimators --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def wine() -> TableVAE:
+    return TableVAE(n_latents=4, hidden=(32,), beta=RANGE, epochs=150, random_state=0, device="cpu").fit(WINE[::2])
+
+
+def test_a_smaller_beta_has_more_rate_and_less_distortion(wine: TableVAE) -> None:
+    found = wine.curve(WINE[::2])
+    assert found.betas[0] == pytest.approx(0.01)
+    assert found.betas[-1] == pytest.approx(10)
+    assert len(found.betas) == 13
+    assert bool((np.diff(found.rate) < 0).all())
+    assert found.distortion[0] < found.distortion[-1] - 3
+    assert found.rate[0] > found.rate[-1] + 5
+
+
+def test_the_curve_has_the_numbers_of_the_models(wine: TableVAE) -> None:
+    found = wine.curve(WINE[:50], [1, 0.1, 0.1], n_draws=16)
+    assert found.betas.tolist() == [0.1, 1.0]
+    for i, beta in enumerate((0.1, 1.0)):
+        distortion, rate = wine.at(beta).distortion_and_rate(WINE[:50])
+        np.testing.assert_array_equal(found.distortions[i], distortion)
+        np.testing.assert_array_equal(found.rates[i], rate)
+        assert found.elbo[i] == pytest.approx(wine.at(beta).score(WINE[:50]))
+        assert found.active[i] == wine.at(beta).diagnose(WINE[:50]).n_active
+    columns = found.columns()
+    assert columns["elbo_error"][0] == pytest.approx((found.distortions + found.rates)[0].std(ddof=1) / math.sqrt(50))
+    assert str(found).count("\n") == 2
+
+
+def test_every_task_works_at_every_beta(wine: TableVAE) -> None:
+    low, high = wine.at(0.01), wine.at(10)
+    assert not np.allclose(low.transform(WINE), high.transform(WINE))
+    errors = [np.square((m.reconstruct(WINE) - WINE) / WINE.std(0)).mean() for m in (low, high)]
+    assert errors[0] < errors[1]
+    assert np.isfinite(high.sample(5, random_state=0)).all()
+    assert high.log_likelihood(WINE[:20], n_draws=20).mean > high.score(WINE[:20]) - 0.5
+    assert high.diagnose(WINE).beta == 10
+    assert wine.diagnose(WINE).beta == 1
+
+
+@pytest.mark.parametrize(
+    ("estimator", "x", "given"),
+    [
+        (images(beta=RANGE), DIGITS[:60].astype(np.uint8), {}),
+        (images(beta=RANGE, body="residual"), DIGITS[:60].astype(np.uint8), {}),
+        (images(beta=RANGE, body="mlp", binarize="sample"), DIGITS[:60] / 16, {}),
+        (counts(beta=RANGE), COUNTS, {}),
+        (counts(beta=RANGE), COUNTS, {"context": np.arange(60) % 3}),
+        (table(beta=RANGE, covariance="full"), WINE, {}),
+        (table(beta=RANGE, gated=True, objective="iwae:draws=3"), WINE, {}),
+        (table(beta=RANGE, hidden=()), WINE, {"context": np.arange(len(WINE)) % 2}),
+        (table(beta=RANGE, likelihood={"gaussian": NAMES[:6], "student_t": NAMES[6:]}), WINE, {}),
+    ],
+)
+def test_saved_and_loaded_it_is_the_same_at_every_beta(estimator: Any, x: Any, given: Any, tmp_path: Path) -> None:
+    if isinstance(estimator.likelihood, dict):
+        import pandas as pd
+
+        x = pd.DataFrame(x, columns=NAMES)
+    fitted = estimator.fit(x, **given)
+    fitted.save(tmp_path / "range")
+    fitted.at(0.3).save(tmp_path / "at")
+    loaded, at = elbowroom.load(tmp_path / "range"), elbowroom.load(tmp_path / "at")
+    for one in (loaded.at(0.3), at, pickle.loads(pickle.dumps(fitted)).at(0.3)):
+        np.testing.assert_array_equal(one.score_samples(x, **given), fitted.at(0.3).score_samples(x, **given))
+    np.testing.assert_array_equal(loaded.transform(x, **given), fitted.transform(x, **given))
+
+
+def test_a_caller_s_own_networks_can_know_a_range() -> None:
+    class Mine(nn.Module):
+        def __init__(self, inputs: int, outputs: int) -> None:
+            super().__init__()
+            self.linear = nn.Linear(inputs + Dial.width, outputs)
+
+        def forward(self, rows: Tensor, context: Tensor) -> Tensor:
+            return self.linear(torch.cat([rows, context], -1))
+
+    fitted = table(beta=RANGE, encoder=Mine(13, 7), decoder=Mine(2, 13), likelihood="gaussian", epochs=30).fit(WINE)
+    found = fitted.curve(WINE, [0.01, 10])
+    assert found.rate[0] > found.rate[1]
+
+
+# ---- the exact curve -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "latents"), [("wine", 4)])
+def test_the_curve_is_that_of_reverse_water_filling(name: str, latents: int) -> None:
+    """A linear Gaussian range lies on the exact curve of its optimum at every beta (Lucas et al. 2019)."""
+    x = standardised(name)
+    fitted = TableVAE(n_latents=latents, beta="0.1..3", **{**SETTINGS, "epochs": 3000, "learning_rate": 0.02}).fit(x)
+    found = fitted.curve(x, np.geomspace(0.1, 3, 7), n_draws=64)
+    exact = [optimum(spectrum_of(x), latents, float(beta)) for beta in np.geomspace(4, 0.05, 400)]
+    least = np.interp(found.rate, [best.rate for best in exact], [best.distortion for best in exact])
+    np.testing.assert_allclose(found.distortion, least, rtol=0.01)  # at the same rate
+    for beta, distortion, rate in zip(found.betas, found.distortion, found.rate, strict=True):
+        assert distortion + beta * rate == pytest.approx(optimum(spectrum_of(x), latents, float(beta)).loss, rel=0.01)
+
+
+def test_the_slope_of_an_exact_curve_is_minus_beta() -> None:
+    spectrum = np.array([9.0, 4.0, 2.0, 1.0, 0.5])
+    betas = np.geomspace(0.05, 2, 13)
+    best = [optimum(spectrum, 5, float(beta), 0.3) for beta in betas]
+    curve = Curve(betas, *(np.array([[getattr(b, n)] for b in best]) for n in ("distortion", "rate")), np.zeros(13))
+    assert np.isnan(curve.slope[[0, -1]]).all()
+    np.testing.assert_allclose(-curve.slope[1:-1] / betas[1:-1], 1, atol=0.03)
+
+
+# ---- the choice of a beta --------------------------------------------------------------------------------------------
+
+
+def test_picks_are_what_they_say(wine: TableVAE) -> None:
+    x, grid = WINE[1::2], [0.03, 0.1, 0.3, 1, 3]
+    curve = wine.curve(x)
+    assert wine.pick(x, "elbo", grid) == max(grid, key=lambda beta: wine.at(beta).score(x))
+    weighted = {beta: wine.at(beta).log_likelihood(x, n_draws=100).mean for beta in grid}
+    assert wine.pick(x, "log_likelihood", grid) == max(weighted, key=lambda beta: weighted[beta])
+    assert wine.pick(x, lambda m, rows: -m.model_.dial.beta, grid) == 0.03
+    for nats in np.linspace(curve.rate[-1], curve.rate[0], 5)[1:-1]:
+        assert wine.at(wine.pick(x, f"rate:nats={nats}")).curve(x, [wine.pick(x, f"rate:nats={nats}")]).rate[
+            0
+        ] == pytest.approx(nats, rel=0.05)
+    middle = float(curve.distortion[6])
+    assert wine.pick(x, f"distortion:nats={middle}") == pytest.approx(curve.betas[6], rel=0.3)
+    assert 0.01 < wine.pick(x, "knee") < 10
+
+
+def test_the_knee_of_a_corner_is_the_corner() -> None:
+    rate, distortion = np.array([[20.0], [10.0], [9.0], [5.0], [1.0]]), np.array([[9.0], [9.5], [10.0], [30.0], [50.0]])
+    curve = Curve(np.array([0.1, 0.3, 1, 3, 10]), distortion, rate, np.zeros(5))
+    assert curve.knee() == 1
+
+
+BAD: list[tuple[Any, str]] = [
+    (lambda m: m.at(20), "range from 0.01 to 10"),
+    (lambda m: m.at(0), "range from 0.01 to 10"),
+    (lambda m: m.at(math.nan), "range from 0.01 to 10"),
+    (lambda m: m.at("much"), "range from 0.01 to 10"),
+    (lambda m: m.curve(WINE, [1, 20]), "from 0.01 to 10"),
+    (lambda m: m.curve(WINE, []), "from 0.01 to 10"),
+    (lambda m: m.curve(WINE, ["x"]), "from 0.01 to 10"),
+    (lambda m: m.curve(WINE, n_draws=0), "n_draws"),
+    (lambda m: m.curve(WINE[:, :3]), "features"),
+    (lambda m: m.pick(WINE, "likelihood"), "Did you mean 'log_likelihood'?"),
+    (lambda m: m.pick(WINE, "rate"), "needs nats"),
+    (lambda m: m.pick(WINE, "rate:nats=1e6"), "between those of the range"),
+    (lambda m: m.pick(WINE, "rate:nats=much"), "'much'"),
+    (lambda m: m.pick(WINE, lambda one, x: math.nan), "finite number"),
+    (lambda m: m.pick(WINE, 3), "task"),
+]
+
+
+@pytest.mark.parametrize(("act", "said"), BAD, ids=[said for _, said in BAD])
+def test_bad_wishes_give_errors_in_three_parts(wine: TableVAE, act: Any, said: str) -> None:
+    with pytest.raises((ElbowroomError, ValueError)) as caught:
+        act(wine)
+    assert said in str(caught.value)
+
+
+def test_one_beta_is_no_range() -> None:
+    fitted = table().fit(WINE)
+    for act in (lambda: fitted.at(1), lambda: fitted.curve(WINE), lambda: fitted.pick(WINE)):
+        with pytest.raises(ParameterError, match="Fit with beta='0.01..10'"):
+            act()

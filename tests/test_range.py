@@ -321,5 +321,5 @@ def test_bad_wishes_give_errors_in_three_parts(wine: TableVAE, act: Any, said: s
 def test_one_beta_is_no_range() -> None:
     fitted = table().fit(WINE)
     for act in (lambda: fitted.at(1), lambda: fitted.curve(WINE), lambda: fitted.pick(WINE)):
-        with pytest.raises(ParameterError, match="Fit with beta='0.01..10'"):
+        with pytest.raises(ParameterError, match=r"Fit with beta='0\.01\.\.10'"):
             act()

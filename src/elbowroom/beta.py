@@ -21,7 +21,7 @@ SMALLEST = 1e-30  # of what has a logarithm
 
 
 @dataclass(frozen=True, eq=False)
-class Beta(ABC):
+class Beta:
     """A policy for beta."""
 
     def __str__(self) -> str:
@@ -33,7 +33,7 @@ class Beta(ABC):
 
 
 @dataclass(frozen=True, eq=False)
-class Schedule(Beta):
+class Schedule(Beta, ABC):
     """A policy that is a function of the progress of the run alone."""
 
     @abstractmethod

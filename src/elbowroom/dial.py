@@ -15,8 +15,8 @@ from elbowroom.bodies import Film, by_row
 from elbowroom.errors import ParameterError
 
 BUMPS = 6  # a rich, smooth basis: how beta enters matters more than what it then does (docs/range.md)
-# All weights are moved at one speed by the optimiser: a louder context opens a gate faster.
-LOUDNESS, HEAD_LOUDNESS = 10.0, 3.0  # in hidden layers, in the posterior's head
+# The optimiser moves all weights at one speed: what hears beta louder changes faster with it (docs/range.md).
+LOUD_LAYERS, LOUD_HEADS = 10.0, 3.0  # for hidden layers; for the posterior's head and the likelihood's own parameters
 
 
 class Dial(nn.Module):
@@ -62,8 +62,8 @@ class Dial(nn.Module):
         return torch.cat([place * math.sqrt(3), (-0.5 * steps.square()).exp()], -1)
 
     def join(self, code: Tensor, context: Tensor | None) -> Tensor:
-        """What the hidden layers are told: the context (k, width) of beta, and then that of the rows, if they have one."""
-        loud = LOUDNESS * code
+        """What the hidden layers are told: the context (k, width) of beta, then that of the rows, if they have one."""
+        loud = LOUD_LAYERS * code
         return loud if context is None else torch.cat([by_row(loud, len(context)), context], -1)
 
     def at(self, beta: float) -> Self:

@@ -28,7 +28,7 @@ class Head(nn.Linear):
         self.film = Film(context, outputs) if context else None
 
     def forward(self, h: Tensor, context: Tensor | None = None) -> Tensor:
-        """Map (..., inputs) to (..., outputs), in the dtype of the weights: densities need more digits than bfloat16."""
+        """Map (..., inputs) to (..., outputs), in the weights' dtype: densities need more digits than bfloat16."""
         h = super().forward(h).to(self.weight.dtype)
         return h if self.film is None else self.film(h, context).to(self.weight.dtype)
 

@@ -9,7 +9,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from elbowroom.bodies import by_row
-from elbowroom.dial import HEAD_LOUDNESS, Dial
+from elbowroom.dial import LOUD_HEADS, Dial
 from elbowroom.errors import ParameterError
 from elbowroom.gaussians import normal
 from elbowroom.latents import Posterior, Prior, PriorDistribution, rate_of
@@ -105,7 +105,7 @@ class VAE(nn.Module):
         h = self.decoder(self.dial.entry(z, code), self.dial.join(code, context))
         if self.dial.move is None:
             return self.likelihood(h, total)
-        moved = self.dial.move(code)
+        moved = self.dial.move(LOUD_HEADS * code)
         return self.likelihood(h, total, moved if len(moved) == 1 else by_row(moved, z.shape[-2]))
 
     def prior_distribution(self) -> PriorDistribution:
@@ -146,7 +146,7 @@ class VAE(nn.Module):
         if self.dial is None:
             return self.latent(self.encoder(inputs, context))
         code = self.dial(beta)
-        return self.latent(self.encoder(inputs, self.dial.join(code, context)), HEAD_LOUDNESS * code)
+        return self.latent(self.encoder(inputs, self.dial.join(code, context)), LOUD_HEADS * code)
 
     @torch.no_grad()
     def initialise(self, x: Tensor, generator: Generator) -> None:

@@ -12,6 +12,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 GUIDE = (ROOT / "docs" / "guide.md").read_text()
+RANGE = (ROOT / "docs" / "range.md").read_text()
 
 
 def blocks(text, language):
@@ -27,6 +28,13 @@ def test_python(tmp_path, monkeypatch):
     assert names["Z"].shape == (178, 3)
     assert names["model"].likelihood_ == "gaussian"
     assert (tmp_path / "report.html").stat().st_size > 10_000
+
+
+def test_the_page_of_ranges():
+    names = {}
+    for block in blocks(RANGE, "python"):
+        exec(compile(block.replace("epochs=100", "epochs=20"), "range.md", "exec"), names)
+    assert names["best"].model_.dial.beta == names["beta"]
 
 
 def test_the_guide(tmp_path, monkeypatch):

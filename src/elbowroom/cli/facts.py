@@ -47,6 +47,7 @@ def _facts(config: Mapping[str, Any], saved: Mapping[str, Any]) -> dict[str, Any
         "prior": parameters["prior"],
         "covariance": parameters["covariance"],
         "beta": parameters["beta"],
+        "stands_at": None if (dial := config["model"].get("dial")) is None else dial["beta"],
         "objective": parameters["objective"],
         "epochs": len(history),
         "planned_epochs": fitted["epochs_"],
@@ -70,7 +71,7 @@ def describe(facts: Mapping[str, Any]) -> str:
         ("data", f"{rows}{_shape(facts)}"),
         ("likelihood", f"{_likelihood(facts['likelihood'])}: {facts['likelihood_reason']}"),
         ("latents", f"{facts['n_latents']}, {facts['covariance']} covariance, {facts['prior']} prior"),
-        ("beta", f"{facts['beta']}, objective {facts['objective']}"),
+        ("beta", f"{facts['beta']}{_stands(facts['stands_at'])}, objective {facts['objective']}"),
         ("epochs", f"{facts['epochs']} of {facts['planned_epochs']}{ended}, best {facts['best_epoch']}"),
         ("", f"{facts['seconds']:.1f} s, seed {facts['seed']}"),
         ("training", _quality(best, "")),
@@ -79,6 +80,10 @@ def describe(facts: Mapping[str, Any]) -> str:
         *(("note", note) for note in facts["history_notes"]),
     ]
     return listed(lines)
+
+
+def _stands(beta: float | None) -> str:
+    return "" if beta is None else f" (stands at {beta:.4g})"
 
 
 def _shape(facts: Mapping[str, Any]) -> str:

@@ -14,11 +14,15 @@ import torch
 from small import COUNTS, DIGITS, NAMES, WINE, counts, images, table
 from test_exact import SETTINGS, optimum, spectrum_of
 from test_exact import table as standardised
+from test_resume import Killed, killed_at
 from torch import Tensor, nn
+from training import rows, weights
 
 import elbowroom
 from elbowroom import TableVAE
+from elbowroom.beta import LogUniform
 from elbowroom.bodies import MLP, Film, ImageDecoder, ImageEncoder, by_row
+from elbowroom.checkpoints import Checkpoints
 from elbowroom.dial import Dial
 from elbowroom.errors import ElbowroomError, ParameterError
 from elbowroom.latents import LATENTS, StandardPrior
@@ -26,6 +30,7 @@ from elbowroom.likelihoods import LIKELIHOODS, Bernoulli, Gaussian, Mixed
 from elbowroom.objectives import Elbo, Iwae
 from elbowroom.randomness import generator_at
 from elbowroom.tasks.curve import Curve
+from elbowroom.trainer import Trainer
 from elbowroom.vae import VAE
 
 RANGE = "0.01..10"
@@ -155,6 +160,22 @@ def test_the_prior_is_the_same_at_every_beta(prior: str) -> None:
     found = [fitted.at(beta).model_.prior_distribution().log_prob(z) for beta in (0.01, 1, 10)]
     assert torch.equal(found[0], found[1])
     assert torch.equal(found[0], found[2])
+
+
+def test_a_killed_range_goes_on_with_the_same_bits(tmp_path: Path) -> None:
+    def train(**options: Any) -> Tensor:
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            vae = model()
+        trainer = Trainer(epochs=3, batch_size=16, seed=5, device="cpu")
+        trainer.fit(vae, rows(), LogUniform(0.01, 10), held_out=rows(30, 9), **options)
+        return weights(vae)
+
+    whole, never = train(), killed_at(-1)
+    for step in (1, 4, 6, 11):
+        with pytest.raises(Killed):
+            train(objective=killed_at(step), checkpoints=Checkpoints(tmp_path / str(step), every=0))
+        assert torch.equal(train(objective=never, checkpoints=tmp_path / str(step)), whole)
 
 
 # ---- the estimators --------------------------------------------------------------------------------------------------

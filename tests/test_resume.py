@@ -22,7 +22,7 @@ from training import Spy, bits, fit, rows, weights, without_seconds
 import elbowroom.checkpoints
 import elbowroom.trainer
 from elbowroom import TableVAE
-from elbowroom.beta import Constant, Warmup
+from elbowroom.beta import Constant, TargetRate, Warmup
 from elbowroom.bodies import MLP
 from elbowroom.checkpoints import Checkpoints, checksum
 from elbowroom.data.rows import Rows, rows_of
@@ -78,8 +78,9 @@ EARLY = {"epochs": 9, "patience": 1, "precision": "bfloat16", "learning_rate": 0
         ({"average": False, "schedule": "constant"}, {"held_out": rows(30, 9)}),
         (EARLY, {"held_out": rows(30, 9), "beta": Warmup(fraction=0.3)}),
         ({"batch_size": 8}, {"encoder": guest(), "held_out": rows(30, 9)}),
+        ({}, {"beta": TargetRate(0.5, low=1e-9), "held_out": rows(30, 9)}),
     ],
-    ids=["plain", "not averaged", "early stop", "guest"],
+    ids=["plain", "not averaged", "early stop", "guest", "target"],
 )
 def test_from_any_step(settings: dict[str, Any], options: dict[str, Any], tmp_path: Path, monkeypatch: Any) -> None:
     """Every checkpoint of a run, each resumed on its own."""

@@ -32,7 +32,8 @@ class TableVAE(BaseVAE):
     n_latents : int
         Number of latents.
     beta : float, str or Beta
-        Weight of the rate in nats per row; 1 is the evidence lower bound. Policies: "warmup:end=1,fraction=0.3".
+        Weight of the rate in nats per row; 1 is the evidence lower bound. A range, "0.01..10", learns every beta in one
+        network, for `at`, `curve` and `pick`. Other policies: "warmup:end=1,fraction=0.3", "targetrate:nats=12", ...
     likelihood : str, mapping or module
         "auto" looks at the data and says what it chose (`likelihood_`, `likelihood_reason_`); a name with options such
         as "gaussian:scale=shared"; or groups of columns, {"bernoulli": ["smoker"], "gaussian": ["age", "income"]}; or

@@ -87,8 +87,7 @@ def _remark(policy: Any) -> str:
         return f"The loss is at beta = {policy.value:g}." if isinstance(policy, Constant) else moving
     words: dict[type, str] = {
         PerRow: "Every row has its own beta, which the loss uses; the panel of beta shows the mean.",
-        LogUniform: "All values are means over the range of beta. The training loss gives large betas less weight, the "
-        "held-out loss gives all the same.",
+        LogUniform: "All values are means over the range of beta; the betas of training rows reach beyond its ends.",
         TargetRate: "Beta moves until the rate of the training rows is at its target, the dashed line.",
         TargetDistortion: "Beta moves until the distortion of the training rows is at its target, the dashed line.",
         Capacity: "The rate is pulled to a capacity that grows, the dashed line: beta is +gamma above it and -gamma "

@@ -65,7 +65,7 @@ def describe(facts: Mapping[str, Any]) -> str:
     """The facts in words, a line each."""
     rows = f"{counted(facts['rows'], 'row')}, " if "rows" in facts else ""
     ended = "" if facts["complete"] else ", interrupted"
-    best = facts["best"]
+    best, over = facts["best"], "" if facts["stands_at"] is None else ", mean over the range"
     lines = [
         ("model", facts["estimator"]),
         ("data", f"{rows}{_shape(facts)}"),
@@ -74,8 +74,8 @@ def describe(facts: Mapping[str, Any]) -> str:
         ("beta", f"{facts['beta']}{_stands(facts['stands_at'])}, objective {facts['objective']}"),
         ("epochs", f"{facts['epochs']} of {facts['planned_epochs']}{ended}, best {facts['best_epoch']}"),
         ("", f"{facts['seconds']:.1f} s, seed {facts['seed']}"),
-        ("training", _quality(best, "")),
-        *([("held out", _quality(best, "held_out_"))] if "held_out_loss" in best else []),
+        ("training", _quality(best, "") + over),
+        *([("held out", _quality(best, "held_out_") + over)] if "held_out_rate" in best else []),
         ("verdict", facts["verdict"]),
         *(("note", note) for note in facts["history_notes"]),
     ]

@@ -142,7 +142,7 @@ class TargetControl(Control):
         missing = record[kind] - target
         if abs(missing) <= REACHED[kind] * abs(target):
             return ""
-        if kind == "distortion" and missing > beta * rate:
+        if kind == "distortion" and missing / beta > rate:
             why = "which a smaller beta would not change by as much: it needs more epochs, latents or wider layers"
         elif beta <= self.policy.low * 1.01:
             why = "the lower limit: it needs more epochs, latents or wider layers, or a lower limit"

@@ -2,6 +2,7 @@
 
     python benchmarks/regret.py --data mnist --seeds 0 1 2
     python benchmarks/regret.py --data digits --split validation
+    python benchmarks/regret.py --data mnist --self-check --seeds 1      # the slope of the curve beside beta
 
 The regret at beta is J of the one network minus J of the better of two dedicated networks (constant beta and warm-up),
 J = distortion + beta * rate in nats per row on rows that nothing was trained on. All of them have the same body, the
@@ -45,6 +46,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--epochs", type=int)
     parser.add_argument("--learning-rate", type=float, default=3e-3)
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes, of one thread each")
+    parser.add_argument("--self-check", action="store_true", help="print the curve of one network and its slopes")
     parser.add_argument("--kept", type=Path, default=KEPT, help="folder of finished runs (default: build/regret)")
     return parser.parse_args()
 
@@ -54,14 +56,12 @@ def run(task: dict[str, Any], kept: str) -> dict[str, Any]:
     path = Path(kept) / f"{hashlib.blake2b(json.dumps(task, sort_keys=True).encode(), digest_size=8).hexdigest()}.json"
     if path.exists():
         return json.loads(path.read_text())
-    import elbowroom
     import torch
 
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     train, rest = datasets.rows(task["data"], task["split"], task["seed"])
-    kind = elbowroom.TableVAE if "table" in task["data"] else elbowroom.ImageVAE
-    model = kind(**task["model"], beta=task["beta"], random_state=task["seed"])
+    model = estimator(task)
     cpu, started = time.process_time(), time.perf_counter()
     model.fit(train)
     result = {
@@ -79,6 +79,23 @@ def run(task: dict[str, Any], kept: str) -> dict[str, Any]:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(result))
     return result
+
+
+def estimator(task: dict[str, Any]) -> Any:
+    """The network of a task, not trained."""
+    import elbowroom
+
+    kind = elbowroom.TableVAE if "table" in task["data"] else elbowroom.ImageVAE
+    return kind(**task["model"], beta=task["beta"], random_state=task["seed"])
+
+
+def self_check(task: dict[str, Any]) -> None:
+    """Train the range, and print its curve and how far its slopes are from -beta in the middle 80 % of the range."""
+    train, rest = datasets.rows(task["data"], task["split"], task["seed"])
+    curve = estimator(task).fit(train).curve(rest)
+    middle = slice(2, -2)  # of 13 betas, evenly spaced in their logarithm
+    print(curve)
+    print(f"worst |dD/dR + beta| / beta in the middle: {np.abs(-curve.slope / curve.betas - 1)[middle].max():.3f}")
 
 
 def tasks_of(options: argparse.Namespace) -> list[dict[str, Any]]:
@@ -133,6 +150,9 @@ def main() -> None:
         return
     os.environ["OMP_NUM_THREADS"] = "1"
     tasks, results = tasks_of(options), []
+    if options.self_check:
+        self_check(tasks[0])
+        return
     with ProcessPoolExecutor(options.jobs, mp_context=get_context("spawn")) as pool:
         futures = [pool.submit(run, task, str(options.kept)) for task in tasks]
         for i, future in enumerate(as_completed(futures), 1):

@@ -153,6 +153,14 @@ def test_the_dial_stands_at_one_or_next_to_it(low: float, high: float, stands: f
     assert Dial(low, high, 2).beta == stands
 
 
+@pytest.mark.parametrize("beta", ["1..1.0001", "0.5..2", "1e-6..1e6"])
+def test_narrow_and_wide_ranges_train(beta: str) -> None:
+    fitted = table(beta=beta, epochs=30).fit(WINE)
+    assert np.isfinite(fitted.history_["loss"]).all()
+    assert fitted.history_.notes == []
+    assert np.isfinite(fitted.curve(WINE).elbo).all()
+
+
 @pytest.mark.parametrize("prior", ["standard", "mixture:components=3", "vamp:components=4"])
 def test_the_prior_is_the_same_at_every_beta(prior: str) -> None:
     fitted = table(beta=RANGE, prior=prior).fit(WINE)

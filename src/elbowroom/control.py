@@ -18,7 +18,7 @@ from elbowroom.errors import DataError
 from elbowroom.objectives import Terms
 
 BLOCKS = 32  # betas of a range in a batch: rows of a block share their beta, and the work that it makes
-BEYOND = (8.0, 2.0)  # how far below and above the range is drawn in training, so that its ends have two sides
+BEYOND = (0.3, 0.1)  # of the range's width in log beta: drawn below and above it, so that its ends have two sides
 AT_ENDS = 0.5  # share of the draws of a range that crowd at its ends, which have neighbours on one side only
 REACHED = {"rate": 0.03, "distortion": 0.02}  # relative errors that count as the target
 
@@ -83,10 +83,9 @@ class RangeControl(Control):
         within = 0.5 if generator is None else torch.rand(blocks, generator=generator, device=self.device)
         even = (torch.arange(blocks, device=self.device) + within) / blocks
         place = torch.lerp(even, (1 - (math.pi * even).cos()) / 2, AT_ENDS)
-        low, high = self.policy.low, self.policy.high
-        if generator is not None:
-            low, high = low / BEYOND[0], high * BEYOND[1]
-        return (math.log(low) + math.log(high / low) * place).exp()
+        below, above = BEYOND if generator is not None else (0.0, 0.0)
+        width = math.log(self.policy.high / self.policy.low)
+        return (math.log(self.policy.low) + width * ((1 + below + above) * place - below)).exp()
 
     def step(self, progress: float, x: Tensor, terms: Terms, told: Tensor | None) -> Tensor:
         return self.final(x, told)

@@ -26,8 +26,6 @@ REACHED = {"rate": 0.03, "distortion": 0.02}  # relative errors that count as th
 class Control:
     """Beta from step to step; this one follows a schedule."""
 
-    selects = True  # whether there is a fixed beta by which the best epoch can be chosen
-
     def __init__(self, policy: Any, steps: int, device: torch.device) -> None:
         self.policy, self.steps, self.device = policy, steps, device
         self.state: dict[str, Tensor] = {}  # all that changes from step to step
@@ -43,8 +41,8 @@ class Control:
         """Beta of a training step, one or one for each of its rows (n,)."""
         return self.policy.at(progress)
 
-    def final(self, x: Tensor, told: Tensor | None) -> float | Tensor:
-        """Beta of held-out rows: that of the end of the run, so that epochs can be compared."""
+    def final(self, x: Tensor, told: Tensor | None) -> float | Tensor | None:
+        """Beta of held-out rows, the same in every epoch so that these compare; None if there is no such beta."""
         return self.policy.final
 
     def note(self, record: dict[str, float]) -> str:
@@ -102,7 +100,6 @@ class TargetControl(Control):
     a model that has not learned anything misses every target; then it can cross its limits several times in a run.
     """
 
-    selects = False
     policy: TargetRate | TargetDistortion
     HOLD = 0.1  # share of the run
     PROPORTIONAL, INTEGRAL, SMOOTHING = 1.0, 40.0, 0.95  # the integral's gain is for the whole run
@@ -123,8 +120,8 @@ class TargetControl(Control):
             log_beta.copy_((integral + self.PROPORTIONAL * error).clamp(low, high))
         return log_beta.exp()
 
-    def final(self, x: Tensor, told: Tensor | None) -> Tensor:
-        return self.state["log_beta"].exp()
+    def final(self, x: Tensor, told: Tensor | None) -> None:
+        return None
 
     def _error(self, terms: Terms, beta: Tensor) -> Tensor:
         rate = terms.rate.mean().clamp_min(1e-6)
@@ -156,14 +153,13 @@ class TargetControl(Control):
 class CapacityControl(Control):
     """Pull the mean rate to a capacity that grows: beta is +gamma above it and -gamma below."""
 
-    selects = False
     policy: Capacity
 
     def step(self, progress: float, x: Tensor, terms: Terms, told: Tensor | None) -> Tensor:
         return self.policy.gamma * (terms.rate.detach().mean() - self.policy.capacity(progress)).sign()
 
-    def final(self, x: Tensor, told: Tensor | None) -> float:
-        return 1.0
+    def final(self, x: Tensor, told: Tensor | None) -> None:
+        return None
 
 
 CONTROLS: dict[type[Beta], type[Control]] = {

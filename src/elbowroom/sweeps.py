@@ -156,6 +156,7 @@ def sweep(
     context: Any = None,
     jobs: int = 1,
     warm_start: bool = True,
+    names: Sequence[str] | None = None,
 ) -> Sweep:
     """Train one model for each beta on the same rows.
 
@@ -175,6 +176,8 @@ def sweep(
         Processes that train at the same time. More than one have one thread each.
     warm_start : bool
         Train the model at the (geometrically) middle beta first, and start the others from its weights.
+    names : sequence of str, optional
+        Of the features, where X does not say them.
 
     Raises
     ------
@@ -183,21 +186,6 @@ def sweep(
     KeyboardInterrupt
         At Ctrl-C. What is finished stays in the folder.
     """
-    return train(estimator, X, betas, folder, context=context, jobs=jobs, warm_start=warm_start)
-
-
-def train(
-    estimator: BaseVAE,
-    X: Any,
-    betas: Sequence[float],
-    folder: str | os.PathLike[str] | None = None,
-    *,
-    context: Any = None,
-    jobs: int = 1,
-    warm_start: bool = True,
-    names: Sequence[str] | None = None,
-) -> Sweep:
-    """What `sweep` does; `names` are those of the features, where X does not say them."""
     if not isinstance(estimator, BaseVAE):
         raise ParameterError("a sweep trains an estimator of Elbowroom", f"it is {estimator!r}", "Pass TableVAE().")
     known, jobs = betas_of_sweep(betas), door.positive("jobs", jobs)

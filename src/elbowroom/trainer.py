@@ -168,7 +168,7 @@ class Run:
     @property
     def waited(self) -> int:
         """Epochs since the best one, as far as beta had its final value: before, nothing else was asked for."""
-        if self.held_out is None or not self.epoch or not self.control.selects:
+        if not self.epoch or "held_out_loss" not in self.history.records[-1]:
             return 0
         since = self.history.records[int(self.history.best["epoch"]) :]
         return sum(not isinstance(self.beta, Schedule) or record["beta"] == self.beta.final for record in since)
@@ -277,11 +277,12 @@ class Run:
             batch, told = rows.batch(index, noise), self.control.draw(len(index), None)
             outcome = self.averaged(batch.x, batch.context, noise, beta=told)
             terms = Terms(distortion_of(outcome, batch.x, batch.base), outcome.rate)
-            loss = terms.loss(self.control.final(batch.x, told))
-            parts.append(torch.stack([terms.distortion, terms.rate, loss]))
+            beta = self.control.final(batch.x, told)
+            loss = [] if beta is None else [terms.loss(beta)]
+            parts.append(torch.stack([terms.distortion, terms.rate, *loss]))
         means = torch.cat(parts, 1).cpu().double().mean(1).tolist()
         names = ("held_out_distortion", "held_out_rate", "held_out_loss")
-        return dict(zip(names if self.control.selects else names[:2], means, strict=False))
+        return dict(zip(names, means, strict=False))
 
     # ---- the end of the run ----------------------------------------------------------------------------------------
 

@@ -23,7 +23,7 @@ from elbowroom.devices import keep_all_memory
 from elbowroom.errors import ElbowroomError, ElbowroomWarning, ParameterError, counted
 from elbowroom.files import write_atomically
 from elbowroom.sweep_folder import betas_of_sweep, is_sweep
-from elbowroom.sweeps import train
+from elbowroom.sweeps import sweep as train
 from elbowroom.tasks.curve import Curve
 
 TABLES, DRAWN = (".csv", ".tsv", ".parquet", ".npy", ".npz", ".json"), (".png", ".svg", ".pdf")

@@ -14,9 +14,9 @@ from test_exact import SETTINGS, optimum, spectrum_of, table
 from training import bits, fit, rows
 
 from elbowroom import CountVAE, ImageVAE, TableVAE
-from elbowroom.beta import POLICIES, Capacity, Constant, LogUniform, PerRow, TargetDistortion, TargetRate, beta_of
+from elbowroom.beta import POLICIES, Beta, Capacity, Constant, LogUniform, PerRow, TargetDistortion, TargetRate, beta_of
 from elbowroom.control import BLOCKS, CONTROLS, RangeControl, control_of
-from elbowroom.errors import ElbowroomWarning
+from elbowroom.errors import ElbowroomWarning, ParameterError
 from elbowroom.objectives import Terms
 from elbowroom.randomness import generator_at
 from elbowroom.trainer import Trainer
@@ -32,6 +32,11 @@ def terms(distortion: float, rate: float, n: int = 4) -> Terms:
 def test_every_policy_has_a_control() -> None:
     for kind in POLICIES.values():
         assert any(issubclass(kind, known) for known in CONTROLS), kind
+
+
+def test_a_strange_policy_is_refused() -> None:
+    with pytest.raises(ParameterError, match="must be a Schedule"):
+        control_of(Beta(), 10, CPU)
 
 
 # ---- a beta for every row --------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from torch import Generator, Tensor
 from elbowroom.beta import Beta, Capacity, LogUniform, PerRow, Schedule, TargetDistortion, TargetRate
 from elbowroom.bodies import by_row
 from elbowroom.data.rows import Rows
-from elbowroom.errors import DataError
+from elbowroom.errors import DataError, ParameterError
 from elbowroom.objectives import Terms
 
 BLOCKS = 32  # betas of a range in a batch: rows of a block share their beta, and the work that it makes
@@ -174,4 +174,9 @@ CONTROLS: dict[type[Beta], type[Control]] = {
 
 def control_of(policy: Beta, steps: int, device: torch.device) -> Control:
     """The state of a policy at the start of a run of so many steps."""
-    return next(control for kind, control in CONTROLS.items() if isinstance(policy, kind))(policy, steps, device)
+    for kind, control in CONTROLS.items():
+        if isinstance(policy, kind):
+            return control(policy, steps, device)
+    raise ParameterError(
+        "a policy for beta of your own must be a Schedule", f"it is {policy!r}", "Inherit from elbowroom.beta.Schedule."
+    )

@@ -19,9 +19,9 @@ from scipy import sparse
 from sklearn.utils._param_validation import StrOptions
 
 import elbowroom
-from elbowroom import CountVAE, ImageVAE, TableVAE, trainer
+from elbowroom import CountVAE, ImageVAE, InteractionVAE, TableVAE, trainer
 from elbowroom.beta import POLICIES
-from elbowroom.cli import app, commands, flags, run
+from elbowroom.cli import app, demos, flags, run
 from elbowroom.cli.console import problem_of
 from elbowroom.files import held
 from elbowroom.latents import PRIORS
@@ -29,7 +29,7 @@ from elbowroom.likelihoods import LIKELIHOODS
 from elbowroom.objectives import OBJECTIVES
 
 anndata = pytest.importorskip("anndata")
-FAMILIES = {"": TableVAE, "images": ImageVAE, "counts": CountVAE}
+FAMILIES = {"": TableVAE, "images": ImageVAE, "counts": CountVAE, "interactions": InteractionVAE}
 SNAPSHOT = Path(__file__).with_name("cli_flags.txt")
 QUICK = ["--epochs", "2", "--hidden", "8", "--n-latents", "2", "--random-state", "0", "--no-verbose"]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "80"}
@@ -323,12 +323,21 @@ def test_info_in_words(here, capsys):
 
 def test_demo(here, capsys, monkeypatch):
     pytest.importorskip("matplotlib")
-    monkeypatch.setitem(commands.DEMO_MODEL, "epochs", 2)
+    monkeypatch.setitem(demos.DIGITS, "epochs", 2)
     for _ in range(2):  # a second time replaces the first
         facts = answer(capsys, "demo", "--out", "new/demo")
     assert facts["likelihood"] == "binomial:total=16"
     assert {p.name for p in Path("new/demo").iterdir()} == {"model", "report.html", "digits.npz"}
     assert run(["demo", "--out", "."]) == 2
+
+
+def test_demo_of_recommendations(here, capsys, monkeypatch):
+    pytest.importorskip("matplotlib")
+    monkeypatch.setitem(demos.CLICKS, "epochs", 3)
+    facts = answer(capsys, "demo", "recommend", "--out", "new/demo")
+    means = {name: dict(zip(found["metric"], found["mean"], strict=True)) for name, found in facts["metrics"].items()}
+    assert means["InteractionVAE"]["ndcg@10"] > means["Popularity"]["ndcg@10"]
+    assert {p.name for p in Path("new/demo").iterdir()} == {"model", "report.html", "clicks.csv"}
 
 
 def test_config_file(here, capsys):

@@ -2,7 +2,7 @@
 
 The trip of a batch is the reading order of the package: `beta` (what beta is), `data` (what the user brings),
 `bodies`, `latents`, `likelihoods`, `vae` (the model), `objectives` (where beta meets the rate), `trainer`, `tasks`,
-`artefact`, `estimators`, `sweeps`, `cli`.
+`artefact`, `estimators`, `recommender`, `sweeps`, `cli`.
 """
 
 from __future__ import annotations
@@ -13,20 +13,47 @@ from typing import TYPE_CHECKING, Any
 from elbowroom._version import __version__
 
 if TYPE_CHECKING:
+    from elbowroom.baselines import EASE, ItemKNN, Popularity
     from elbowroom.converters import beta_from
+    from elbowroom.data.holdout import Fold, Split
     from elbowroom.estimators import CountVAE, ImageVAE, TableVAE, load
+    from elbowroom.recommender import InteractionVAE
     from elbowroom.sweeps import Sweep, sweep
+    from elbowroom.tasks.evaluate import evaluate
 
 _HOME = {
     "TableVAE": "estimators",
     "ImageVAE": "estimators",
     "CountVAE": "estimators",
+    "InteractionVAE": "recommender",
     "load": "estimators",
+    "Split": "data.holdout",
+    "Fold": "data.holdout",
+    "evaluate": "tasks.evaluate",
+    "Popularity": "baselines",
+    "ItemKNN": "baselines",
+    "EASE": "baselines",
     "beta_from": "converters",
     "sweep": "sweeps",
     "Sweep": "sweeps",
 }
-__all__ = ["CountVAE", "ImageVAE", "Sweep", "TableVAE", "__version__", "beta_from", "load", "sweep"]
+__all__ = [
+    "EASE",
+    "CountVAE",
+    "Fold",
+    "ImageVAE",
+    "InteractionVAE",
+    "ItemKNN",
+    "Popularity",
+    "Split",
+    "Sweep",
+    "TableVAE",
+    "__version__",
+    "beta_from",
+    "evaluate",
+    "load",
+    "sweep",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -15,7 +15,7 @@ import platform
 import shutil
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from elbowroom.bodies import BODIES
 from elbowroom.dial import Dial
 from elbowroom.errors import ArtefactError, ElbowroomError
 from elbowroom.latents import LATENTS, PRIORS
+from elbowroom.likelihood_items import ItemMultinomial
 from elbowroom.likelihoods import LIKELIHOODS
 from elbowroom.vae import VAE
 
@@ -39,21 +40,34 @@ CONFIG, WEIGHTS, HISTORY, CARD, CHECKSUMS = (
     "README.md",
     "checksums.json",
 )
+DATA = "data.safetensors"  # only of models that keep some of their data
 MAX_JSON = 64 * 2**20
 PARTS: dict[str, type[nn.Module]] = {
     part.__name__: part
-    for part in (VAE, Dial, *BODIES.values(), *LATENTS.values(), *PRIORS.values(), *LIKELIHOODS.values())
+    for part in (
+        VAE,
+        Dial,
+        ItemMultinomial,
+        *BODIES.values(),
+        *LATENTS.values(),
+        *PRIORS.values(),
+        *LIKELIHOODS.values(),
+    )
 }
 
 
 @dataclass(frozen=True)
 class Artefact:
-    """What a folder holds: `config` describes the estimator and its model, `weights` are the model's tensors."""
+    """What a folder holds: `config` describes the estimator and its model, `weights` are the model's tensors.
+
+    `data` are tensors that the estimator keeps beside its model, such as the histories of users.
+    """
 
     config: dict[str, Any]
     history: dict[str, Any]
     weights: dict[str, Tensor]
     card: str
+    data: dict[str, Tensor] = field(default_factory=dict)
 
 
 def write(artefact: Artefact, path: str | os.PathLike[str]) -> Path:
@@ -67,13 +81,12 @@ def write(artefact: Artefact, path: str | os.PathLike[str]) -> Path:
     path = Path(path)
     _check_target(path)
     config = {"format": "elbowroom", "schema": SCHEMA, **artefact.config, "libraries": libraries()}
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in artefact.weights.items()}
     files = {
         CONFIG: _dump(config),
-        WEIGHTS: safetensors.torch.save(tensors),
+        WEIGHTS: _bytes(artefact.weights),
         HISTORY: _dump(artefact.history),
         CARD: artefact.card.encode(),
-    }
+    } | ({DATA: _bytes(artefact.data)} if artefact.data else {})
     files[CHECKSUMS] = _dump({name: hashlib.sha256(content).hexdigest() for name, content in files.items()})
     try:
         _write_folder(path, files)
@@ -82,6 +95,10 @@ def write(artefact: Artefact, path: str | os.PathLike[str]) -> Path:
             f"the model must be written to {path}", f"that failed ({error})", "Free space, or choose another folder."
         ) from error
     return path
+
+
+def _bytes(tensors: Mapping[str, Tensor]) -> bytes:
+    return safetensors.torch.save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
 
 
 def _check_target(path: Path) -> None:
@@ -134,7 +151,8 @@ def read(path: str | os.PathLike[str]) -> Artefact:
             "Check the path.",
         )
     try:
-        content = {name: _read_file(path / name) for name in (CONFIG, WEIGHTS, HISTORY, CARD, CHECKSUMS)}
+        names = (CONFIG, WEIGHTS, HISTORY, CARD, CHECKSUMS, *((DATA,) if (path / DATA).exists() else ()))
+        content = {name: _read_file(path / name) for name in names}
     except OSError as error:
         raise ArtefactError(
             f"the folder {path} must hold a saved model",
@@ -145,11 +163,15 @@ def read(path: str | os.PathLike[str]) -> Artefact:
     config = _object(content[CONFIG], path / CONFIG)
     _check_version(config, path)
     history = _object(content[HISTORY], path / HISTORY)
+    weights, data = (_tensors(path / name, content[name]) if name in content else {} for name in (WEIGHTS, DATA))
+    return Artefact(config, history, weights, content[CARD].decode(errors="replace"), data)
+
+
+def _tensors(path: Path, content: bytes) -> dict[str, Tensor]:
     try:
-        weights = safetensors.torch.load(content[WEIGHTS])
+        return safetensors.torch.load(content)
     except Exception as error:  # safetensors raises its own kinds, and KeyError for unknown dtypes
-        raise _broken(path / WEIGHTS, f"its tensors can not be read ({error})") from error
-    return Artefact(config, history, weights, content[CARD].decode(errors="replace"))
+        raise _broken(path, f"its tensors can not be read ({error})") from error
 
 
 def _read_file(path: Path) -> bytes:
@@ -216,6 +238,12 @@ def config_of(part: nn.Module) -> dict[str, Any]:
     return {"class": name, **arguments}
 
 
+def weights_of(model: nn.Module) -> dict[str, Tensor]:
+    """The tensors that a model is saved by; what has two names in it is there once."""
+    once = {*dict(model.named_parameters()), *dict(model.named_buffers())}
+    return {name: tensor for name, tensor in model.state_dict().items() if name in once}
+
+
 def _plain(value: Any) -> Any:
     if isinstance(value, nn.ModuleList):
         return [config_of(part) for part in value]
@@ -255,7 +283,7 @@ def model_from(artefact: Artefact, path: str | os.PathLike[str]) -> VAE:
             outline = part_from(config)
         if not isinstance(outline, VAE):
             raise ValueError(f"it describes a {type(outline).__name__}, not a VAE")
-        expected = {name: (tuple(t.shape), t.dtype) for name, t in outline.state_dict().items()}
+        expected = {name: (tuple(t.shape), t.dtype) for name, t in weights_of(outline).items()}
         found = {name: (tuple(t.shape), t.dtype) for name, t in artefact.weights.items()}
         if expected != found:
             names = sorted(name for name in {*expected, *found} if expected.get(name) != found.get(name))
@@ -265,7 +293,7 @@ def model_from(artefact: Artefact, path: str | os.PathLike[str]) -> VAE:
                 raise ValueError(f"{name!r} holds values that are not finite")
         with torch.random.fork_rng(devices=[]):
             model = part_from(config)
-        model.load_state_dict(artefact.weights)
+        model.load_state_dict(artefact.weights, strict=False)  # all are there: a tied one has two names
     except (ElbowroomError, TypeError, ValueError, RuntimeError, OverflowError, RecursionError, MemoryError) as error:
         raise _broken(Path(path) / CONFIG, f"it describes no model ({str(error).splitlines()[0][:200]})") from error
     return model.eval()

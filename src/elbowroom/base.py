@@ -111,6 +111,10 @@ class BaseVAE(TransformerMixin, BaseEstimator, ABC):
     def _choose(self, facts: Facts) -> Choice:
         """likelihood="auto" for this kind of data."""
 
+    def _choose_likelihood(self, rows: Rows) -> tuple[nn.Module, str | dict[str, list[int]], str]:
+        """The likelihood for rows, its complete text form, and why it was chosen."""
+        return choose_likelihood(self.likelihood, rows, self._choose, self._names)
+
     def _write(self, values: Tensor, like: Any = None) -> Any:
         """Rows (n, D) in the caller's shape: a frame if `like`, the X they belong to, is one, or if that of fit was."""
         kind = self.frame_kind_ if like is None else door.frame_kind(like)
@@ -180,9 +184,7 @@ class BaseVAE(TransformerMixin, BaseEstimator, ABC):
         known = Checkpoints(checkpoint).seed() if checkpoint is not None and self.random_state is None else None
         self.seed_ = resolve_seed(self.random_state) if known is None else known  # a run that goes on keeps its seed
         rows = self._rows(x, codes)
-        likelihood, self.likelihood_, self.likelihood_reason_ = choose_likelihood(
-            self.likelihood, rows, self._choose, self._names
-        )
+        likelihood, self.likelihood_, self.likelihood_reason_ = self._choose_likelihood(rows)
         if self.verbose:
             Progress(0).say(f"likelihood {self.likelihood_}: {self.likelihood_reason_}")
         span = self.beta_ if isinstance(self.beta_, LogUniform) else None

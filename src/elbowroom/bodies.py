@@ -9,11 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from elbowroom.data.sparse import SparseBatch
 from elbowroom.errors import ParameterError, unknown
 
 
@@ -41,23 +43,58 @@ class Film(nn.Module):
         return torch.addcmul(shift, blocks, 1 + scale).flatten(rows - 1, rows)
 
 
-class Layer(nn.Module):
-    """A linear or convolutional map, its context, its non-linearity."""
+class SparseLinear(nn.Module):
+    """A linear map of rows that are mostly zeros: the sum of the rows of a table (inputs, outputs), weighted by them.
 
-    def __init__(self, inner: nn.Module, width: int, activation: str, gated: bool = False, context: int = 0) -> None:
+    Its table starts with a standard deviation of 1 / sqrt(outputs): a row of length 1 then has features of length 1.
+    """
+
+    def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
-        self.inner, self.gated = inner, gated
+        self.weight = nn.Parameter(torch.randn(inputs, outputs) / math.sqrt(outputs))
+        self.bias = nn.Parameter(torch.zeros(outputs))
+
+    def forward(self, x: Tensor | SparseBatch) -> Tensor:
+        """Map a sparse batch (n, inputs), or rows (..., inputs) as they are, to (..., outputs)."""
+        if not isinstance(x, SparseBatch):
+            return (x.to(self.weight.dtype) @ self.weight).to(self.bias.dtype) + self.bias
+        weights = x.values.to(self.weight.dtype)
+        total = F.embedding_bag(
+            x.columns, self.weight, x.starts, mode="sum", per_sample_weights=weights, include_last_offset=True
+        )
+        return total.to(self.bias.dtype) + self.bias
+
+
+class Layer(nn.Module):
+    """A linear or convolutional map, its norm, its context, its non-linearity; `residual` adds its input to it."""
+
+    def __init__(
+        self,
+        inner: nn.Module,
+        width: int,
+        activation: str,
+        gated: bool = False,
+        context: int = 0,
+        norm: bool = False,
+        residual: bool = False,
+    ) -> None:
+        super().__init__()
+        self.inner, self.gated, self.residual = inner, gated, residual
+        self.norm = nn.LayerNorm(width) if norm else None
         self.film = Film(context, width, isinstance(inner, nn.Conv2d)) if context else None
         self.activation = activation_of(activation)
 
     def forward(self, h: Tensor, context: Tensor | None) -> Tensor:
         """Map features by the linear map, then modulate and bend them."""
-        h = self.inner(h)
+        before, h = h, self.inner(h)
         if self.gated:  # h * sigmoid(g), both linear (van den Oord 2016); the gate replaces the activation
             h = F.glu(h, dim=-1)
+        if self.norm is not None:
+            h = self.norm(h)
         if self.film is not None:
             h = self.film(h, context)
-        return h if self.gated else self.activation(h)
+        h = h if self.gated else self.activation(h)
+        return before + h if self.residual else h
 
 
 class MLP(nn.Module):
@@ -75,6 +112,14 @@ class MLP(nn.Module):
         Gated linear units instead of `activation` (the MLP of the VampPrior paper, Tomczak & Welling 2018).
     context : int
         Width of the context that modulates every hidden layer, or the output where there is none; 0 for no context.
+    norm : bool
+        Layer norm in every hidden layer (Ba et al. 2016).
+    residual : bool
+        Hidden layers as wide as the one before add what they are given (He et al. 2016).
+    sparse : bool
+        Whether rows are sparse batches: the first of the hidden layers is then a `SparseLinear`.
+    dropout : float
+        Share of the inputs that training leaves out; the others are scaled up (Srivastava et al. 2014).
     """
 
     def __init__(
@@ -85,25 +130,40 @@ class MLP(nn.Module):
         activation: str = "silu",
         gated: bool = False,
         context: int = 0,
+        norm: bool = False,
+        residual: bool = False,
+        sparse: bool = False,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         self.inputs, self.hidden, self.outputs = inputs, tuple(hidden), outputs
         self.activation, self.gated, self.context = activation, gated, context
-        self.layers = nn.ModuleList(
-            Layer(nn.Linear(a, b * (1 + gated)), b, activation, gated, context)
-            for a, b in pairwise((inputs, *self.hidden))
-        )
+        self.norm, self.residual, self.sparse, self.dropout = norm, residual, sparse, dropout
+        self.layers = nn.ModuleList(self._layer(i, *sizes) for i, sizes in enumerate(pairwise((inputs, *self.hidden))))
         self.last = nn.Linear((inputs, *self.hidden)[-1], outputs, bias=False) if outputs is not None else None
         self.width = outputs if outputs is not None else (inputs, *self.hidden)[-1]
         self.film = Film(context, self.width) if context and not self.hidden else None
 
-    def forward(self, h: Tensor, context: Tensor | None = None) -> Tensor:
-        """Map (..., inputs) to (..., width)."""
+    def forward(self, h: Any, context: Tensor | None = None) -> Tensor:
+        """Map (..., inputs), a Tensor or a sparse batch, to (..., width)."""
+        if self.dropout:
+            h = self._with_dropout(h)
         for layer in self.layers:
             h = layer(h, context)
         if self.last is not None:
             h = self.last(h)
         return h if self.film is None else self.film(h, context)
+
+    def _layer(self, i: int, before: int, width: int) -> Layer:
+        sparse = self.sparse and i == 0
+        inner = (SparseLinear if sparse else nn.Linear)(before, width * (1 + self.gated))
+        adds = self.residual and before == width and not sparse
+        return Layer(inner, width, self.activation, self.gated, self.context, self.norm, adds)
+
+    def _with_dropout(self, h: Any) -> Any:
+        if isinstance(h, SparseBatch):  # of what is not zero
+            return h.with_values(F.dropout(h.values, self.dropout, self.training))
+        return F.dropout(h, self.dropout, self.training)
 
 
 class Residual(nn.Module):

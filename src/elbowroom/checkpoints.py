@@ -189,10 +189,7 @@ def checksum(rows: Rows | None) -> str:
     if rows is None:
         return "none"
     found = hashlib.blake2b(f"{type(rows).__name__} {len(rows)} x {rows.features}".encode(), digest_size=16)
-    most = max(4096, MOST // (Rows.dense(rows, evenly(len(rows), 1)).element_size() * rows.features))
-    for index in evenly(len(rows), most).split(256):
-        stored = Rows.dense(rows, index)  # also of rows that draw what they show
-        context = rows.batch(index).context
-        for values in (stored,) if context is None else (stored, context):
+    for index in evenly(len(rows), max(4096, MOST // rows.row_bytes)).split(256):
+        for values in rows.stored(index):
             found.update(values.numpy(force=True).tobytes())
     return found.hexdigest()

@@ -20,6 +20,7 @@ from elbowroom.bodies import ImageDecoder, ImageEncoder, check_widths
 from elbowroom.data import choose, door
 from elbowroom.data.rows import BinarizedRows, Rows, rows_of
 from elbowroom.errors import DataError, ElbowroomWarning, ParameterError
+from elbowroom.recommender import InteractionVAE
 from elbowroom.state import restore
 
 
@@ -318,4 +319,4 @@ def load(path: str | os.PathLike[str]) -> BaseVAE:
     return restore(ESTIMATORS, path)
 
 
-ESTIMATORS: dict[str, type[BaseVAE]] = {kind.__name__: kind for kind in (TableVAE, ImageVAE, CountVAE)}
+ESTIMATORS: dict[str, type[BaseVAE]] = {kind.__name__: kind for kind in (TableVAE, ImageVAE, CountVAE, InteractionVAE)}

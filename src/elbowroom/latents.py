@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from elbowroom.bodies import Film
+from elbowroom.data.sparse import SparseBatch
 from elbowroom.errors import ParameterError
 from elbowroom.gaussians import DiagonalGaussian, FullGaussian, GaussianMixture, StandardGaussian, bounded
 
@@ -128,6 +129,9 @@ class VampPrior(Prior):
     @torch.no_grad()
     def initialise(self, features: Tensor, generator: torch.Generator) -> None:
         chosen = torch.randint(len(features), (self.components,), generator=generator)
+        if isinstance(features, SparseBatch):
+            self.pseudo_inputs.copy_(features.rows(chosen).dense())
+            return
         spread = features.std(0, correction=0)
         noise = torch.randn(self.components, self.features, generator=generator, dtype=features.dtype)
         self.pseudo_inputs.copy_(features[chosen] + 0.1 * spread * noise)

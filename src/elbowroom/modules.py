@@ -34,7 +34,8 @@ def may_draw(model: nn.Module) -> bool:
 
 def _may_draw(module: nn.Module) -> bool:
     known = type(module).__module__.startswith(("elbowroom.", "torch."))
-    return not known or "Drop" in type(module).__name__ or bool(getattr(module, "dropout", 0.0))
+    own = any(bool(getattr(module, name, False)) for name in ("dropout", "draws"))
+    return not known or own or "Drop" in type(module).__name__
 
 
 def describe(model: nn.Module) -> dict[str, str]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy import sparse
 from scipy.special import ndtri
 
 from elbowroom.errors import ParameterError
@@ -41,20 +42,39 @@ def resolve_seed(random_state: Any) -> int:
     )
 
 
-def normal_by_row(rows: np.ndarray, draws: int, size: int) -> np.ndarray:
+def normal_by_row(rows: Any, draws: int, size: int) -> np.ndarray:
     """Standard normal noise (draws, n, size) that depends on each row's content alone.
 
     A row's score then does not change with the rows it is scored with, and the errors of different rows are
-    independent. The counter-based generator is SplitMix64 (Steele et al. 2014), keyed by a hash of the row.
+    independent. The counter-based generator is SplitMix64 (Steele et al. 2014), keyed by a hash of the row, which is
+    the same for a scipy CSR matrix as for an array.
     """
-    rows = np.ascontiguousarray(rows, dtype=np.float64) + 0.0  # -0.0 becomes 0.0
-    words = rows.view(np.uint64).reshape(len(rows), -1)
     with np.errstate(over="ignore"):
-        column_keys = _mix(np.arange(1, words.shape[1] + 1, dtype=np.uint64) * _GOLDEN)
-        keys = _mix((_mix(words) * (column_keys | np.uint64(1))).sum(1, dtype=np.uint64))
+        keys = _mix(_sparse_sums(rows) if sparse.issparse(rows) else _sums(rows))
         counters = np.arange(1, draws * size + 1, dtype=np.uint64) * _GOLDEN
         bits = _mix(keys[None, :, None] + counters.reshape(draws, 1, size))
     return ndtri((bits >> np.uint64(12)).astype(np.float64) * 2.0**-52 + 2.0**-53)  # in the open interval (0, 1)
+
+
+def _sums(rows: np.ndarray) -> np.ndarray:
+    words = _words(rows).reshape(len(rows), -1)
+    return _hashed(words, np.arange(words.shape[1])).sum(1, dtype=np.uint64)
+
+
+def _sparse_sums(rows: Any) -> np.ndarray:
+    """The same sums: a zero adds nothing to them."""
+    terms = _hashed(_words(rows.data), rows.indices)
+    so_far = np.concatenate([np.zeros(1, np.uint64), terms.cumsum(dtype=np.uint64)])  # modulo 2^64, so exact
+    return so_far[rows.indptr[1:]] - so_far[rows.indptr[:-1]]
+
+
+def _words(values: np.ndarray) -> np.ndarray:
+    return (np.ascontiguousarray(values, dtype=np.float64) + 0.0).view(np.uint64)  # -0.0 becomes 0.0
+
+
+def _hashed(words: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    keys = _mix((columns.astype(np.uint64) + np.uint64(1)) * _GOLDEN)
+    return _mix(words) * (keys | np.uint64(1))
 
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)

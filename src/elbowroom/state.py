@@ -15,6 +15,7 @@ from elbowroom import artefact
 from elbowroom.artefact import Artefact
 from elbowroom.beta import Beta, beta_of
 from elbowroom.card import card
+from elbowroom.data.interactions import Interactions
 from elbowroom.errors import ArtefactError, ElbowroomError
 from elbowroom.history import History
 from elbowroom.objectives import Elbo, Iwae
@@ -37,7 +38,11 @@ def artefact_of(estimator: Any) -> Artefact:
         "verdict": estimator.diagnosis_.verdict,
         "model": artefact.config_of(estimator.model_),
     }
-    return Artefact(config, asdict(estimator.history_), estimator.model_.state_dict(), card(estimator))
+    data: dict[str, Any] = {}
+    if hasattr(estimator, "known_"):
+        config["interactions"], data = estimator.known_.parts()
+    weights = artefact.weights_of(estimator.model_)
+    return Artefact(config, asdict(estimator.history_), weights, card(estimator), data)
 
 
 def plain_parameters(estimator: Any) -> dict[str, Any]:
@@ -73,6 +78,8 @@ def restore(families: dict[str, type], path: str | os.PathLike[str]) -> Any:
         estimator.history_ = _history(saved.history)
         estimator.diagnosis_ = _diagnosis(saved.config["diagnosis"])
         estimator.beta_ = beta_of(estimator.beta)
+        if "interactions" in saved.config:
+            estimator.known_ = Interactions.of_parts(saved.config["interactions"], saved.data)
         if estimator.model_.n_latents != estimator.n_latents:
             raise ValueError(f"n_latents is {estimator.n_latents}, but the model has {estimator.model_.n_latents}")
     except (ElbowroomError, KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:

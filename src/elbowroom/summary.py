@@ -33,7 +33,7 @@ def summarise(estimator: Any, X: Any, labels: Any = None, label_name: str = "lab
             f"labels must be one for each row ({counted(n, 'row')})", f"their shape is {labels.shape}", "Correct them."
         )
     diagnosis = estimator.diagnose(**_some(X, context, n, SCORED))
-    latent_map, axes = _latent_map(estimator.transform(**_some(X, context, n, MAPPED)))
+    points, axes = latent_map(estimator.transform(**_some(X, context, n, MAPPED)))
     shown = _images if hasattr(estimator, "image_shape_") else _table
     originals, reconstructions, samples, columns = shown(estimator, X, context, n)
     return Report(
@@ -42,20 +42,20 @@ def summarise(estimator: Any, X: Any, labels: Any = None, label_name: str = "lab
         numbers=_numbers(estimator, X, context, n, diagnosis),
         verdict=diagnosis.verdict,
         healthy=diagnosis.healthy,
-        history=_trajectory(estimator),
+        history=trajectory(estimator),
         rate_per_latent=diagnosis.rate_per_latent,
         active=diagnosis.active,
         originals=originals,
         reconstructions=reconstructions,
         samples=samples,
         columns=columns,
-        latent_map=latent_map,
+        latent_map=points,
         latent_axes=axes,
         labels=None if labels is None else labels[evenly(n, MAPPED).numpy()],
         label_name=label_name,
         notes=estimator.history_.notes,
-        training_remark=_remark(estimator.beta_),
-        held_out_name=_held_out_name(estimator.beta_),
+        training_remark=remark(estimator.beta_),
+        held_out_name=held_out_name(estimator.beta_),
         along=_along(estimator, X, context, n),
     )
 
@@ -63,7 +63,7 @@ def summarise(estimator: Any, X: Any, labels: Any = None, label_name: str = "lab
 # ---- what beta does --------------------------------------------------------------------------------------------------
 
 
-def _trajectory(estimator: Any) -> dict[str, list[float]]:
+def trajectory(estimator: Any) -> dict[str, list[float]]:
     """The history's columns that say something, and what rate or distortion were to be."""
     policy, history = estimator.beta_, estimator.history_
     columns = history.columns()
@@ -80,7 +80,7 @@ def _trajectory(estimator: Any) -> dict[str, list[float]]:
     return columns
 
 
-def _remark(policy: Any) -> str:
+def remark(policy: Any) -> str:
     """What a policy does to the curves of training."""
     if isinstance(policy, Schedule):
         moving = "The training loss uses each epoch's own beta, so it can rise while beta rises."
@@ -96,7 +96,7 @@ def _remark(policy: Any) -> str:
     return words.get(type(policy), "")
 
 
-def _held_out_name(policy: Any) -> str:
+def held_out_name(policy: Any) -> str:
     """What the legend calls held-out rows; their loss is at the end of a schedule."""
     moves = isinstance(policy, Schedule) and not isinstance(policy, Constant)
     return f"held out (loss at beta = {policy.final:g})" if moves else "held out"
@@ -169,7 +169,7 @@ def _numbers(estimator: Any, X: Any, context: Any, n: int, diagnosis: Diagnosis)
     ]
 
 
-def _latent_map(z: np.ndarray) -> tuple[np.ndarray, tuple[str, str]]:
+def latent_map(z: np.ndarray) -> tuple[np.ndarray, tuple[str, str]]:
     """Two coordinates of the posterior means: both latents if there are two, else their principal components."""
     if z.shape[1] <= 2 or len(z) < 3:
         return z[:, :2], ("latent 0", "latent 1")

@@ -62,6 +62,8 @@ class VAE(nn.Module):
         super().__init__()
         self.encoder, self.latent, self.prior = encoder, latent, prior
         self.decoder, self.likelihood, self.dial = decoder, likelihood, dial
+        if getattr(likelihood, "tied", False):  # what an item is, is one table for encoder and likelihood
+            encoder.layers[0].inner.weight = likelihood.table  # type: ignore[index, union-attr]
 
     @property
     def n_latents(self) -> int:
@@ -91,7 +93,7 @@ class VAE(nn.Module):
             )
         return self.dial
 
-    def encode(self, x: Tensor, context: Tensor | None = None, beta: Tensor | None = None) -> Posterior:
+    def encode(self, x: Any, context: Tensor | None = None, beta: Tensor | None = None) -> Posterior:
         """q(z|x) of rows (n, D). Betas (k,) of a range are told to blocks of n / k rows each."""
         return self._encode_inputs(self.likelihood.inputs(x), context, beta)  # type: ignore[operator]
 
@@ -115,7 +117,7 @@ class VAE(nn.Module):
 
     def forward(
         self,
-        x: Tensor,
+        x: Any,
         context: Tensor | None = None,
         noise: Tensor | Generator | None = None,
         draws: int | None = None,
@@ -151,5 +153,5 @@ class VAE(nn.Module):
     @torch.no_grad()
     def initialise(self, x: Tensor, generator: Generator) -> None:
         """Start from training rows (n, D): the likelihood at their marginals, the prior at their features."""
-        self.likelihood.fit_marginals(x.double())  # type: ignore[operator]
+        self.likelihood.fit_marginals(x.to(torch.float64))  # type: ignore[operator]
         self.prior.initialise(self.likelihood.inputs(x), generator)  # type: ignore[operator]

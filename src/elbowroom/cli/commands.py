@@ -19,37 +19,7 @@ from elbowroom.data.writers import Result, check_output, check_place, write
 from elbowroom.errors import ParameterError, counted
 
 SCORES = ("elbo", "distortion", "rate", "log_likelihood", "effective_sample_size")
-DEMO_FILES = {"model", "report.html", "digits.npz"}  # what the demo writes
-DEMO_MODEL: dict[str, Any] = {"n_latents": 10, "body": "mlp", "random_state": 0}
 FEW = 10  # an effective sample size below which an importance-sampled log-likelihood is only a bound
-
-
-def demo(out: str, verbose: bool) -> Answer:
-    """Train on scikit-learn's digits and write model, data and report to a folder."""
-    from sklearn.datasets import load_digits
-
-    folder = Path(out)
-    if folder.exists() and not (folder.is_dir() and {path.name for path in folder.iterdir()} <= DEMO_FILES):
-        raise ParameterError("the demo needs a new folder", f"{out} is something else", "Choose another with --out.")
-    folder.mkdir(parents=True, exist_ok=True)
-    digits = load_digits()
-    images = digits.images.astype(np.uint8)
-    model = elbowroom.ImageVAE(**DEMO_MODEL, verbose=verbose).fit(images)
-    if not model.history_.complete:
-        raise KeyboardInterrupt
-    np.savez_compressed(folder / "digits.npz", images=images, digit=digits.target)
-    model.save(folder / "model")
-    model.report(images, folder / "report.html", labels=digits.target, label_name="digit")
-    facts = {"rows": len(images), **facts_of(str(folder / "model"))}
-    paths = {"model": str(folder / "model"), "report": str(folder / "report.html"), "data": str(folder / "digits.npz")}
-    lines = [
-        describe(facts),
-        "",
-        f"Open {paths['report']} in a browser. Then try:",
-        f"  elbowroom sample {paths['model']} -n 64 --mean --out {folder / 'new.png'}",
-        f"  elbowroom score {paths['model']} {paths['data']}",
-    ]
-    return Answer({**paths, **facts}, "\n".join(lines))
 
 
 def fit(
@@ -152,6 +122,13 @@ def report(model: str, file: str, out: str, labels: str | None, beta: float | No
         raise ParameterError("the name of a report must end in .html", f"{out} does not", "Write report.html.")
     check_place(Path(out))
     estimator, data, rows = _opened(model, file, out, beta)
+    if isinstance(estimator, elbowroom.InteractionVAE):
+        if labels is not None:
+            raise ParameterError(
+                "--labels colours rows of data", f"{model} is a model of interactions", "Leave it out."
+            )
+        estimator.report(rows, out)
+        return Answer({"report": out, "rows": len(data), "labels": None}, f"wrote {out}")
     values, name = None, "label"
     if labels is None and data.spare and data.kind != "count":
         labels = data.spare[0]

@@ -22,10 +22,11 @@ OUTPUT = Group("Output", sort_key=2)
 MODEL = Group("Model", sort_key=3)
 IMAGES = Group("Model: only images", sort_key=4)
 COUNTS = Group("Model: only counts", sort_key=5)
-TRAINING = Group("Training", sort_key=6)
+INTERACTIONS = Group("Model: only interactions", sort_key=6)
+TRAINING = Group("Training", sort_key=7)
 OTHER = Group("Other", sort_key=9)
 
-Kind = Literal["auto", "table", "image", "count"]
+Kind = Literal["auto", "table", "image", "count", "interactions"]
 
 
 def whole(_: Any, tokens: Sequence[Token]) -> int:
@@ -60,6 +61,11 @@ def numbers(_: Any, tokens: Sequence[Token]) -> tuple[float, ...]:
         raise ValueError(f"{','.join(words)!r} is not a list of numbers such as 0.1,1,4") from None
 
 
+def words(_: Any, tokens: Sequence[Token]) -> tuple[str, ...]:
+    """Words, as a,b or as repeated flags."""
+    return tuple(word.strip() for token in tokens for word in token.value.split(","))
+
+
 def of(group: Group, default: str, help: str, **more: Any) -> Parameter:
     """A parameter of the estimators, whose default is said in words; "" is none."""
     return Parameter(group=group, show_default=default or False, help=help, **({"negative": ""} | more))
@@ -70,12 +76,14 @@ def of(group: Group, default: str, help: str, **more: Any) -> Parameter:
 class Parameters:
     """The parameters of the estimators."""
 
-    n_latents: Annotated[int | None, of(MODEL, "8; images 16; counts 10", "Number of latents.", converter=whole)] = None
+    n_latents: Annotated[
+        int | None, of(MODEL, "8; images 16; counts 10; interactions 200", "Number of latents.", converter=whole)
+    ] = None
     beta: Annotated[
         float | str | None,
         of(
             MODEL,
-            "1.0",
+            "1.0; interactions 0.2",
             "Weight of the rate in nats per row; 1 is the ELBO. A range, 0.01..10, learns every beta at once. Also "
             "warmup:end=1,fraction=0.3, cyclical:cycles=4, perrow:gamma=0.005, targetrate:nats=12, "
             "targetdistortion:nats=80, capacity:nats=25.",
@@ -102,14 +110,15 @@ class Parameters:
         tuple[int, ...] | None,
         of(
             MODEL,
-            "256,256; counts 128,128",
+            "256,256; counts 128,128; interactions 600",
             "Widths of the encoder's hidden layers, mirrored in the decoder; none is a linear model.",
             converter=widths,
             metavar="W,W",
         ),
     ] = None
     activation: Annotated[
-        Literal["silu", "relu", "tanh", "gelu", "softplus"] | None, of(MODEL, "silu", "Of the hidden layers.")
+        Literal["silu", "relu", "tanh", "gelu", "softplus"] | None,
+        of(MODEL, "silu; interactions tanh", "Of the hidden layers."),
     ] = None
     gated: Annotated[bool | None, of(MODEL, "no", "Gated linear units instead of the activation.")] = None
 
@@ -129,6 +138,27 @@ class Parameters:
         str | None, of(COUNTS, "", "Column of an .h5ad's .obs that the model is told, such as the batch.")
     ] = None
 
+    user: Annotated[str | None, of(INTERACTIONS, "", "Column of the users; else the first.", metavar="COLUMN")] = None
+    item: Annotated[str | None, of(INTERACTIONS, "", "Column of the items; else the second.", metavar="COLUMN")] = None
+    value: Annotated[str | None, of(INTERACTIONS, "", "Column of counts or ratings.", metavar="COLUMN")] = None
+    threshold: Annotated[float | None, of(INTERACTIONS, "", "Leave out interactions of less than this.")] = None
+    counts: Annotated[bool | None, of(INTERACTIONS, "no", "Keep counts; else every interaction counts once.")] = None
+    min_user: Annotated[
+        int | None, of(INTERACTIONS, "1", "Leave out users with fewer interactions.", converter=whole)
+    ] = None
+    min_item: Annotated[
+        int | None, of(INTERACTIONS, "1", "Leave out items with fewer interactions.", converter=whole)
+    ] = None
+    dropout: Annotated[
+        float | None, of(INTERACTIONS, "0.5", "Share of a history that is hidden from the encoder in training.")
+    ] = None
+    tied: Annotated[bool | None, of(INTERACTIONS, "no", "One table of items for the first and the last layer.")] = None
+    norm: Annotated[bool | None, of(INTERACTIONS, "no", "Layer norm.")] = None
+    residual: Annotated[bool | None, of(INTERACTIONS, "no", "Hidden layers that add to what they are given.")] = None
+    unknown_items: Annotated[
+        Literal["warn", "refuse"] | None, of(INTERACTIONS, "warn", "What to do about items that are not known.")
+    ] = None
+
     objective: Annotated[
         str | None, of(TRAINING, "elbo", "elbo, elbo:free_bits=0.1 or iwae:draws=8.", metavar="NAME")
     ] = None
@@ -136,10 +166,10 @@ class Parameters:
         int | str | None,
         of(TRAINING, "auto", "auto aims at 4,000 steps.", converter=whole_or_word, metavar="INT|auto"),
     ] = None
-    batch_size: Annotated[int | None, of(TRAINING, "128", "Rows of a step.", converter=whole)] = None
-    learning_rate: Annotated[float | None, of(TRAINING, "0.003", "Peak of the schedule.")] = None
+    batch_size: Annotated[int | None, of(TRAINING, "128; interactions 500", "Rows of a step.", converter=whole)] = None
+    learning_rate: Annotated[float | None, of(TRAINING, "0.003; interactions 0.001", "Peak of the schedule.")] = None
     validation_fraction: Annotated[
-        float | None, of(TRAINING, "0.1", "Share of rows held out to choose the best epoch.")
+        float | None, of(TRAINING, "0.1; interactions 0.0", "Share of rows held out to choose the best epoch.")
     ] = None
     patience: Annotated[
         int | None, of(TRAINING, "", "Stop after so many epochs without a better held-out loss.", converter=whole)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 import elbowroom
 from elbowroom.cli.runs import check_model, rows_for
@@ -27,8 +30,17 @@ def trained(path: str) -> BaseVAE | Sweep:
 def data_for(model: BaseVAE | Sweep, file: str) -> tuple[Data, Any]:
     """A file, and its rows as a model wants them."""
     estimator = model.first if isinstance(model, Sweep) else model
-    data = read(file, features=names_of(estimator))
-    return data, rows_for(type(estimator).__name__, data)
+    if not isinstance(estimator, elbowroom.InteractionVAE):
+        data = read(file, features=names_of(estimator))
+        return data, rows_for(type(estimator).__name__, data)
+    data = read(file, interactions=True)
+    users = users_of(estimator, data)
+    return replace(data, rows=None if users is None else users.astype(str)), data.x
+
+
+def users_of(estimator: elbowroom.InteractionVAE, data: Data) -> np.ndarray | None:
+    """The users of a file of interactions, in the order of the rows that a model makes of it; a matrix has no ids."""
+    return np.unique(estimator.reading.columns(data.x)[0]) if data.interactions else None
 
 
 def names_of(estimator: BaseVAE) -> list[str] | None:

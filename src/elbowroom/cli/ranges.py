@@ -16,8 +16,7 @@ from elbowroom import specs
 from elbowroom.cli.console import Answer, as_json
 from elbowroom.cli.facts import facts_of
 from elbowroom.cli.models import check_not_input, data_for, trained
-from elbowroom.cli.runs import Run, check_model_place, estimator_of, rows_for, shown
-from elbowroom.data.readers import read
+from elbowroom.cli.runs import Run, check_model_place, estimator_of, read_for, rows_for, shown
 from elbowroom.data.writers import Result, check_output, check_place, write
 from elbowroom.devices import keep_all_memory
 from elbowroom.errors import ElbowroomError, ElbowroomWarning, ParameterError, counted
@@ -128,7 +127,7 @@ def sweep(
     out = out.rstrip("/") or out
     betas = betas_of_sweep(parameters.pop("beta", ()))
     check_place(Path(out))
-    data = read(file, labels)
+    data = read_for(kind, file, labels)
     estimator = estimator_of(Run(file, out, kind, labels, parameters), data, verbose)
     if jobs == 1:
         keep_all_memory()  # the process is ours

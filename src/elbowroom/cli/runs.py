@@ -144,8 +144,13 @@ def go_on(run: Run, verbose: bool) -> Answer:
 
 def _prepare(run: Run, verbose: bool) -> tuple[Data, BaseVAE]:
     path, key = split_key(run.file)
-    data = read(f"{shown(path)}:{key}" if key else shown(path), run.labels)
+    data = read_for(run.kind, f"{shown(path)}:{key}" if key else shown(path), run.labels)
     return data, estimator_of(run, data, verbose)
+
+
+def read_for(kind: str, source: str, labels: list[str]) -> Data:
+    """A file for a kind of model."""
+    return read(source, labels, interactions=None if kind == "auto" else kind == "interactions")
 
 
 def _carry_out(run: Run, data: Data, estimator: BaseVAE) -> Answer:
@@ -183,10 +188,15 @@ def _answer(run: Run, data: Data) -> Answer:
 
 def estimator_of(run: Run, data: Data, verbose: bool) -> BaseVAE:
     """The estimator of a run, not fitted."""
-    from elbowroom import CountVAE, ImageVAE, TableVAE
+    from elbowroom import CountVAE, ImageVAE, InteractionVAE, TableVAE
 
     kind = data.kind if run.kind == "auto" else run.kind
-    families: dict[str, type[BaseVAE]] = {"table": TableVAE, "image": ImageVAE, "count": CountVAE}
+    families: dict[str, type[BaseVAE]] = {
+        "table": TableVAE,
+        "image": ImageVAE,
+        "count": CountVAE,
+        "interactions": InteractionVAE,
+    }
     known = families[kind]._get_param_names()
     parameters = {"verbose": verbose} | run.parameters
     for name in parameters:

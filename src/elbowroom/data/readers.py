@@ -46,13 +46,16 @@ class Data:
     columns: Mapping[str, np.ndarray] = field(default_factory=dict)
     names: Sequence[str] | None = None
     rows: np.ndarray | None = None
+    interactions: bool = False
 
     def __len__(self) -> int:
         return int(self.x.shape[0])
 
     @property
     def kind(self) -> str:
-        """The kind of model for it: "image", "count" or "table"."""
+        """The kind of model for it: "interactions", "image", "count" or "table"."""
+        if self.interactions:
+            return "interactions"
         if hasattr(self.x, "obsm") or hasattr(self.x, "tocsr"):
             return "count"
         return "image" if len(self.x.shape) in (3, 4) else "table"
@@ -76,7 +79,9 @@ class Table(NamedTuple):
     named: bool
 
 
-def read(source: str, labels: Sequence[str] = (), features: Sequence[str] | None = None) -> Data:
+def read(
+    source: str, labels: Sequence[str] = (), features: Sequence[str] | None = None, interactions: bool | None = None
+) -> Data:
     """Read a data file.
 
     Parameters
@@ -87,6 +92,9 @@ def read(source: str, labels: Sequence[str] = (), features: Sequence[str] | None
         Columns of a table that are not features.
     features : sequence of str, optional
         The features that a model was fitted on: they are taken from a table or an AnnData by name, in this order.
+    interactions : bool or None
+        Whether a table has a row for each interaction of a user with an item; None looks at the names of its first
+        two columns.
 
     Raises
     ------
@@ -95,7 +103,7 @@ def read(source: str, labels: Sequence[str] = (), features: Sequence[str] | None
     MissingDependencyError
         If its format needs a package that is not installed.
     """
-    data = _read(source, labels, features)
+    data = _read(source, labels, features, interactions)
     for label in labels:
         data.column(label)
     if 0 in data.x.shape:
@@ -104,7 +112,7 @@ def read(source: str, labels: Sequence[str] = (), features: Sequence[str] | None
     return data
 
 
-def _read(source: str, labels: Sequence[str], features: Sequence[str] | None) -> Data:
+def _read(source: str, labels: Sequence[str], features: Sequence[str] | None, interactions: bool | None) -> Data:
     path, key = split_key(source)
     reader = _reader_of(path)
     with warnings.catch_warnings():  # of pandas, anndata and such
@@ -115,6 +123,8 @@ def _read(source: str, labels: Sequence[str], features: Sequence[str] | None) ->
         check_rows(source, found.x)
         return Data(source, found.x, found.beside)
     if isinstance(found, Table):
+        if interactions or (interactions is None and features is None and _are_interactions(found.columns)):
+            return Data(source, _frame(found.columns), found.columns, interactions=True)
         return _data_of_table(source, found, labels, features)
     return _with_genes(found, features) if features is not None and hasattr(found.x, "obsm") else found
 
@@ -176,6 +186,12 @@ def _data_of_table(source: str, table: Table, labels: Sequence[str], features: S
     named = names if table.named else None
     whole_numbers = {name: _whole(column) for name, column in columns.items()}
     return Data(source, _frame(used) if named else _array(used), whole_numbers, named)
+
+
+def _are_interactions(columns: Columns) -> bool:
+    """Whether the first two columns are called like users and items."""
+    words = [name.strip().lower().removesuffix("id").rstrip("_") for name in list(columns)[:2]]
+    return len(words) == 2 and words[0] in USERS and words[1] in ITEMS
 
 
 def _refuse_text(columns: Columns, do: str) -> None:
@@ -280,6 +296,8 @@ def read_labels(source: str, data: Data) -> np.ndarray:
     return labels
 
 
+USERS = ("user", "customer", "visitor", "session", "member")
+ITEMS = ("item", "product", "article", "movie", "song", "track", "artist", "book", "page")
 READERS: dict[str, Callable[..., Any]] = {
     ".npy": arrays.read_npy,
     ".npz": arrays.read_npz,

@@ -12,6 +12,7 @@ import torch
 from scipy.special import ndtr
 from torch import Generator, Tensor
 
+from elbowroom.data.sparse import SparseBatch
 from elbowroom.devices import free_memory
 from elbowroom.randomness import normal_by_row
 
@@ -22,7 +23,7 @@ SHARE = 0.5  # of a device's free memory that rows may take
 class Batch(NamedTuple):
     """Rows (n, D) in the caller's dtype, their context (n, c) and the known part of their log-probability (n,)."""
 
-    x: Tensor
+    x: Any  # a Tensor, or a SparseBatch
     context: Tensor | None
     base: Tensor | None
 
@@ -79,6 +80,17 @@ class Rows:
         some = copy.copy(self)
         some.index = self._at(index)
         return some
+
+    def stored(self, index: Tensor) -> tuple[Tensor, ...]:
+        """All that is stored of rows, whatever they show: what makes these rows these rows."""
+        at = self._at(index)
+        context = self._select(self.context, at)
+        return (self._gather(at),) if context is None else (self._gather(at), context)
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of a row, about."""
+        return max(1, self.features * self._gather(self._at(torch.arange(1))).element_size())
 
     def with_base(self, base: Tensor) -> Self:
         """These rows with the known part of their log-probability (len(self),)."""
@@ -158,6 +170,28 @@ class SparseRows(Rows):
 
     def _gather(self, at: Tensor) -> Tensor:
         return self._sent(torch.from_numpy(self.x[at.numpy()].toarray()))
+
+
+class InteractionRows(Rows):
+    """Rows of a scipy CSR matrix whose batches stay sparse: a row costs what is stored of it, however wide it is."""
+
+    @property
+    def at_once(self) -> int:
+        return 4096
+
+    def spread(self, most: int) -> Any:
+        return self.dense(torch.arange(len(self)))  # of all rows: what is stored of them is there already
+
+    def stored(self, index: Tensor) -> tuple[Tensor, ...]:
+        batch = self._gather(self._at(index))
+        return batch.starts, batch.columns, batch.values
+
+    @property
+    def row_bytes(self) -> int:
+        return 8 + (8 + self.x.dtype.itemsize) * self.x.nnz // max(1, self.x.shape[0])
+
+    def _gather(self, at: Tensor) -> Any:
+        return SparseBatch.of(self.x[at.numpy()]).to(self.device)
 
 
 def rows_of(x: Any, context: np.ndarray | None = None) -> Rows:

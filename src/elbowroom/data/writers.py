@@ -9,7 +9,7 @@ import io
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -125,6 +125,42 @@ def write(target: str, result: Result) -> None:
     WRITERS[ending_of(target)](Path(target), result)
 
 
+def write_columns(target: str, columns: Mapping[str, np.ndarray]) -> None:
+    """A table whose columns may be of different kinds, to a .csv, .tsv or .parquet that `check_output` found good.
+
+    Raises
+    ------
+    ParameterError
+        If the ending is another one.
+    """
+    check_table(target)
+    path = Path(target)
+    if ending_of(target) == ".parquet":
+        write_atomically(path, _parquet(columns))
+        return
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, delimiter="\t" if path.suffix.lower() == ".tsv" else ",", lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(zip(*(column.tolist() for column in columns.values()), strict=True))
+    write_atomically(path, buffer.getvalue())
+
+
+def check_table(target: str) -> None:
+    """Refuse an ending that is not one of a table with columns of different kinds."""
+    if ending_of(target) not in TABLES:
+        raise ParameterError(
+            f"a table of ids and scores is written to {', '.join(TABLES)}", f"{target} is none", "Write .parquet."
+        )
+
+
+def _parquet(columns: Mapping[str, Any]) -> bytes:
+    import narwhals.stable.v2 as nw
+
+    buffer = io.BytesIO()
+    nw.from_dict(columns, backend=_frames()).write_parquet(buffer)
+    return buffer.getvalue()
+
+
 def write_npy(path: Path, result: Result) -> None:
     """One array."""
     buffer = io.BytesIO()
@@ -165,13 +201,9 @@ def _words(values: np.ndarray) -> np.ndarray:
 
 def write_parquet(path: Path, result: Result) -> None:
     """A table."""
-    import narwhals.stable.v2 as nw
-
     columns: dict[str, Any] = {} if result.rows is None else {"row": result.rows.astype(str).tolist()}
     columns |= {name: np.ascontiguousarray(column) for name, column in zip(result.header, result.flat.T, strict=True)}
-    buffer = io.BytesIO()
-    nw.from_dict(columns, backend=_frames()).write_parquet(buffer)
-    write_atomically(path, buffer.getvalue())
+    write_atomically(path, _parquet(columns))
 
 
 def _frames() -> Any:
@@ -216,6 +248,7 @@ def write_folder(path: Path, result: Result) -> None:
 
 
 PICTURES = (".png", "/")
+TABLES = (".csv", ".tsv", ".parquet")
 WRITERS: dict[str, Callable[[Path, Result], None]] = {
     ".npy": write_npy,
     ".npz": write_npz,

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from elbowroom.tasks.curve import Curve
+    from elbowroom.tasks.lists import Recommended
 
 
 @dataclass(frozen=True)
@@ -139,6 +140,8 @@ class Report:
         What beta did to the training curves, and what their legend calls the held-out rows.
     along : Along, optional
         What the model does along its range of beta, if it knows one.
+    recommended : Recommended, optional
+        How good its recommendations are, if it makes any.
     """
 
     title: str
@@ -161,6 +164,7 @@ class Report:
     training_remark: str = ""
     held_out_name: str = "held out"
     along: Along | None = None
+    recommended: Recommended | None = None
 
     def html(self) -> str:
         """Return the page. It makes no request, has no script, and shows text from the data as text.
@@ -196,6 +200,7 @@ def _figures(report: Report) -> Iterator[tuple[str, Figure]]:
     from elbowroom.tasks import figures, row_figures
 
     yield from _figures_along(report)
+    yield from _figures_of_lists(report)
     originals, samples = report.originals, report.samples
     if max(originals.ndim, samples.ndim) >= 3:
         if len(originals):
@@ -227,6 +232,17 @@ def _figures_along(report: Report) -> Iterator[tuple[str, Figure]]:
     else:
         made = (along.reconstructions, along.samples, along.betas, _names(report))
         yield "columns_along", row_figures.columns_along(report.originals, *made)
+
+
+def _figures_of_lists(report: Report) -> Iterator[tuple[str, Figure]]:
+    """What recommendations are like."""
+    from elbowroom.tasks import lists
+
+    if report.recommended is None:
+        return
+    yield "popularity", lists.popularity_curves(report.recommended)
+    if len(report.recommended.betas):
+        yield "over_beta", lists.metric_over_beta(report.recommended)
 
 
 def _names(report: Report) -> list[str]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from elbowroom.data.rows import Batch, Rows, joined
+from elbowroom.data.sparse import SparseBatch
 from elbowroom.devices import keep_memory
 from elbowroom.objectives import distortion_of
 from elbowroom.randomness import generator_at, normal_by_row
@@ -71,12 +73,13 @@ def _terms(model: VAE, batch: Batch, draws: int) -> Tensor:
     return torch.stack((distortion_of(outcome, batch.x).mean(0), rate))
 
 
-def noise_of(x: Tensor, draws: int, model: VAE) -> Tensor:
+def noise_of(x: Tensor | SparseBatch, draws: int, model: VAE) -> Tensor:
     """Standard normal noise (draws, n, d) that depends on the rows' content alone, in antithetic pairs.
 
     The content is that in float32, so that a row has the same noise in every dtype.
     """
-    half = torch.from_numpy(normal_by_row(x.float().numpy(), (draws + 1) // 2, model.n_latents))
+    content = x.to(torch.float32).csr() if isinstance(x, SparseBatch) else x.float().numpy()
+    half = torch.from_numpy(normal_by_row(content, (draws + 1) // 2, model.n_latents))
     noise = torch.cat([half, -half])[:draws]
     return noise.to(next(model.parameters()).dtype)
 
@@ -110,4 +113,5 @@ def _importance(model: VAE, batch: Batch, draws: int, generator: torch.Generator
 
 
 def _batch_size(model: VAE, outputs: int) -> int:
-    return max(1, min(4096, outputs // max(1, int(model.likelihood.n_outputs))))  # type: ignore[arg-type]
+    likelihood: Any = model.likelihood
+    return max(1, min(4096, outputs // max(1, int(likelihood.n_outputs), int(likelihood.features))))

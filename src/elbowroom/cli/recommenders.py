@@ -1,0 +1,173 @@
+"""What the commands for recommenders do: lists of items for users, and how good they are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import elbowroom
+from elbowroom.cli.console import Answer, listed
+from elbowroom.cli.models import check_not_input, data_for, trained, users_of
+from elbowroom.cli.runs import shown
+from elbowroom.data.holdout import cut
+from elbowroom.data.readers import Data
+from elbowroom.data.writers import check_output, check_table, write_columns
+from elbowroom.errors import ArtefactError, ParameterError, counted
+from elbowroom.summary_lists import KINDS, LARGEST_EASE
+from elbowroom.tasks import recommend as task
+from elbowroom.tasks.evaluate import Evaluation, metric_of
+
+SHOWN = 5  # users whose lists are printed
+
+
+def recommend(
+    model: str, file: str | None, n: int, out: str | None, users: Sequence[str], again: bool, beta: float | None
+) -> Answer:
+    """Lists of items for users of a file, or for known ones."""
+    if out is not None:
+        check_output(out, images=False)
+        check_table(out)
+    estimator = opened(model, beta)
+    ids, histories = _users(estimator, file, out, users)
+    items, scores = estimator.recommend(histories, N=n, filter_already_liked_items=not again)
+    columns = lists_as_columns(ids, items, scores)
+    facts = {"model": model, "users": len(ids), "n": n, "out": out}
+    if out is None:
+        first = [(str(user), ", ".join(map(str, row))) for user, row in zip(ids[:SHOWN], items, strict=False)]
+        more = (
+            f"\n... and {len(ids) - SHOWN:,} more; write them all with --out lists.parquet" if len(ids) > SHOWN else ""
+        )
+        facts["lists"] = {name: column.tolist() for name, column in columns.items()}
+        return Answer(facts, listed([("user", "items"), *first]) + more)
+    write_columns(out, columns)
+    return Answer(facts, f"wrote {n} items for each of {counted(len(ids), 'user')} to {shown(Path(out))}")
+
+
+def _users(estimator: Any, file: str | None, out: str | None, users: Sequence[str]) -> tuple[np.ndarray, Any]:
+    """The ids of users, and what `recommend` is asked."""
+    if file is not None:
+        check_not_input(out, file)
+        if users:
+            raise ParameterError(
+                "--user names users that the model knows", f"{file} has users too", "Leave out one of them."
+            )
+        data, rows = data_for(estimator, file)
+        ids = users_of(estimator, data)
+        return (np.arange(rows.shape[0]) if ids is None else ids), rows
+    ids = estimator.users_
+    if users:
+        ids = np.array(users) if ids.dtype.kind == "U" else np.array([_number(user) for user in users])
+    return ids, ids
+
+
+def _number(user: str) -> int:
+    try:
+        return int(user)
+    except ValueError:
+        raise ParameterError(
+            "the users of this model are whole numbers", f"{user!r} is none", "Correct --user."
+        ) from None
+
+
+def lists_as_columns(users: np.ndarray, items: np.ndarray, scores: np.ndarray) -> dict[str, np.ndarray]:
+    """A row for each recommended item: user, item, rank, score."""
+    there = np.isfinite(scores)
+    rank = np.broadcast_to(np.arange(1, items.shape[1] + 1), items.shape)
+    return {
+        "user": np.repeat(users, there.sum(1)),
+        "item": items[there],
+        "rank": rank[there],
+        "score": scores[there],
+    }
+
+
+def evaluate(model: str, file: str, fold_in: float, metrics: Sequence[str], known: bool, beta: float | None) -> Answer:
+    """How good lists are, beside the baselines."""
+    for metric in metrics:
+        metric_of(metric)
+    estimator = opened(model, beta)
+    data, _ = data_for(estimator, file)
+    fold, about = _of_known(estimator, data) if known else _of_new(estimator, data, fold_in)
+    found = {
+        type(estimator).__name__: elbowroom.evaluate(estimator, fold, metrics),
+        **{
+            type(baseline).__name__: elbowroom.evaluate(baseline.fit(estimator.known_.matrix), fold, metrics)
+            for baseline in baselines(len(estimator.items_))
+        },
+    }
+    facts = {
+        "model": model,
+        "users": len(next(iter(found.values())).users),
+        "protocol": about,
+        "metrics": {name: evaluation.columns() for name, evaluation in found.items()},
+    }
+    return Answer(facts, f"{about}\n\n{table(found)}")
+
+
+def _of_new(estimator: Any, data: Data, fold_in: float) -> tuple[elbowroom.Fold, str]:
+    if not 0 < fold_in < 1:
+        raise ParameterError("--fold-in must be a share between 0 and 1", f"it is {fold_in}", "Write --fold-in 0.8.")
+    histories = task.histories(data.x, estimator.known_, estimator.reading)[0]
+    fold = elbowroom.Fold(*cut(histories, 1 - fold_in, np.random.default_rng(0), 1))
+    return fold, f"{counted(len(fold), 'user')}, {fold_in:.0%} of their interactions shown, the others to be found"
+
+
+def _of_known(estimator: Any, data: Data) -> tuple[elbowroom.Fold, str]:
+    users = users_of(estimator, data)
+    if users is None:
+        raise ParameterError(
+            "--known needs ids of users", "the file is a matrix", "Give it a row for each interaction."
+        )
+    hidden = task.histories(data.x, estimator.known_, estimator.reading)[0]
+    seen = task.histories(users, estimator.known_, estimator.reading)[0]
+    new = hidden - hidden.multiply(seen != 0)
+    new.eliminate_zeros()
+    return elbowroom.Fold(seen, new.tocsr()), f"{counted(len(users), 'known user')}, new interactions to be found"
+
+
+def baselines(items: int) -> list[Any]:
+    """The baselines that this many items allow."""
+    return [kind() for kind in KINDS.values() if kind is not elbowroom.EASE or items <= LARGEST_EASE]
+
+
+def table(found: dict[str, Evaluation]) -> str:
+    """Evaluations side by side: a row for each recommender, and what the first one is ahead of."""
+    first = next(iter(found.values()))
+    width = max(map(len, found))
+    lines = [" " * width + "".join(f"{metric:>22}" for metric in first.values)]
+    for name, evaluation in found.items():
+        cells = [f"{evaluation[metric]:.4f}" + _error(evaluation.standard_error(metric)) for metric in first.values]
+        lines.append(f"{name:<{width}}" + "".join(f"{cell:>22}" for cell in cells))
+    by_user = next((metric for metric, values in first.values.items() if values.ndim), None)
+    ahead = [
+        f"{next(iter(found))} - {name}, {by_user}, paired: {first.compare(other, by_user)}"
+        for name, other in list(found.items())[1:]
+        if by_user is not None
+    ]
+    return "\n".join([*lines, "", *ahead])
+
+
+def _error(error: float) -> str:
+    return "" if np.isnan(error) else f" +- {error:.4f}"
+
+
+def opened(model: str, beta: float | None) -> Any:
+    """A saved recommender, perhaps at one beta of its range.
+
+    Raises
+    ------
+    ArtefactError
+        If the model is another one.
+    """
+    found = trained(model)
+    estimator = found.at(beta) if beta is not None else found
+    if not isinstance(estimator, elbowroom.InteractionVAE):
+        raise ArtefactError(
+            "recommendations need a model of interactions",
+            f"{model} is a {type(estimator).__name__}",
+            "Train one: elbowroom fit FILE --kind interactions --out MODEL",
+        )
+    return estimator

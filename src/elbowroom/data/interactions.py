@@ -1,0 +1,311 @@
+"""Interactions: who did what, as users, items and a sparse matrix of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Self
+
+import narwhals.stable.v2 as nw
+import numpy as np
+import torch
+from scipy import sparse
+from torch import Tensor
+
+from elbowroom.errors import DataError, counted, unknown
+
+
+class Vocabulary:
+    """The ids of users or items, and their positions.
+
+    Parameters
+    ----------
+    ids : array (n,)
+        Different numbers or texts, in ascending order.
+    """
+
+    def __init__(self, ids: np.ndarray) -> None:
+        self.ids = ids
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @classmethod
+    def learn(cls, ids: np.ndarray) -> tuple[Vocabulary, np.ndarray]:
+        """The different ids, and the position of each one given."""
+        found, positions = np.unique(ids, return_inverse=True)
+        return cls(found), positions.reshape(-1)
+
+    @classmethod
+    def counting(cls, n: int) -> Vocabulary:
+        """The ids of a matrix: 0, 1, ..., n - 1."""
+        return cls(np.arange(n))
+
+    @classmethod
+    def of_list(cls, ids: Any) -> Vocabulary:
+        """From a list of ids, all of one kind, in ascending order.
+
+        Raises
+        ------
+        ValueError
+            If it is something else.
+        """
+        kinds = {type(i) for i in ids} if isinstance(ids, list) else set()
+        found = np.array(ids) if kinds in ({int}, {str}) else None
+        if found is None or found.dtype.kind not in "iU" or not (found[1:] > found[:-1]).all():
+            raise ValueError("its ids are no list of different numbers or texts in ascending order")
+        return cls(found)
+
+    @cached_property
+    def is_text(self) -> bool:
+        """Whether the ids are texts."""
+        return self.ids.dtype.kind == "U"
+
+    def positions(self, ids: np.ndarray) -> np.ndarray:
+        """The positions of ids (n,), -1 for those that are not known."""
+        if not len(self.ids) or not len(ids) or self.is_text != (ids.dtype.kind == "U"):
+            return np.full(len(ids), -1)
+        at = np.minimum(np.searchsorted(self.ids, ids), len(self.ids) - 1)
+        return np.where(self.ids[at] == ids, at, -1)
+
+
+@dataclass(frozen=True)
+class Interactions:
+    """A matrix (users, items), CSR, whose stored values are all above zero, and the ids of its rows and columns."""
+
+    matrix: Any
+    users: Vocabulary
+    items: Vocabulary
+
+    def __len__(self) -> int:
+        return int(self.matrix.shape[0])
+
+    def parts(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """As ids in JSON, and tensors."""
+        matrix = self.matrix
+        parts = {"starts": matrix.indptr.astype(np.int64), "columns": matrix.indices.astype(np.int32)}
+        tensors = {name: torch.from_numpy(part) for name, part in (parts | {"values": matrix.data}).items()}
+        return {"users": self.users.ids.tolist(), "items": self.items.ids.tolist()}, tensors
+
+    @classmethod
+    def of_parts(cls, ids: dict[str, Any], tensors: dict[str, Tensor]) -> Self:
+        """From what `parts` made.
+
+        Raises
+        ------
+        ValueError
+            If they are no interactions.
+        """
+        users, items = (Vocabulary.of_list(ids[name]) for name in ("users", "items"))
+        starts, columns, values = (tensors[name].numpy() for name in ("starts", "columns", "values"))
+        if not (
+            (starts.dtype, columns.dtype, values.dtype) == (np.int64, np.int32, np.float32)
+            and (starts.shape, columns.shape) == ((len(users) + 1,), values.shape)
+            and starts[0] == 0
+            and starts[-1] == len(columns)
+            and (np.diff(starts) >= 0).all()
+            and ((columns >= 0) & (columns < len(items))).all()
+            and (np.isfinite(values) & (values > 0)).all()
+        ):
+            raise ValueError("its interactions are no matrix of users and items")
+        matrix = sparse.csr_matrix((values, columns, starts.astype(np.int32)), (len(users), len(items)))
+        if not matrix.has_canonical_format:
+            raise ValueError("its interactions are not in order")
+        return cls(matrix, users, items)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How interactions are read.
+
+    Parameters
+    ----------
+    user, item : str or None
+        Columns of a frame; None for the first one and the second one.
+    value : str or None
+        Column of a frame with counts or ratings; None for one interaction a row.
+    threshold : float or None
+        Interactions of less than this are left out; None leaves out those of zero.
+    counts : bool
+        Keep values; without, every interaction counts once.
+    min_user, min_item : int
+        Users and items with fewer interactions are left out, again and again until there are none.
+    """
+
+    user: str | None = None
+    item: str | None = None
+    value: str | None = None
+    threshold: float | None = None
+    counts: bool = False
+    min_user: int = 1
+    min_item: int = 1
+
+    def learn(self, X: Any) -> Interactions:
+        """Interactions with the users and items that X has.
+
+        Raises
+        ------
+        DataError
+            If X holds no interactions, or ids or values that can not be used.
+        """
+        found = self._of_frame(X) if is_frame(X) else self._of_matrix(X)
+        return self._filtered(found)
+
+    def _of_matrix(self, X: Any) -> Interactions:
+        matrix = self.cleaned(csr_of(X))
+        return Interactions(matrix, *map(Vocabulary.counting, matrix.shape))
+
+    def _of_frame(self, X: Any) -> Interactions:
+        users, items, values = self.columns(X)
+        known_users, rows = Vocabulary.learn(users)
+        known_items, columns = Vocabulary.learn(items)
+        matrix = sparse.csr_matrix((values, (rows, columns)), (len(known_users), len(known_items)))
+        return Interactions(self.cleaned(matrix), known_users, known_items)
+
+    def columns(self, X: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """User ids, item ids and values of a frame of interactions, each (n,)."""
+        frame = nw.from_native(X, eager_only=True)
+        names = list(frame.columns)
+        if len(names) < 2:
+            raise DataError(
+                "a frame of interactions must have a column of users and one of items",
+                f"it has {counted(len(names), 'column')}",
+                "Name them with user=... and item=....",
+            )
+        user, item = (self.user or names[0], self.item or next(n for n in names if n != (self.user or names[0])))
+        for what, name in (("user", user), ("item", item), ("value", self.value)):
+            if name is not None and name not in names:
+                raise unknown(f"the column of the {what}s", name, names)
+        values = np.ones(len(frame)) if self.value is None else _values(frame[self.value], self.value)
+        return (
+            ids_of(frame[user].to_numpy(), f"column {user!r}"),
+            ids_of(frame[item].to_numpy(), f"column {item!r}"),
+            values,
+        )
+
+    def cleaned(self, matrix: Any) -> Any:
+        """Interactions below the threshold left out, and values of one unless they are to be kept."""
+        matrix.sum_duplicates()
+        kept = matrix.data > 0 if self.threshold is None else matrix.data >= self.threshold
+        if not kept.all():
+            matrix = matrix.copy()
+            matrix.data[~kept] = 0
+            matrix.eliminate_zeros()
+        if not self.counts:
+            return _like(matrix, np.ones(matrix.nnz, np.float32))
+        if (broken := (matrix.data != np.floor(matrix.data)) | (matrix.data <= 0)).any():
+            first = matrix.data[broken][0]
+            raise DataError(
+                "counts=True needs whole numbers above zero",
+                f"{counted(int(broken.sum()), 'value is', 'values are')} not (first: {first:g})",
+                "Use counts=False, with a threshold if you like.",
+            )
+        return _like(matrix, matrix.data.astype(np.float32))
+
+    def _filtered(self, found: Interactions) -> Interactions:
+        matrix = found.matrix
+        users, items = np.arange(matrix.shape[0]), np.arange(matrix.shape[1])
+        while True:
+            few = [np.asarray((matrix != 0).sum(axis)).ravel() < least for axis, least in self._least]
+            if not few[0].any() and not few[1].any():
+                break
+            users, items = users[~few[0]], items[~few[1]]
+            matrix = matrix[~few[0]][:, ~few[1]]
+        if not matrix.nnz:
+            raise DataError(
+                "there must be interactions",
+                "none are left" if found.matrix.nnz else "there are none",
+                "Check the data, threshold, min_user and min_item.",
+            )
+        return Interactions(matrix, Vocabulary(found.users.ids[users]), Vocabulary(found.items.ids[items]))
+
+    @property
+    def _least(self) -> tuple[tuple[int, int], tuple[int, int]]:
+        """For users and items, the axis to sum over and the fewest interactions; a matrix keeps its empty rows."""
+        return (1, self.min_user if self.min_user > 1 else 0), (0, self.min_item if self.min_item > 1 else 0)
+
+
+def histories_of(rows: Iterable[Any], items: Vocabulary) -> tuple[Any, np.ndarray]:
+    """Lists of item ids, one a row, as a matrix (n, items) of ones; and the ids that are not known."""
+    lists = [ids_of(np.asarray(_as_list(row)), f"history {i}") for i, row in enumerate(rows)]
+    sizes = [len(ids) for ids in lists]
+    flat = [items.positions(ids) for ids in lists]
+    columns = np.concatenate(flat) if flat else np.empty(0, int)
+    strangers = [ids[at < 0] for ids, at in zip(lists, flat, strict=True) if (at < 0).any()]
+    row = np.repeat(np.arange(len(lists)), sizes)[columns >= 0]
+    columns = columns[columns >= 0]
+    matrix = sparse.csr_matrix((np.ones(len(columns), np.float32), (row, columns)), (len(lists), len(items)))
+    matrix.sum_duplicates()
+    matrix.data[:] = 1
+    names = np.unique(np.concatenate([s.astype(str) for s in strangers])) if strangers else np.empty(0, "U1")
+    return matrix, names
+
+
+def _as_list(row: Any) -> list[Any]:
+    if isinstance(row, str | bytes) or not isinstance(row, Iterable):
+        raise DataError(
+            "a history must be a list of item ids", f"one is {row!r}", "Pass a list of lists, [[3, 7], [2]]."
+        )
+    return list(row)
+
+
+def ids_of(values: np.ndarray, where: str) -> np.ndarray:
+    """Ids as whole numbers or texts."""
+    if values.dtype.kind in "iu":
+        return values.astype(np.int64)
+    if not len(values):
+        return values.astype(np.int64)
+    if values.dtype.kind == "f" and np.isfinite(values).all() and (values == np.floor(values)).all():
+        return values.astype(np.int64)  # a column of whole numbers that had a hole, or came from CSV
+    if values.dtype.kind in "OUT" and all(isinstance(value, str) for value in values):
+        return values.astype(str)
+    if values.dtype.kind == "O" and all(isinstance(v, int | np.integer) and not isinstance(v, bool) for v in values):
+        return values.astype(np.int64)
+    place, first = next(((i, v) for i, v in enumerate(values.tolist()) if not isinstance(v, str)), (0, values[0]))
+    raise DataError(
+        "ids must be whole numbers or texts",
+        f"{where} has {first!r} (row {place})",
+        "Drop such rows, or make them texts.",
+    )
+
+
+def _values(column: Any, name: str) -> np.ndarray:
+    values = column.to_numpy()
+    if values.dtype.kind not in "biuf" or not np.isfinite(values).all():
+        raise DataError(
+            "values of interactions must be finite numbers", f"column {name!r} has others", "Drop such rows."
+        )
+    return values.astype(np.float64)
+
+
+def csr_of(X: Any) -> Any:
+    """A matrix (users, items) of finite numbers as CSR."""
+    if not sparse.issparse(X):
+        X = np.asarray(X)
+        if X.ndim != 2 or X.dtype.kind not in "biuf":
+            raise DataError(
+                "interactions must be a sparse matrix (users, items), or a frame with a row for each of them",
+                f"they are an array of shape {X.shape} and dtype {X.dtype}",
+                "Build one: scipy.sparse.csr_matrix((values, (users, items))).",
+            )
+    matrix = sparse.csr_matrix(X, copy=False)
+    if matrix.dtype.kind not in "biuf" or not np.isfinite(matrix.data).all():
+        raise DataError("interactions must be finite numbers", "some are not", "Set them, or leave them out.")
+    return sparse.csr_matrix((matrix.data.astype(np.float64), matrix.indices, matrix.indptr), matrix.shape)
+
+
+def is_frame(X: Any) -> bool:
+    """Whether X is a data frame."""
+    return isinstance(nw.from_native(X, pass_through=True), nw.DataFrame)
+
+
+def _like(matrix: Any, data: np.ndarray) -> Any:
+    matrix = sparse.csr_matrix((data, matrix.indices, matrix.indptr), matrix.shape)
+    matrix.sort_indices()
+    return matrix
+
+
+def listed(ids: Sequence[Any]) -> str:
+    """The first few ids as words."""
+    return ", ".join(map(repr, list(ids)[:3])) + (", ..." if len(ids) > 3 else "")

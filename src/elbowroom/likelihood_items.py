@@ -1,0 +1,208 @@
+"""Which of many items a row's events fell on: a multinomial that has the last layer of the network as its own.
+
+With items by the ten thousand, the last product and the softmax are the training step. Together they need one table
+(n, items) instead of four, and with a sample of the items none at all.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Generator, Tensor, nn
+
+from elbowroom import distributions as d
+from elbowroom.data.sparse import SparseBatch, dot
+from elbowroom.errors import ParameterError
+from elbowroom.likelihood_base import Likelihood
+
+QUANTILES = 101  # of the totals of the training rows
+
+
+class Items(d.RowDistribution):
+    """Counts of `total` independent draws among items: softmax(h table' + bias), made when it is asked for."""
+
+    def __init__(self, h: Tensor, table: Tensor, bias: Tensor, total: Tensor) -> None:
+        self.h, self.table, self.bias, self.total = h, table, bias, total
+
+    @property
+    def logits(self) -> Tensor:
+        """Logits of all items, (..., items), in the dtype of the table."""
+        return torch.nn.functional.linear(self.h.to(self.table.dtype), self.table, self.bias.to(self.table.dtype))
+
+    @cached_property
+    def log_probs(self) -> Tensor:
+        """Log of the chance of every item, (..., items)."""
+        return self.logits.log_softmax(-1)
+
+    def logits_at(self, columns: Tensor) -> Tensor:
+        """Logits (n, k) of some items of each row, in the dtype of h: the same for a row in any company."""
+        chosen = self.table[columns].to(self.h.dtype)
+        return (chosen @ self.h.unsqueeze(-1)).squeeze(-1) + self.bias[columns]
+
+    def log_kernel(self, x: Tensor | SparseBatch) -> Tensor:
+        if isinstance(x, SparseBatch):
+            return _ItemKernel.apply(self.h, self.table, self.bias, x)
+        return dot(x, self.log_probs)
+
+    def log_base(self, x: Tensor | SparseBatch) -> Tensor:
+        total = x.sum(-1).double()
+        parts = d.log_factorial(x.values if isinstance(x, SparseBatch) else x)
+        return (total + 1).lgamma() - (x.by_row(parts) if isinstance(x, SparseBatch) else parts.sum(-1))
+
+    @property
+    def mean(self) -> Tensor:
+        return self.total * self.log_probs.exp()
+
+    def sample(self, generator: Generator | None = None) -> Tensor:
+        chances = self.log_probs.exp().flatten(0, -2)
+        total = self.total.expand(*self.h.shape[:-1], 1).reshape(-1, 1).round().long()
+        drawn = torch.multinomial(chances, max(1, int(total.max())), replacement=True, generator=generator)
+        counted = torch.arange(drawn.shape[1]) < total
+        return torch.zeros_like(chances).scatter_add(1, drawn, counted.to(chances.dtype)).view_as(self.log_probs)
+
+
+class SampledItems(Items):
+    """The same in training, where the sum over all items is estimated from the row's own and a sample of the others.
+
+    Every one of the `drawn` items stands for 1 / (draws * its chance to be drawn) of them: the logarithm of that is
+    added to its logit (the log-Q correction, Bengio & Senecal 2008), so that the estimate of the sum is unbiased.
+    """
+
+    def __init__(
+        self, h: Tensor, table: Tensor, bias: Tensor, total: Tensor, drawn: Tensor, log_weight: Tensor
+    ) -> None:
+        super().__init__(h, table, bias, total)
+        self.drawn, self.log_weight = drawn, log_weight
+
+    def log_kernel(self, x: Tensor | SparseBatch) -> Tensor:
+        if not isinstance(x, SparseBatch):
+            return super().log_kernel(x)
+        own = (self.h.index_select(-2, x.row) * self.table[x.columns]).sum(-1) + self.bias[x.columns]
+        others = self.h @ self.table[self.drawn].mT + self.bias[self.drawn] + self.log_weight
+        others = others.masked_fill(self._among_own(x), -math.inf)
+        log_sum = torch.logaddexp(_log_sum(own, x), others.logsumexp(-1))
+        return x.by_row(x.values.to(own.dtype) * (own - log_sum.index_select(-1, x.row)))
+
+    def _among_own(self, x: SparseBatch) -> Tensor:
+        """Which of the drawn items each row has itself, (n, draws)."""
+        return x.with_values(torch.ones_like(x.values, dtype=torch.bool)).dense_at(self.drawn)
+
+
+def _log_sum(own: Tensor, x: SparseBatch) -> Tensor:
+    """log sum exp of the values (..., m) of every row, (..., n); -inf where it has none."""
+    shape = (*own.shape[:-1], len(x))
+    top = own.detach().new_full(shape, -math.inf).scatter_reduce(-1, x.row.expand_as(own), own.detach(), "amax")
+    top = top.masked_fill(top.isinf(), 0.0)
+    return x.by_row((own - top.index_select(-1, x.row)).exp()).log() + top
+
+
+class ItemMultinomial(Likelihood):
+    """Counts given their total, over so many items that the last layer of the network belongs to the likelihood.
+
+    Parameters
+    ----------
+    features : int
+        The number of items.
+    width : int
+        Width of the decoder's last hidden layer.
+    sampled : int
+        Items that are drawn in every training step, by popularity, to stand for all (Jean et al. 2015): memory and
+        time of a step then do not grow with the number of items, beside those of the table itself. 0 uses all.
+    tied : bool
+        Whether the encoder's first layer has the same table.
+    """
+
+    totals: Tensor
+    log_chance: Tensor  # of every item to be drawn
+    reach: Tensor  # their running sum
+
+    def __init__(self, features: int, width: int, sampled: int = 0, tied: bool = False) -> None:
+        nn.Module.__init__(self)
+        if isinstance(sampled, bool) or not isinstance(sampled, int) or sampled < 0:
+            raise ParameterError("sampled must be a number of items, or 0 for all", f"it is {sampled!r}", "Try 8192.")
+        self.features, self.width, self.sampled, self.tied = features, width, sampled, tied
+        self.table = nn.Parameter(torch.empty(features, width).uniform_(-1, 1) / math.sqrt(width))
+        self.bias = nn.Parameter(torch.zeros(features))
+        self.register_buffer("totals", torch.ones(QUANTILES))
+        self.register_buffer("log_chance", torch.full((features if sampled else 0,), -math.log(features)))
+        self.register_buffer("reach", torch.arange(1, features + 1 if sampled else 1).double() / features)
+
+    @property
+    def draws(self) -> bool:
+        """Whether training draws from torch's global stream."""
+        return bool(self.sampled)
+
+    @property
+    def uses_total(self) -> bool:
+        return True
+
+    @property
+    def n_outputs(self) -> int:
+        return self.width
+
+    def forward(self, h: Tensor, total: Tensor | None = None, moved: Tensor | None = None) -> Items:
+        total = self.totals[QUANTILES // 2] if total is None else total
+        if not (self.training and self.sampled):
+            return Items(h, self.table, self.bias, total)
+        drawn = torch.searchsorted(self.reach, torch.rand(self.sampled, dtype=torch.float64, device=h.device))
+        log_weight = -math.log(self.sampled) - self.log_chance[drawn]
+        return SampledItems(h, self.table, self.bias, total, drawn, log_weight)
+
+    def inputs(self, x: Any) -> Any:
+        """Rows of length 1 (Liang et al. 2018); counts by their logarithm, so that one item can not be all of a row."""
+        if isinstance(x, SparseBatch):
+            return x.with_values(x.values.to(self.bias.dtype).log1p()).unit_length(self.bias.dtype)
+        return nn.functional.normalize(x.to(self.bias.dtype).log1p(), dim=-1)
+
+    def row_total(self, x: Any) -> Tensor:
+        return x.sum(-1, keepdim=True).to(self.bias.dtype)
+
+    def draw_total(self, n: int, generator: Generator | None) -> Tensor:
+        return self.totals[torch.randint(QUANTILES, (n, 1), generator=generator)]
+
+    @torch.no_grad()
+    def fit_marginals(self, x: Any) -> None:
+        """Start at the popularity of the items in rows (n, items)."""
+        if isinstance(x, SparseBatch):
+            seen = x.values.new_zeros(self.features).double().index_add(0, x.columns, x.values.double())
+        else:
+            seen = x.double().sum(0)
+        chance = (seen + 0.5) / (seen + 0.5).sum()
+        self.bias.copy_(chance.log() - chance.log().mean())
+        sums = x.sum(-1).double().sort().values
+        at = torch.linspace(0, len(sums) - 1, QUANTILES, dtype=torch.float64).round().long()
+        self.totals.copy_(sums[at])
+        if self.sampled:
+            self.log_chance.copy_(chance.log())
+            self.reach.copy_(chance.cumsum(0) / chance.sum())
+
+
+class _ItemKernel(torch.autograd.Function):
+    """sum x log softmax(h table' + bias) of sparse rows x; the one table (..., items) turns into its own gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, h: Tensor, table: Tensor, bias: Tensor, x: SparseBatch) -> Tensor:
+        logits = torch.addmm(bias.to(h.dtype), h.flatten(0, -2), table.to(h.dtype).mT).view(*h.shape[:-1], -1)
+        top = logits.float().logsumexp(-1) if logits.dtype == torch.bfloat16 else logits.logsumexp(-1)
+        ctx.save_for_backward(h, table)
+        ctx.logits, ctx.top, ctx.x = logits, top, x
+        return x.by_row(x.values.to(top.dtype) * x.at(logits)) - x.sum().to(top.dtype) * top
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+        h, table = ctx.saved_tensors
+        slope, x, top = ctx.logits, ctx.x, ctx.top
+        if slope is None:
+            raise RuntimeError("the gradient of an item likelihood can be made once: its table is made into it")
+        ctx.logits = None
+        slope = slope.sub_(top.unsqueeze(-1)).exp_().mul_((-grad * x.sum().to(grad.dtype)).unsqueeze(-1))
+        own = x.values.to(grad.dtype) * grad.index_select(-1, x.row)
+        place = x.row * x.features + x.columns
+        slope.flatten(-2).index_add_(-1, place, own.to(slope.dtype))
+        flat = slope.flatten(0, -2)
+        inner = (flat @ table.to(flat.dtype)).view_as(h).to(h.dtype)
+        return inner, (flat.mT @ h.flatten(0, -2).to(flat.dtype)).to(table.dtype), flat.sum(0).to(table.dtype), None

@@ -1,0 +1,371 @@
+"""InteractionVAE: recommendations, where a row is a user (Liang et al. 2018, Mult-VAE)."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import KW_ONLY, dataclass
+from numbers import Integral, Real
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+from scipy import sparse
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import check_is_fitted
+from torch import Tensor, nn
+
+from elbowroom import specs
+from elbowroom.base import BaseVAE
+from elbowroom.beta import Beta
+from elbowroom.bodies import MLP, check_widths
+from elbowroom.data import choose, door
+from elbowroom.data.holdout import Fold
+from elbowroom.data.interactions import Interactions, Reading, Vocabulary
+from elbowroom.data.rows import InteractionRows, Rows
+from elbowroom.errors import ParameterError
+from elbowroom.guests import own_stream
+from elbowroom.likelihood_items import ItemMultinomial
+from elbowroom.randomness import generator_at, resolve_seed, seed_of
+from elbowroom.summary_lists import summarise_lists
+from elbowroom.tasks import recommend as task
+from elbowroom.tasks.evaluate import evaluate
+from elbowroom.tasks.item_scores import Scoring, widened
+
+
+@dataclass(eq=False, repr=False, match_args=False)
+class InteractionVAE(BaseVAE):
+    """A variational autoencoder for interactions: it recommends items to users, known ones and new ones alike.
+
+    X is a sparse matrix (users, items), or a pandas, polars or pyarrow frame with a row for each interaction and any
+    ids. A row of the model is a user's history. Nothing is ever made dense but the scores of a batch.
+
+    Parameters are those of `TableVAE`, and these.
+
+    Parameters
+    ----------
+    likelihood : str
+        "multinomial" (which "auto" means): which items the next events of a user fall on. With many items,
+        "multinomial:sampled=8192" trains on a sample of them in each step.
+    dropout : float
+        Share of a history that is hidden from the encoder in training.
+    tied : bool
+        One table of items for the encoder's first and the decoder's last layer.
+    norm, residual : bool
+        Layer norm, and hidden layers that add to what they are given.
+    user, item, value : str or None
+        Columns of a frame: by default the first, the second, and none.
+    threshold : float or None
+        Interactions of less than this are left out.
+    counts : bool
+        Keep the counts of X; without, every interaction counts once.
+    min_user, min_item : int
+        Users and items with fewer interactions are left out.
+    unknown_items : str
+        What to do about items in histories that the model does not know: "warn" leaves them out and says so,
+        "refuse" raises.
+
+    Attributes
+    ----------
+    users_, items_ : array
+        The ids that the model knows.
+
+    Examples
+    --------
+    >>> from scipy.sparse import random
+    >>> from elbowroom import InteractionVAE
+    >>> X = random(200, 50, 0.1, format="csr", random_state=0)
+    >>> model = InteractionVAE(n_latents=4, hidden=(16,), epochs=5, random_state=0).fit(X)
+    >>> ids, scores = model.recommend([0, 1], N=3)
+    >>> ids.shape
+    (2, 3)
+    """
+
+    n_latents: int = 200
+    _: KW_ONLY
+    beta: float | str | Beta = 0.2
+    hidden: Sequence[int] = (600,)
+    activation: str = "tanh"
+    batch_size: int = 500
+    learning_rate: float = 1e-3
+    validation_fraction: float = 0.0
+    dropout: float = 0.5
+    tied: bool = False
+    norm: bool = False
+    residual: bool = False
+    user: str | None = None
+    item: str | None = None
+    value: str | None = None
+    threshold: float | None = None
+    counts: bool = False
+    min_user: int = 1
+    min_item: int = 1
+    unknown_items: str = "warn"
+
+    _scored_in: ClassVar[torch.dtype] = (
+        torch.float32
+    )  # a table of items in float64 would be a copy of most of the model
+    _parameter_constraints: ClassVar[dict[str, Any]] = {
+        **BaseVAE._parameter_constraints,
+        "dropout": [Interval(Real, 0, 1, closed="left")],
+        "tied": ["boolean"],
+        "norm": ["boolean"],
+        "residual": ["boolean"],
+        "user": [str, None],
+        "item": [str, None],
+        "value": [str, None],
+        "threshold": [Real, None],
+        "counts": ["boolean"],
+        "min_user": [Interval(Integral, 1, None, closed="left")],
+        "min_item": [Interval(Integral, 1, None, closed="left")],
+        "unknown_items": [StrOptions({"warn", "refuse"})],
+    }
+
+    # ---- what interactions decide ----------------------------------------------------------------------------------
+
+    @property
+    def reading(self) -> Reading:
+        """How X is read."""
+        return Reading(
+            self.user, self.item, self.value, self.threshold, bool(self.counts), int(self.min_user), int(self.min_item)
+        )
+
+    @property
+    def users_(self) -> np.ndarray:
+        """Ids of the known users."""
+        return self.known_.users.ids
+
+    @property
+    def items_(self) -> np.ndarray:
+        """Ids of the items."""
+        return self.known_.items.ids
+
+    def _read(self, X: Any, reset: bool) -> Any:
+        if not reset:
+            return task.histories(X, self.known_, self.reading, self.unknown_items == "refuse")[0]
+        self.known_: Interactions = X if isinstance(X, Interactions) else self.reading.learn(X)
+        self.n_features_in_ = len(self.known_.items)
+        return self.known_.matrix
+
+    def _rows(self, x: Any, context: np.ndarray | None) -> Rows:
+        return InteractionRows(x)
+
+    def _choose(self, facts: choose.Facts) -> choose.Choice:
+        return choose.Choice("multinomial", "which items the next events of a user fall on")
+
+    def _choose_likelihood(self, rows: Rows) -> tuple[nn.Module, str | dict[str, list[int]], str]:
+        auto = self.likelihood == "auto"
+        name, options = specs.parse("multinomial" if auto else str(self.likelihood), LIKELIHOODS, "likelihood")
+        with own_stream(seed_of(self.seed_, "items")):
+            likelihood = LIKELIHOODS[name](rows.features, self._widths[0], tied=bool(self.tied), **options)
+        why = "which items the next events of a user fall on" if auto else "as asked for"
+        return likelihood, specs.text_form(name, options), why
+
+    @property
+    def _widths(self) -> tuple[int, ...]:
+        """Widths of the hidden layers: the first is that of the tables of items."""
+        if widths := check_widths("hidden", self.hidden):
+            return widths
+        raise ParameterError("a model of interactions has a hidden layer", "hidden is empty", "Write hidden=(600,).")
+
+    def _encoder(self, inputs: int, context: int) -> nn.Module:
+        return MLP(
+            inputs, self._widths, None, self.activation, bool(self.gated), context,
+            bool(self.norm), bool(self.residual), True, float(self.dropout),
+        )  # fmt: skip
+
+    def _decoder(self, outputs: int, context: int) -> nn.Module:
+        return MLP(
+            self.n_latents, self._widths[::-1], None, self.activation, bool(self.gated), context,
+            bool(self.norm), bool(self.residual),
+        )  # fmt: skip
+
+    def _dtype(self, values: Any) -> torch.dtype:
+        return self._scored_in
+
+    # ---- fit -------------------------------------------------------------------------------------------------------
+
+    def fit(self, X: Any, y: Any = None, *, checkpoint: str | os.PathLike[str] | None = None) -> Self:  # type: ignore[override]
+        """Train on interactions X, a sparse matrix (users, items) or a frame with a row for each.
+
+        `checkpoint` is a folder: if it holds a run with these settings and data, that run is continued.
+
+        Raises
+        ------
+        DataError, ParameterError, TrainingError
+            With what was expected, what came and what to do.
+        """
+        return super().fit(X, y, checkpoint=checkpoint)
+
+    def partial_fit(self, X: Any, y: Any = None, *, epochs: int | None = None) -> Self:
+        """Add new interactions X, of known and of new users, and train on from the weights that are there.
+
+        A frame is matched by its ids; row i of a matrix adds to user i, and rows beyond are new users. Items that the
+        model does not know are reported and left out: they need a `fit`. Without `epochs`, a tenth of those of `fit`.
+        """
+        if not hasattr(self, "model_"):
+            return self.fit(X)
+        wider = copy.copy(self)
+        wider.epochs = max(1, self.epochs_ // 10) if epochs is None else door.positive("epochs", epochs)
+        wider._start = self.model_.state_dict()  # type: ignore[misc]
+        BaseVAE.fit(wider, self._merged(X))
+        del wider._start
+        wider.epochs = self.epochs
+        self.__dict__.update(wider.__dict__)
+        return self
+
+    def _merged(self, X: Any) -> Interactions:
+        """The known interactions with those of X."""
+        known, new = self.known_, task.histories(X, self.known_, self.reading, self.unknown_items == "refuse")[0]
+        ids = np.unique(self.reading.columns(X)[0]) if task.is_frame(X) else np.arange(new.shape[0])
+        users = Vocabulary(np.union1d(known.users.ids, ids))
+        shape = (len(users), len(known.items))
+        parts = [sparse.coo_matrix(known.matrix), sparse.coo_matrix(new)]
+        places = [users.positions(known.users.ids), users.positions(ids)]
+        rows = np.concatenate([place[part.row] for part, place in zip(parts, places, strict=True)])
+        columns, data = (np.concatenate([getattr(part, name) for part in parts]) for name in ("col", "data"))
+        return Interactions(self.reading.cleaned(sparse.csr_matrix((data, (rows, columns)), shape)), users, known.items)
+
+    # ---- tasks -----------------------------------------------------------------------------------------------------
+
+    def recommend(
+        self,
+        users_or_histories: Any,
+        N: int = 10,
+        filter_already_liked_items: bool = True,
+        items: Any = None,
+        exclude: Any = None,
+        *,
+        thompson: bool = False,
+        random_state: Any = None,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The N best items for users, as ids and scores (n, N), or (N,) for one user's id.
+
+        Parameters
+        ----------
+        users_or_histories : id, ids, CSR matrix, frame of interactions, or list of lists of item ids
+            Known users by their ids, or the histories of anybody; the same history gives the same list. A user
+            without a history gets what the model expects of anybody, p(item) under its prior.
+        items, exclude : array of item ids, optional
+            The items to choose among, and those to leave out.
+        thompson : bool
+            Draw z from the posterior instead of taking its mean, so that what is uncertain is shown now and then.
+
+        Returns
+        -------
+        ids, scores : arrays
+            A score is the log of the chance that a next event falls on the item, in nats. Where there are not N items
+            left, ids are -1 (or empty texts) and scores minus infinity.
+        """
+        check_is_fitted(self)
+        refuse = self.unknown_items == "refuse"
+        n = door.positive("N", N)
+        rows, alone = task.histories(users_or_histories, self.known_, self.reading, refuse)
+        only, without = (
+            None if ids is None else task.positions_of(ids, self.known_, refuse) for ids in (items, exclude)
+        )
+        noise = generator_at(resolve_seed(random_state), "thompson") if thompson else None
+        found = self._lists(rows, n, bool(filter_already_liked_items), only, without, noise)
+        return task.named(found, self.items_, alone)
+
+    def rank(self, histories: Any, n: int) -> np.ndarray:
+        """Positions (users, n) of the best items that are not in CSR histories (users, items); -1 for none."""
+        check_is_fitted(self)
+        return self._lists(self._read(histories, reset=False), n, True, None, None, None).positions
+
+    def _lists(
+        self, rows: Any, n: int, filter_liked: bool, only: Any, without: Any, noise: torch.Generator | None
+    ) -> task.Lists:
+        scoring = Scoring(widened(self.model_), noise)
+        return task.lists(scoring, rows, n, filter_liked, only, without, scoring.exact)
+
+    def similar_items(self, item: Any, N: int = 10) -> tuple[np.ndarray, np.ndarray]:
+        """The N items nearest to an item: ids, and cosines of their rows in the decoder's table; itself comes first."""
+        check_is_fitted(self)
+        at = task.positions_of(item, self.known_, refuse=True)
+        likelihood: Any = self.model_.likelihood
+        table: Tensor = nn.functional.normalize(likelihood.table.detach(), dim=-1)
+        scores = (table @ table[at].mT).T
+        best = scores.topk(min(door.positive("N", N), len(table)), -1)
+        ids, cosines = self.items_[best.indices.numpy()], best.values.numpy()
+        return (ids[0], cosines[0]) if np.ndim(item) == 0 else (ids, cosines)
+
+    def explain(self, history: Any, item: Any) -> tuple[np.ndarray, np.ndarray]:
+        """What each item of a history did for the chance of another item: ids and nats, the strongest first.
+
+        The effect of an item is exact: the log-chance of `item` with the whole history, less that without it.
+        `history` is a known user's id or a list of item ids.
+        """
+        check_is_fitted(self)
+        listed = not isinstance(history, str | Integral)
+        rows = task.histories([history] if listed else history, self.known_, self.reading, True)[0]
+        target = task.positions_of(item, self.known_, refuse=True)
+        row, n = rows[[0]], rows.indptr[1]
+        without = sparse.vstack([row] + [_without(row, i) for i in range(n)]).tocsr()
+        scoring = Scoring(widened(self.model_))
+        scoring(without)
+        found = scoring.exact(without, torch.from_numpy(np.repeat(target, n + 1)).unsqueeze(-1)).squeeze(-1).numpy()
+        effects = found[0] - found[1:]
+        order = np.argsort(-effects, kind="stable")
+        return self.items_[row.indices[order]], effects[order]
+
+    def pick(  # type: ignore[override]
+        self,
+        X: Any,
+        task: str | Callable[[Self, Any], float] = "ndcg@100",
+        betas: Sequence[float] | None = None,
+    ) -> float:
+        """The beta of the range that is best for a task: a metric such as "ndcg@100" on a `Fold`, or as `BaseVAE.pick`.
+
+        A fold's hidden interactions are found from those that are seen: `split.valid`, never `split.test`.
+        """
+        if isinstance(X, Fold):
+            if not isinstance(task, str):
+                return super().pick(X, task, betas)
+            return super().pick(X, lambda model, fold: evaluate(model, fold, [task])[task], betas)
+        return super().pick(X, task, betas)
+
+    def report(self, X: Any, path: str | os.PathLike[str] = "report.html") -> Path:  # type: ignore[override]
+        """Write one self-contained HTML page: metrics beside the baselines, popularity, some users and their lists.
+
+        X is a `Fold` such as `split.test`, or interactions of users that were not trained on, of which a fifth is
+        then to be found.
+        """
+        check_is_fitted(self)
+        summarise_lists(self, X).write(path)
+        return Path(path)
+
+    def sample(self, n_samples: int = 1, *, random_state: Any = None) -> Any:  # type: ignore[override]
+        """New histories: z from the prior, then as many events as a training user has; a CSR matrix (n, items)."""
+        check_is_fitted(self)
+        n = door.positive("n_samples", n_samples)
+        generator, size = (
+            generator_at(resolve_seed(random_state), "sample"),
+            max(1, task.AT_ONCE // self.n_features_in_),
+        )
+        with torch.no_grad():
+            parts = [self._drawn(min(size, n - start), generator) for start in range(0, n, size)]
+        return sparse.vstack(parts).tocsr()
+
+    def _drawn(self, n: int, generator: torch.Generator) -> Any:
+        model: Any = self.model_
+        z, total = model.prior_distribution().sample(n, generator), model.likelihood.draw_total(n, generator)
+        return sparse.csr_matrix(model.decode(z, None, total).sample(generator).numpy())
+
+    def _write(self, values: Tensor, like: Any = None) -> np.ndarray:
+        return values.numpy()
+
+    def transform(self, X: Any, *, context: Any = None) -> np.ndarray:
+        """Posterior means E q(z|x) of users or histories, (n, n_latents)."""
+        return super().transform(X)
+
+
+def _without(row: Any, i: int) -> Any:
+    """A history of one row without its i-th item."""
+    kept = np.arange(len(row.indices)) != i
+    return sparse.csr_matrix((row.data[kept], row.indices[kept], [0, int(kept.sum())]), row.shape)
+
+
+LIKELIHOODS: dict[str, Callable[..., ItemMultinomial]] = {"multinomial": ItemMultinomial}

@@ -1,0 +1,123 @@
+"""What a report shows of a recommender, on users that it was not trained on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from elbowroom.baselines import EASE, ItemKNN, Popularity
+from elbowroom.card import facts
+from elbowroom.data.holdout import Fold, cut
+from elbowroom.data.rows import evenly
+from elbowroom.errors import counted
+from elbowroom.summary import MAPPED, SCORED, SHOWN_BETAS, held_out_name, latent_map, remark, trajectory
+from elbowroom.tasks.curve import betas_of
+from elbowroom.tasks.evaluate import evaluate
+from elbowroom.tasks.lists import Recommended, User
+from elbowroom.tasks.report import Number, Report
+
+METRICS = ("ndcg@10", "recall@20[plain]", "recall@20[min]", "coverage@20", "popularity@20")
+KINDS = {"Popularity": Popularity, "ItemKNN": ItemKNN, "EASE": EASE}
+LARGEST_EASE = 20_000  # items, whose products then take 1.6 GB
+FOLDED, LONGEST, SHOWN_USERS, SHOWN_ITEMS = 5000, 20, 8, 10
+
+
+def summarise_lists(estimator: Any, X: Any) -> Report:
+    """The report of a fitted recommender on a `Fold`, or on interactions, of which a fifth is then to be found."""
+    fold, protocol = fold_of(estimator, X)
+    some = evenly(len(fold), FOLDED).numpy()
+    fold = Fold(fold.seen[some], fold.hidden[some])
+    rows = fold.seen[evenly(len(fold), SCORED).numpy()]
+    diagnosis = estimator.diagnose(rows)
+    mapped = fold.seen[evenly(len(fold), MAPPED).numpy()]
+    points, axes = latent_map(estimator.transform(mapped))
+    recommended = _recommended(estimator, fold, protocol)
+    nothing = np.empty((0, 0))
+    return Report(
+        title=type(estimator).__name__,
+        facts={"users": f"{len(fold):,}", **facts(estimator)},
+        numbers=_numbers(recommended, diagnosis),
+        verdict=diagnosis.verdict,
+        healthy=diagnosis.healthy,
+        history=trajectory(estimator),
+        rate_per_latent=diagnosis.rate_per_latent,
+        active=diagnosis.active,
+        originals=nothing,
+        reconstructions=nothing,
+        samples=nothing,
+        latent_map=points,
+        latent_axes=axes,
+        labels=np.diff(mapped.indptr).clip(max=20),
+        label_name="items in the history (20 and more alike)",
+        notes=estimator.history_.notes,
+        training_remark=remark(estimator.beta_),
+        held_out_name=held_out_name(estimator.beta_),
+        recommended=recommended,
+    )
+
+
+def fold_of(estimator: Any, X: Any) -> tuple[Fold, str]:
+    """A fold, and what it is in words."""
+    if isinstance(X, Fold):
+        return X, f"{counted(len(X), 'user')}, as the fold has them"
+    seen, hidden = cut(estimator._read(X, reset=False), 0.2, np.random.default_rng(0), 1)
+    return Fold(seen, hidden), f"{counted(seen.shape[0], 'user')}, a fifth of their interactions to be found"
+
+
+def _recommended(estimator: Any, fold: Fold, protocol: str) -> Recommended:
+    train = estimator.known_.matrix
+    names = [name for name in KINDS if name != "EASE" or train.shape[1] <= LARGEST_EASE]
+    models = {type(estimator).__name__: estimator, **{name: KINDS[name]().fit(train) for name in names}}
+    seen = np.asarray((train != 0).sum(0)).ravel()
+    order = np.argsort(-seen, kind="stable")
+    lists = {name: model.rank(fold.seen, min(LONGEST, train.shape[1])) for name, model in models.items()}
+    popularity = {
+        name: np.bincount(found[found >= 0], minlength=len(seen))[order]
+        for name, found in lists.items()
+        if name != "ItemKNN"
+    }
+    found = {name: evaluate(model, fold, METRICS) for name, model in models.items()}
+    users = _users(estimator, fold, next(iter(lists.values())))
+    return Recommended(protocol, found, popularity, seen[order], users, *_over_beta(estimator, fold))
+
+
+def _users(estimator: Any, fold: Fold, lists: np.ndarray) -> list[User]:
+    """Some users with a history and something to be found."""
+    able = np.flatnonzero((np.diff(fold.seen.indptr) > 0) & (np.diff(fold.hidden.indptr) > 0))
+    names = estimator.items_
+    users = []
+    for user in able[evenly(len(able), SHOWN_USERS).numpy()]:
+        seen, hidden = (matrix[[user]].indices for matrix in (fold.seen, fold.hidden))
+        shown = lists[user, :SHOWN_ITEMS]
+        items = [(str(names[item]), bool(item in hidden)) for item in shown if item >= 0]
+        missed = [str(names[item]) for item in hidden if item not in shown]
+        users.append(User([str(names[item]) for item in seen], items, missed))
+    return users
+
+
+def _over_beta(estimator: Any, fold: Fold) -> tuple[Any, ...]:
+    if estimator.model_.dial is None:
+        return ()
+    betas = betas_of(estimator.model_, None, SHOWN_BETAS)
+    found = [evaluate(estimator.at(beta), fold, METRICS[:1]) for beta in betas]
+    metric = METRICS[0]
+    return metric, betas, [each[metric] for each in found], [each.standard_error(metric) for each in found]
+
+
+def _numbers(recommended: Recommended, diagnosis: Any) -> list[Number]:
+    model = next(iter(recommended.found.values()))
+    meanings = {"ndcg@10": "gain of the first 10, over the ideal", "recall@20[plain]": "hidden items found among 20"}
+    best = [
+        Number(name, model[name], unit="over users", error=model.standard_error(name), meaning=meaning)
+        for name, meaning in meanings.items()
+    ]
+    return [
+        *best,
+        Number("coverage@20", model["coverage@20"], unit="of all items", meaning="are in anybody's first 20"),
+        Number("distortion", diagnosis.distortion, meaning="-log p(x|z): what the latents can not tell about the user"),
+        Number("rate", diagnosis.rate, meaning="KL(q(z|x) || p(z)): what the latents tell about the user"),
+        Number(
+            "active latents", diagnosis.n_active, unit=f"of {len(diagnosis.active)}", meaning="posterior mean varies"
+        ),
+    ]

@@ -1,0 +1,226 @@
+"""How good recommendations are: metrics whose names say their definition, with standard errors over users."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from scipy import stats
+
+from elbowroom.data.holdout import Fold
+from elbowroom.errors import DataError, ParameterError, unknown
+
+METRIC = re.compile(r"([a-z_]+)@([1-9]\d*)(?:\[([a-z]+)\])?")
+USUAL = ("recall@20[plain]", "recall@20[min]", "ndcg@20", "ndcg@100", "coverage@20", "popularity@20")
+
+
+class Ranks(Protocol):
+    """What can be evaluated: it ranks items for users, given their histories."""
+
+    def rank(self, histories: Any, n: int) -> np.ndarray:
+        """Positions (users, n) of the n best items that are not in CSR histories (users, items); -1 for none."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What the lists of users found.
+
+    Parameters
+    ----------
+    hits : bool array (users, n)
+        Whether the item at each place of a user's list was to be found.
+    hidden : array (users,)
+        How many items were to be found.
+    lists : int array (users, n)
+        The lists, as positions of items.
+    popularity : array (items,)
+        The share of users who were seen with an item.
+    """
+
+    hits: np.ndarray
+    hidden: np.ndarray
+    lists: np.ndarray
+    popularity: np.ndarray
+
+
+def recall_plain(found: Found, k: int) -> np.ndarray:
+    """The share of a user's hidden items that are among the first k."""
+    return found.hits[:, :k].sum(1) / found.hidden
+
+
+def recall_min(found: Found, k: int) -> np.ndarray:
+    """The same divided by what is possible, min(k, hidden items) (Liang et al. 2018)."""
+    return found.hits[:, :k].sum(1) / np.minimum(k, found.hidden)
+
+
+def precision(found: Found, k: int) -> np.ndarray:
+    """The share of the first k that were to be found."""
+    return found.hits[:, :k].mean(1)
+
+
+def hit(found: Found, k: int) -> np.ndarray:
+    """Whether any of the first k was to be found."""
+    return found.hits[:, :k].any(1).astype(float)
+
+
+def ndcg(found: Found, k: int) -> np.ndarray:
+    """Discounted cumulative gain over the ideal one, which is truncated at k too (binary relevance)."""
+    discount = 1 / np.log2(np.arange(2, k + 2))
+    ideal = np.concatenate([[0.0], discount.cumsum()])
+    return found.hits[:, :k] @ discount / ideal[np.minimum(k, found.hidden.astype(int))]
+
+
+def reciprocal_rank(found: Found, k: int) -> np.ndarray:
+    """One over the place of the first item found, 0 where none is among the first k."""
+    first = found.hits[:, :k].argmax(1)
+    return np.where(found.hits[:, :k].any(1), 1 / (1 + first), 0.0)
+
+
+def popularity(found: Found, k: int) -> np.ndarray:
+    """Mean popularity of the first k, the share of users who were seen with them: the bias to what everyone has."""
+    lists = found.lists[:, :k]
+    return np.where(lists >= 0, found.popularity[lists], 0.0).mean(1)
+
+
+def coverage(found: Found, k: int) -> float:
+    """The share of all items that are in any user's first k."""
+    lists = found.lists[:, :k]
+    return len(np.unique(lists[lists >= 0])) / len(found.popularity)
+
+
+def evaluate(model: Ranks, fold: Fold, metrics: Sequence[str] = USUAL, batch: int = 4096) -> Evaluation:
+    """Recommend to the users of a fold and see what of their hidden items is found.
+
+    Parameters
+    ----------
+    model : InteractionVAE, Popularity, ItemKNN, EASE, or anything with their `rank`
+    fold : Fold
+        Such as `split.valid` to choose, and `split.test` once, at the end.
+    metrics : sequence of str
+        NAME@K, and for recall its definition: "recall@20[plain]", "recall@20[min]", "ndcg@100", "precision@10",
+        "hit@10", "reciprocal_rank@10", "coverage@20", "popularity@20".
+
+    Returns
+    -------
+    Evaluation
+        Users without hidden items are left out.
+
+    Raises
+    ------
+    ParameterError
+        If a metric is unknown.
+    DataError
+        If there is nothing to be found.
+    """
+    parsed = {name: metric_of(name) for name in metrics}
+    users = np.flatnonzero(np.diff(fold.hidden.indptr))
+    if not len(users):
+        raise DataError("a fold must have hidden items", "it has none", "Cut it with a larger share.")
+    longest = min(max(k for _, k in parsed.values()), fold.hidden.shape[1])
+    lists = np.concatenate([model.rank(fold.seen[part], longest) for part in _parts(users, batch)])
+    hidden = fold.hidden[users]
+    found = Found(_hits(hidden, lists), np.diff(hidden.indptr), lists, np.asarray((fold.seen != 0).mean(0)).ravel())
+    return Evaluation({name: np.asarray(metric(found, min(k, longest))) for name, (metric, k) in parsed.items()}, users)
+
+
+def _parts(users: np.ndarray, batch: int) -> list[np.ndarray]:
+    return [users[start : start + batch] for start in range(0, len(users), batch)]
+
+
+def _hits(hidden: Any, lists: np.ndarray) -> np.ndarray:
+    row = np.repeat(np.arange(len(lists)), lists.shape[1])
+    values = np.asarray(hidden[row, np.maximum(lists, 0).ravel()]).reshape(lists.shape)
+    return (values != 0) & (lists >= 0)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Metrics of a recommender on a fold: by user, and their means with standard errors over users."""
+
+    values: Mapping[str, np.ndarray]
+    users: np.ndarray
+
+    def __getitem__(self, metric: str) -> float:
+        """The mean of a metric over users."""
+        if metric not in self.values:
+            raise unknown("a metric of this evaluation", metric, self.values)
+        return float(self.values[metric].mean())
+
+    def standard_error(self, metric: str) -> float:
+        """Of the mean over users; NaN for what has no value for each user."""
+        values = self.values[metric]
+        return float(values.std(ddof=1) / math.sqrt(len(values))) if values.ndim and len(values) > 1 else math.nan
+
+    def compare(self, other: Evaluation, metric: str) -> Comparison:
+        """The difference to another recommender on the same users, paired."""
+        if metric not in self.values or metric not in other.values:
+            raise unknown("a metric of both evaluations", metric, set(self.values) & set(other.values))
+        if not np.array_equal(self.users, other.users) or not self.values[metric].ndim:
+            raise DataError(
+                "a paired comparison needs a metric by user, and the same users",
+                "these are of different ones" if self.values[metric].ndim else f"{metric} has one value for all",
+                "Evaluate both on the same fold.",
+            )
+        difference = self.values[metric] - other.values[metric]
+        spread = difference.std(ddof=1)
+        p_value = float(stats.ttest_1samp(difference, 0.0).pvalue) if spread > 0 else 1.0
+        return Comparison(float(difference.mean()), float(spread / math.sqrt(len(difference))), p_value)
+
+    def columns(self) -> dict[str, list[Any]]:
+        """The table as columns: metric, mean, standard_error."""
+        names = list(self.values)
+        return {
+            "metric": names,
+            "mean": [self[name] for name in names],
+            "standard_error": [self.standard_error(name) for name in names],
+        }
+
+    def __str__(self) -> str:
+        rows = zip(*self.columns().values(), strict=True)
+        lines = [f"{name:<20} {mean:8.4f}" + ("" if math.isnan(se) else f" +- {se:.4f}") for name, mean, se in rows]
+        return "\n".join([f"{len(self.users):,} users", *lines])
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A paired difference of means over users, its standard error, and the p-value of a paired t-test."""
+
+    difference: float
+    standard_error: float
+    p_value: float
+
+    def __str__(self) -> str:
+        return f"{self.difference:+.4f} +- {self.standard_error:.4f} (p = {self.p_value:.2g})"
+
+
+def metric_of(name: str) -> tuple[Callable[[Found, int], Any], int]:
+    """A metric and its k, from its name."""
+    match = METRIC.fullmatch(name) if isinstance(name, str) else None
+    if match is None:
+        raise ParameterError("a metric is written NAME@K", f"it is {name!r}", "Write ndcg@20.")
+    key = match[1] + (f"[{match[3]}]" if match[3] else "")
+    if key == "recall":
+        raise ParameterError(
+            "recall has two definitions, recall@K[plain] and recall@K[min]",
+            f"{name!r} does not say which",
+            "[plain] divides by the hidden items, [min] by at most K of them.",
+        )
+    if key not in METRICS:
+        raise unknown("a metric", key, METRICS)
+    return METRICS[key], int(match[2])
+
+
+METRICS: dict[str, Callable[[Found, int], Any]] = {
+    "recall[plain]": recall_plain,
+    "recall[min]": recall_min,
+    "precision": precision,
+    "hit": hit,
+    "ndcg": ndcg,
+    "reciprocal_rank": reciprocal_rank,
+    "popularity": popularity,
+    "coverage": coverage,
+}

@@ -1,0 +1,73 @@
+"""Scores of items for histories, by a model of interactions."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from elbowroom.bodies import SparseLinear
+from elbowroom.data.sparse import SparseBatch
+from elbowroom.randomness import generator_at
+from elbowroom.vae import VAE
+
+IMAGINED = 256  # draws from the prior, whose mean is what the model expects of somebody it knows nothing of
+
+
+class Scoring:
+    """Scores of all items for histories, and exact ones for a few of them.
+
+    `noise` draws z from the posterior; without, z is its mean.
+    """
+
+    def __init__(self, model: VAE, noise: torch.Generator | None = None) -> None:
+        self.model, self.noise = model, noise
+
+    @torch.no_grad()
+    def __call__(self, histories: Any) -> Tensor:
+        """Logits (n, items) for CSR histories (n, items); kept for `exact`."""
+        x = SparseBatch.of(histories)
+        q = self.model.encode(x)
+        z = q.mean if self.noise is None else q.rsample(torch.randn(q.mean.shape, generator=self.noise).to(q.mean))
+        self.p = self.model.decode(z, None, x.sum(keepdim=True))
+        scores = self.p.logits
+        self.log_sum = scores.logsumexp(-1, keepdim=True).double()
+        self.empty = torch.from_numpy(np.diff(histories.indptr) == 0)
+        if bool(self.empty.any()):
+            scores[self.empty] = self.expected
+        return scores
+
+    @torch.no_grad()
+    def exact(self, histories: Any, columns: Tensor) -> Tensor:
+        """Log-chances (n, k) of the items at `columns` (n, k), for the histories that were scored last."""
+        found = self.p.logits_at(columns) - self.log_sum
+        if bool(self.empty.any()):
+            found[self.empty] = self.expected.double()[columns[self.empty]]
+        return found
+
+    @property
+    def expected(self) -> Tensor:
+        """Log p(item) under the prior, (items,): what the model expects of somebody without a history."""
+        if not hasattr(self, "_expected"):
+            z = self.model.prior_distribution().sample(IMAGINED, generator_at(0, "expected"))
+            total = z.new_ones(IMAGINED, 1)
+            self._expected = self.model.decode(z, None, total).log_probs.logsumexp(0) - float(np.log(IMAGINED))
+        return self._expected
+
+
+def widened(model: VAE) -> VAE:
+    """The model in float64 but for its tables of items, which are shared: a row's features then depend on it alone."""
+    tables = [m.weight for m in model.modules() if isinstance(m, SparseLinear)] + [model.likelihood.table]
+    wide = copy.deepcopy(model, {id(table): table for table in tables})
+    kept = {id(table) for table in tables}
+    for module in wide.modules():
+        for parameter in module.parameters(recurse=False):
+            if id(parameter) not in kept:
+                parameter.data = parameter.data.double()
+        for name, buffer in module.named_buffers(recurse=False):
+            if buffer.dtype == torch.float32:
+                setattr(module, name, buffer.double())
+    return wide

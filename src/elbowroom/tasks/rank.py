@@ -1,0 +1,31 @@
+"""The best of many scores: exact, and without sorting what can not be among them."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+BLOCK = 128  # columns whose highest score is found first: a block that is not among the best has none of the best
+
+
+def best(scores: Tensor, n: int) -> tuple[Tensor, Tensor]:
+    """The n highest scores of every row (rows, columns), in falling order, and their columns; two tensors (rows, n)."""
+    rows, columns = scores.shape
+    blocks = columns // BLOCK
+    if blocks <= 2 * n:
+        return scores.topk(n, -1)
+    body, rest = scores[:, : blocks * BLOCK].unflatten(1, (blocks, BLOCK)), scores[:, blocks * BLOCK :]
+    chosen = body.amax(-1).topk(n, -1).indices
+    within = body.gather(1, chosen.unsqueeze(-1).expand(-1, -1, BLOCK)).flatten(1)
+    at = (chosen.unsqueeze(-1) * BLOCK + torch.arange(BLOCK, device=scores.device)).flatten(1)
+    tail = torch.arange(blocks * BLOCK, columns, device=scores.device).expand(rows, -1)
+    values, place = torch.cat([within, rest], 1).topk(n, -1)
+    return values, torch.cat([at, tail], 1).gather(1, place)
+
+
+def in_order(scores: Tensor, columns: Tensor, n: int) -> tuple[Tensor, Tensor]:
+    """The n highest of candidates (rows, k) in falling order of their scores, and the lower column where they tie."""
+    by_column = columns.argsort(-1)
+    scores, columns = scores.gather(1, by_column), columns.gather(1, by_column)
+    place = scores.argsort(dim=-1, descending=True, stable=True)[:, :n]
+    return scores.gather(1, place), columns.gather(1, place)

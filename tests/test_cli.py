@@ -21,7 +21,7 @@ from sklearn.utils._param_validation import StrOptions
 import elbowroom
 from elbowroom import CountVAE, ImageVAE, InteractionVAE, TableVAE, trainer
 from elbowroom.beta import POLICIES
-from elbowroom.cli import app, demos, flags, run
+from elbowroom.cli import app, commands, demos, flags, run
 from elbowroom.cli.console import problem_of
 from elbowroom.files import held
 from elbowroom.latents import PRIORS

@@ -119,7 +119,7 @@ class ItemMultinomial(Likelihood):
     log_chance: Tensor  # of every item to be drawn
     reach: Tensor  # their running sum
 
-    def __init__(self, features: int, width: int, sampled: int = 0, tied: bool = False) -> None:
+    def __init__(self, features: int, width: int, tied: bool = False, sampled: int = 0) -> None:
         nn.Module.__init__(self)
         if isinstance(sampled, bool) or not isinstance(sampled, int) or sampled < 0:
             raise ParameterError("sampled must be a number of items, or 0 for all", f"it is {sampled!r}", "Try 8192.")

@@ -74,7 +74,10 @@ def with_base(rows: Rows, likelihood: Any) -> Rows:
     if isinstance(rows, BinarizedRows) or rows.base is not None:
         return rows
     with torch.no_grad():
+        training = likelihood.training
+        likelihood.eval()  # in training it may draw
         p = likelihood(likelihood.bias.new_zeros(1, likelihood.n_outputs)) if hasattr(likelihood, "bias") else None
+        likelihood.train(training)
         if p is None or not hasattr(p, "log_base"):
             return rows
         at = torch.arange(len(rows)).split(rows.at_once)

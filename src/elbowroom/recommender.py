@@ -157,9 +157,10 @@ class InteractionVAE(BaseVAE):
 
     def _choose_likelihood(self, rows: Rows) -> tuple[nn.Module, str | dict[str, list[int]], str]:
         auto = self.likelihood == "auto"
-        name, options = specs.parse("multinomial" if auto else str(self.likelihood), LIKELIHOODS, "likelihood")
+        text = "multinomial" if auto else str(self.likelihood)
+        name, options = specs.parse(text, LIKELIHOODS, "likelihood")
         with own_stream(seed_of(self.seed_, "items")):
-            likelihood = LIKELIHOODS[name](rows.features, self._widths[0], tied=bool(self.tied), **options)
+            likelihood = specs.make(text, LIKELIHOODS, "likelihood", rows.features, self._widths[0], bool(self.tied))
         why = "which items the next events of a user fall on" if auto else "as asked for"
         return likelihood, specs.text_form(name, options), why
 

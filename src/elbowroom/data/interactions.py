@@ -215,7 +215,7 @@ class Reading:
         if not matrix.nnz:
             raise DataError(
                 "there must be interactions",
-                "none are left" if found.matrix.nnz else "there are none",
+                "none are left",
                 "Check the data, threshold, min_user and min_item.",
             )
         return Interactions(matrix, Vocabulary(found.users.ids[users]), Vocabulary(found.items.ids[items]))
@@ -262,12 +262,22 @@ def ids_of(values: np.ndarray, where: str) -> np.ndarray:
         return values.astype(str)
     if values.dtype.kind == "O" and all(isinstance(v, int | np.integer) and not isinstance(v, bool) for v in values):
         return values.astype(np.int64)
-    place, first = next(((i, v) for i, v in enumerate(values.tolist()) if not isinstance(v, str)), (0, values[0]))
-    raise DataError(
-        "ids must be whole numbers or texts",
-        f"{where} has {first!r} (row {place})",
-        "Drop such rows, or make them texts.",
+    texts = any(isinstance(value, str) for value in values.tolist())
+    place, first = next(
+        (i, v) for i, v in enumerate(values.tolist()) if not (isinstance(v, str) if texts else _is_id(v))
     )
+    raise DataError(
+        "ids must be whole numbers or texts, all of one kind",
+        f"{where} has {first!r} (row {place})",
+        "Drop such rows, or turn all ids into texts.",
+    )
+
+
+def _is_id(value: Any) -> bool:
+    """Whether a value may be an id in a column of numbers."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return bool(np.isfinite(value)) and value == int(value)
 
 
 def _values(column: Any, name: str) -> np.ndarray:

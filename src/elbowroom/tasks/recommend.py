@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -140,6 +140,12 @@ def _frame(given: Any, known: Interactions, reading: Reading, refuse: bool) -> A
 
 
 def _users(given: list[Any], known: Interactions) -> np.ndarray:
+    if any(not isinstance(user, str | Real) for user in given):
+        raise DataError(
+            "users must be ids, or all of them lists of item ids",
+            f"there is {next(user for user in given if not isinstance(user, str | Real))!r} among ids",
+            "Pass [3, 7] for users 3 and 7, or [[10, 12], [7]] for the histories of two.",
+        )
     ids = ids_of(np.asarray(given), "the users")
     found = known.users.positions(ids)
     if (found < 0).any():

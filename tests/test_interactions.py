@@ -1,0 +1,493 @@
+"""Sparse batches, interactions, protocols, metrics and baselines: beside their dense or brute-force twins."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import sparse
+from sklearn.metrics import ndcg_score
+
+from elbowroom import EASE, Fold, ItemKNN, Popularity, Split, evaluate
+from elbowroom import distributions as d
+from elbowroom.bodies import MLP, SparseLinear
+from elbowroom.checkpoints import checksum
+from elbowroom.data.holdout import cut
+from elbowroom.data.interactions import Interactions, Reading, Vocabulary
+from elbowroom.data.rows import InteractionRows
+from elbowroom.data.sparse import SparseBatch, dot
+from elbowroom.data.toy import msweb
+from elbowroom.errors import DataError, ParameterError
+from elbowroom.likelihood_items import ItemMultinomial, Items
+from elbowroom.randomness import normal_by_row
+from elbowroom.tasks.rank import best, in_order
+
+
+def matrix(users: int = 20, items: int = 12, density: float = 0.3, seed: int = 0, high: int = 1) -> sparse.csr_matrix:
+    """Random interactions, some rows without any, with whole values from 1 to `high`."""
+    random = np.random.default_rng(seed)
+    dense = (random.random((users, items)) < density) * random.integers(1, high + 1, (users, items))
+    dense[:: max(2, users // 3)] = 0
+    return sparse.csr_matrix(dense.astype(np.float32))
+
+
+matrices = st.builds(
+    matrix, st.integers(1, 12), st.integers(1, 30), st.floats(0, 1), st.integers(0, 99), st.integers(1, 4)
+)
+
+
+# ---- sparse batches --------------------------------------------------------------------------------------------------
+
+
+@given(matrices)
+def test_a_sparse_batch_is_its_dense_twin(X):
+    x, dense = SparseBatch.of(X), torch.from_numpy(X.toarray())
+    table = torch.randn(3, *X.shape)
+    columns = torch.randint(X.shape[1], (7,))
+    assert torch.equal(x.dense(), dense)
+    assert x.shape == X.shape
+    assert len(x) == X.shape[0]
+    assert torch.equal(x.sum(), dense.sum(-1))
+    assert torch.equal(x.sum(keepdim=True), dense.sum(-1, keepdim=True))
+    assert float(x.min()) == min(0.0, float(dense.min()))
+    assert torch.allclose(dot(x, table), dot(dense, table), atol=1e-5)
+    assert torch.allclose(x.unit_length(torch.float64).dense(), torch.nn.functional.normalize(dense.double(), dim=-1))
+    assert torch.equal(x.dense_at(columns), dense[:, columns])
+    assert (x.csr() != X).nnz == 0
+    index = torch.randint(len(x), (5,))
+    assert torch.equal(x.rows(index).dense(), dense[index])
+
+
+@given(matrices)
+def test_the_noise_of_a_row_is_that_of_its_dense_twin(X):
+    assert np.array_equal(normal_by_row(X, 2, 3), normal_by_row(X.toarray(), 2, 3))
+
+
+@given(matrices)
+def test_a_sparse_layer_is_a_linear_one(X):
+    layer = SparseLinear(X.shape[1], 4)
+    dense = torch.from_numpy(X.toarray())
+    assert torch.allclose(layer(SparseBatch.of(X)), dense @ layer.weight + layer.bias, atol=1e-5)
+    assert torch.allclose(layer(dense), dense @ layer.weight + layer.bias, atol=1e-5)
+
+
+def test_dropout_hides_a_share_of_what_is_there():
+    body = MLP(4000, (8,), sparse=True, dropout=0.3)
+    seen = []
+    body.layers[0].register_forward_pre_hook(lambda _, given: seen.append(given[0].values))
+    x = SparseBatch.of(sparse.csr_matrix(np.ones((5, 4000), np.float32)))
+    body(x)
+    body.eval()(x)
+    assert abs(float((seen[0] == 0).float().mean()) - 0.3) < 0.02
+    assert torch.equal(seen[0].unique(), torch.tensor([0.0, 1 / 0.7]))
+    assert torch.equal(seen[1], x.values)
+
+
+def test_norm_and_residual_layers_start_as_they_should():
+    h = torch.randn(6, 8)
+    plain, both = MLP(8, (8,), activation="tanh"), MLP(8, (8,), activation="tanh", norm=True, residual=True)
+    both.layers[0].inner = plain.layers[0].inner
+    inner = plain.layers[0].inner(h)
+    assert torch.allclose(both(h), h + torch.nn.functional.layer_norm(inner, (8,)).tanh())
+
+
+def test_rows_of_interactions_stay_sparse_and_have_a_checksum():
+    X = matrix(30, 1000, 0.01)
+    rows = InteractionRows(X)
+    some = rows.take(torch.tensor([3, 1, 4]))
+    assert torch.equal(some.batch(torch.tensor([2, 0])).x.dense(), torch.from_numpy(X[[4, 3]].toarray()))
+    assert len(rows.spread(2)) == 30
+    other = X.copy()
+    other.data[5] += 1
+    assert checksum(rows) != checksum(InteractionRows(other))
+    assert checksum(rows) == checksum(InteractionRows(X.copy()))
+
+
+# ---- the likelihood of items -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("draws", [(), (3,)])
+def test_the_likelihood_of_items_is_the_multinomial(draws):
+    """Value and gradients of the fused kernel are those that autograd has through a dense multinomial."""
+    X = matrix(6, 9, 0.5, high=3)
+    x, dense = SparseBatch.of(X), torch.from_numpy(X.toarray()).double()
+    likelihood = ItemMultinomial(9, 4).double()
+    h = torch.randn(*draws, 6, 4, dtype=torch.float64, requires_grad=True)
+    parameters = (h, likelihood.table, likelihood.bias)
+    total = likelihood.row_total(x)
+    weights = torch.randn(*draws, 6, dtype=torch.float64)
+    p = likelihood(h, total)
+    usual = d.Multinomial(h @ likelihood.table.mT + likelihood.bias, total)
+    for given_rows in (x, dense):
+        assert torch.allclose(p.log_prob(given_rows), usual.log_prob(dense))
+        found = torch.autograd.grad((likelihood(h, total).log_kernel(given_rows) * weights).sum(), parameters)
+        expected = torch.autograd.grad((usual.log_kernel(dense) * weights).sum(), parameters, retain_graph=True)
+        for a, b in zip(found, expected, strict=True):
+            assert torch.allclose(a, b)
+    assert torch.allclose(p.mean, usual.mean)
+
+
+def test_the_kernel_of_items_says_when_it_is_used_twice():
+    likelihood, x = ItemMultinomial(9, 4), SparseBatch.of(matrix(6, 9, 0.5))
+    loss = likelihood(torch.randn(6, 4), likelihood.row_total(x)).log_kernel(x).sum()
+    loss.backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="once"):
+        loss.backward()
+
+
+def test_samples_of_items_have_the_mean_and_the_total():
+    likelihood = ItemMultinomial(5, 3)
+    total = torch.full((4000, 1), 7.0)
+    p = likelihood(torch.randn(1, 3).expand(4000, 3), total)
+    drawn = p.sample(torch.Generator().manual_seed(0))
+    assert torch.equal(drawn.sum(-1), total[:, 0])
+    error = drawn.std(0) / math.sqrt(4000)
+    assert ((drawn.mean(0) - p.mean[0]).abs() < 5 * error).all()
+
+
+def test_the_sampled_sum_is_unbiased():
+    """The mean of the estimated sum over many draws is the sum over all items, within its standard error."""
+    X = matrix(4, 40, 0.2, high=2)
+    x = SparseBatch.of(X)
+    likelihood = ItemMultinomial(40, 3, sampled=10).double()
+    likelihood.fit_marginals(x)
+    h = 2 * torch.randn(4, 3, dtype=torch.float64)
+    exact = (h @ likelihood.table.mT + likelihood.bias).logsumexp(-1).exp()
+    total, own = x.sum().double(), dot(x, h @ likelihood.table.mT + likelihood.bias)
+    there = total > 0
+    kernels = torch.stack([likelihood(h, total.unsqueeze(-1)).log_kernel(x) for _ in range(3000)]).detach()
+    sums = ((own - kernels) / total.clamp_min(1)).exp()[:, there]
+    error = sums.std(0) / math.sqrt(len(sums))
+    assert ((sums.mean(0) - exact[there]).abs() < 4 * error).all()
+    assert not torch.equal(kernels[0], kernels[1])
+    assert isinstance(likelihood.eval()(h, total.unsqueeze(-1)), Items)
+
+
+def test_the_likelihood_of_items_starts_at_their_popularity():
+    X = matrix(50, 8, 0.4, high=2)
+    likelihood = ItemMultinomial(8, 3)
+    likelihood.table.data.zero_()
+    for x in (SparseBatch.of(X), torch.from_numpy(X.toarray())):
+        likelihood.fit_marginals(x)
+        chances = likelihood(torch.zeros(1, 3), torch.ones(1, 1)).mean[0].detach().numpy()
+        seen = np.asarray(X.sum(0)).ravel() + 0.5
+        assert np.allclose(chances, seen / seen.sum(), atol=1e-6)
+        assert torch.equal(likelihood.totals[[0, -1]], torch.tensor([0.0, float(X.sum(1).max())]))
+
+
+@pytest.mark.parametrize("sampled", [-1, 2.5, True, "all"])
+def test_a_number_of_sampled_items_that_is_none_is_refused(sampled):
+    with pytest.raises(ParameterError, match="sampled"):
+        ItemMultinomial(9, 4, sampled=sampled)
+
+
+# ---- reading ---------------------------------------------------------------------------------------------------------
+
+
+CLICKS = {"who": ["b", "a", "b", "c", "a"], "what": [30, 10, 10, 20, 10], "stars": [5.0, 2.0, 3.0, 4.0, 2.0]}
+
+
+@pytest.mark.parametrize("frame", [pd.DataFrame, pl.DataFrame, pa.table])
+def test_frames_are_read_by_their_ids(frame):
+    found = Reading().learn(frame(CLICKS))
+    assert found.users.ids.tolist() == ["a", "b", "c"]
+    assert found.items.ids.tolist() == [10, 20, 30]
+    assert found.matrix.toarray().tolist() == [[1, 0, 0], [1, 0, 1], [0, 1, 0]]
+    counts = Reading(counts=True).learn(frame(CLICKS)).matrix.toarray()
+    assert counts.tolist() == [[2, 0, 0], [1, 0, 1], [0, 1, 0]]
+    liked = Reading(value="stars", threshold=4).learn(frame(CLICKS))
+    assert liked.matrix.toarray().tolist() == [[1, 0, 0], [0, 0, 1], [0, 1, 0]]  # the two halves of a's are added
+    turned = Reading(user="what", item="who").learn(frame(CLICKS))
+    assert turned.users.ids.tolist() == [10, 20, 30]
+
+
+def test_few_interactions_are_left_out_again_and_again():
+    X = sparse.csr_matrix(np.array([[1, 1, 0, 0], [1, 1, 1, 0], [0, 0, 1, 1], [0, 0, 0, 1]]))
+    found = Reading(min_user=2, min_item=2).learn(X)
+    assert (found.users.ids.tolist(), found.items.ids.tolist()) == ([0, 1], [0, 1])
+    assert Reading().learn(X).matrix.shape == (4, 4)
+
+
+BAD = [
+    (sparse.csr_matrix((3, 4)), {}, "there must be interactions"),
+    (sparse.csr_matrix(-np.eye(3)), {}, "none are left"),
+    (sparse.csr_matrix(np.array([[np.nan, 1.0]])), {}, "finite"),
+    (sparse.csr_matrix(np.array([[np.inf, 1.0]])), {}, "finite"),
+    (np.ones(5), {}, "sparse matrix"),
+    ("clicks.csv", {}, "sparse matrix"),
+    ([["u", "i"]], {}, "sparse matrix"),
+    (sparse.csr_matrix(np.array([[0.5, 1.0]])), {"counts": True}, "whole numbers"),
+    (pd.DataFrame({"user": [1, 2]}), {}, "a column of users and one of items"),
+    (pd.DataFrame(CLICKS), {"user": "woh"}, "Did you mean 'who'"),
+    (pd.DataFrame(CLICKS), {"value": "who"}, "finite numbers"),
+    (pd.DataFrame({"user": [1, None, 3], "item": [1, 2, 3]}), {}, "ids must be"),
+    (pd.DataFrame({"user": [1, 2.5], "item": [1, 2]}), {}, "2.5"),
+    (pd.DataFrame({"user": ["a", None], "item": [1, 2]}), {}, "None"),
+    (pd.DataFrame({"user": [(1, 2), (3, 4)], "item": [1, 2]}), {}, "ids must be"),
+    (pd.DataFrame(CLICKS), {"min_user": 9}, "none are left"),
+    (pd.DataFrame(CLICKS), {"value": "stars", "threshold": 9}, "none are left"),
+]
+
+
+@pytest.mark.parametrize(("X", "options", "words"), BAD)
+def test_bad_interactions_are_refused_in_three_parts(X, options, words):
+    with pytest.raises((DataError, ParameterError)) as caught:
+        Reading(**options).learn(X)
+    assert words in str(caught.value)
+    assert caught.value.do
+
+
+def test_interactions_come_back_from_their_parts():
+    found = Reading(counts=True).learn(pd.DataFrame(CLICKS))
+    ids, tensors = found.parts()
+    again = Interactions.of_parts(ids, tensors)
+    assert (again.matrix != found.matrix).nnz == 0
+    assert again.users.ids.tolist() == found.users.ids.tolist()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("users", ["a", "b"]),
+        ("users", ["b", "a", "c"]),
+        ("users", ["a", 1, "c"]),
+        ("users", "abc"),
+        ("users", [[1], [2], [3]]),
+        ("items", [1, 2**70, 3]),
+        ("items", [True, False, True]),
+        ("starts", torch.tensor([0, 9, 3, 4])),
+        ("starts", torch.tensor([0, 1, 3])),
+        ("starts", torch.tensor([0.0, 1.0, 3.0, 4.0])),
+        ("columns", torch.tensor([0, 1, 0, 7], dtype=torch.int32)),
+        ("columns", torch.tensor([0, 0, 0, -1], dtype=torch.int32)),
+        ("columns", torch.tensor([0, 2, 0, 1], dtype=torch.int32)),
+        ("values", torch.tensor([1.0, math.nan, 1.0, 1.0])),
+        ("values", torch.tensor([1.0, -1.0, 1.0, 1.0])),
+        ("values", torch.ones(4, dtype=torch.float64)),
+        ("values", torch.ones(5)),
+    ],
+)
+def test_broken_parts_are_no_interactions(name, value):
+    ids, tensors = Reading().learn(pd.DataFrame(CLICKS)).parts()
+    changed = {**ids, **tensors, name: value}
+    with pytest.raises((ValueError, OverflowError, TypeError)):
+        Interactions.of_parts({k: changed[k] for k in ids}, {k: changed[k] for k in tensors})
+
+
+def test_a_vocabulary_tells_strangers():
+    known, positions = Vocabulary.learn(np.array(["b", "a", "b"]))
+    assert positions.tolist() == [1, 0, 1]
+    assert known.positions(np.array(["a", "z", "b", "A"])).tolist() == [0, -1, 1, -1]
+    assert known.positions(np.array([1, 2])).tolist() == [-1, -1]
+
+
+def test_the_bundled_clicks_are_there():
+    X = msweb()
+    assert X.shape == (32_710, 285)
+    assert X.nnz == 98_653
+    assert (X.data == 1).all()
+
+
+# ---- protocols -------------------------------------------------------------------------------------------------------
+
+
+@given(matrices, st.floats(0.05, 0.95), st.integers(0, 1))
+def test_a_cut_is_a_partition_of_every_row(X, share, least):
+    rest, some = cut(X, share, np.random.default_rng(0), least)
+    assert ((rest + some) != X).nnz == 0
+    assert rest.multiply(some).nnz == 0
+    sizes, drawn = np.diff(X.indptr), np.diff(some.indptr)
+    assert (drawn < np.maximum(sizes, 1)).all()
+    assert (drawn >= np.minimum(least, np.maximum(sizes - 1, 0))).all()
+    assert (np.abs(drawn - share * sizes) <= 1).all()
+
+
+def test_strong_generalisation_keeps_users_apart():
+    X = matrix(200, 30, 0.3)
+    split = Split.strong(X, held_out=20, random_state=3)
+    assert (len(split.valid), len(split.test), split.train.shape[0]) == (20, 20, 160)
+    together = sparse.vstack([split.train, split.valid.seen + split.valid.hidden, split.test.seen + split.test.hidden])
+    rows = {tuple(row) for row in X.toarray()}
+    assert {tuple(row) for row in together.toarray()} == rows
+    assert together.nnz == X.nnz
+    assert (np.diff(split.test.hidden.indptr) > 0).all()
+    assert split.checksum == Split.strong(X, held_out=20, random_state=3).checksum
+    assert split.checksum != Split.strong(X, held_out=20, random_state=4).checksum
+
+
+def test_a_split_by_user_takes_the_test_that_is_given():
+    X, given_test = matrix(50, 30, 0.3), matrix(50, 30, 0.1, seed=1)
+    split = Split.per_user(X, given_test, valid=0.25)
+    assert (split.test.seen != X).nnz == 0
+    assert (split.test.hidden != given_test).nnz == 0
+    assert ((split.train + split.valid.hidden) != X).nnz == 0
+    drawn = Split.per_user(X, share=0.5)
+    assert ((drawn.test.seen + drawn.test.hidden) != X).nnz == 0
+
+
+def test_splits_that_can_not_be_made_are_refused():
+    with pytest.raises(ParameterError, match="held_out"):
+        Split.strong(matrix(10), held_out=6)
+    with pytest.raises(DataError, match="same users and items"):
+        Fold(matrix(10), matrix(11))
+
+
+# ---- metrics ---------------------------------------------------------------------------------------------------------
+
+
+class Fixed:
+    """Recommends what it is told."""
+
+    def __init__(self, scores: np.ndarray) -> None:
+        self.scores, self.at = scores, 0
+
+    def rank(self, histories, n):
+        scores = np.where(histories.toarray() > 0, -np.inf, self.scores[self.at : self.at + histories.shape[0]])
+        self.at += histories.shape[0]
+        order = np.argsort(-scores, axis=1)[:, :n]
+        return np.where(np.isinf(np.take_along_axis(scores, order, 1)), -1, order)
+
+
+@given(st.integers(0, 50), st.integers(1, 8))
+@settings(max_examples=25)
+def test_metrics_are_their_definitions(seed, k):
+    random = np.random.default_rng(seed)
+    seen, hidden = cut(matrix(30, 12, 0.5, seed), 0.5, random)
+    scores = random.random((30, 12))
+    names = ["recall@{}[plain]", "recall@{}[min]", "precision@{}", "hit@{}", "ndcg@{}", "reciprocal_rank@{}"]
+    names = [name.format(k) for name in [*names, "coverage@{}", "popularity@{}"]]
+    users = np.flatnonzero(np.diff(hidden.indptr))
+    found = evaluate(Fixed(scores[users]), Fold(seen, hidden), names, batch=7)
+    assert found.users.tolist() == users.tolist()
+    expected, shown = {name: [] for name in names[:6]}, set()
+    for u in users:
+        wanted = set(hidden[[u]].indices)
+        ranked = [i for i in np.argsort(-scores[u]) if i not in set(seen[[u]].indices)][:k]
+        hits = [i in wanted for i in ranked]
+        shown |= set(ranked)
+        ideal = sum(1 / math.log2(r + 2) for r in range(min(k, len(wanted))))
+        values = [
+            sum(hits) / len(wanted),
+            sum(hits) / min(k, len(wanted)),
+            sum(hits) / k,
+            float(any(hits)),
+            sum(h / math.log2(r + 2) for r, h in enumerate(hits)) / ideal,
+            next((1 / (r + 1) for r, h in enumerate(hits) if h), 0.0),
+        ]
+        for name, value in zip(names, values, strict=False):
+            expected[name].append(value)
+    for name, values in expected.items():
+        assert np.allclose(found.values[name], values), name
+        assert math.isclose(found[name], np.mean(values))
+    assert math.isclose(found[names[6]], len(shown) / 12)
+
+
+def test_ndcg_is_that_of_scikit_learn():
+    random = np.random.default_rng(0)
+    hidden = matrix(40, 15, 0.4)
+    hidden = hidden[np.diff(hidden.indptr) > 0]
+    scores = random.random(hidden.shape)
+    found = evaluate(Fixed(scores), Fold(sparse.csr_matrix(hidden.shape), hidden), ["ndcg@5"])
+    assert math.isclose(found["ndcg@5"], ndcg_score(hidden.toarray(), scores, k=5), rel_tol=1e-9)
+
+
+def test_comparisons_are_paired():
+    random = np.random.default_rng(0)
+    fold = Fold(sparse.csr_matrix((200, 15)), matrix(200, 15, 0.4))
+    scores = random.random((200, 15))
+    users = np.flatnonzero(np.diff(fold.hidden.indptr))
+    good = evaluate(Fixed((scores + 0.5 * fold.hidden.toarray())[users]), fold, ["ndcg@5", "coverage@5"])
+    plain = evaluate(Fixed(scores[users]), fold, ["ndcg@5", "coverage@5"])
+    found = good.compare(plain, "ndcg@5")
+    assert math.isclose(found.difference, good["ndcg@5"] - plain["ndcg@5"])
+    assert found.p_value < 1e-6
+    assert good.compare(good, "ndcg@5").p_value == 1.0
+    assert 0 < found.standard_error < good.standard_error("ndcg@5") + plain.standard_error("ndcg@5")
+    with pytest.raises(DataError, match="one value for all"):
+        good.compare(plain, "coverage@5")
+    with pytest.raises(ParameterError, match=r"Choose one|Did you mean"):
+        good.compare(plain, "ndcg@6")
+    assert "ndcg@5" in str(good)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("recall@20", "two definitions"), ("ndgc@10", "Did you mean 'ndcg'"), ("ndcg", "NAME@K"), ("ndcg@0", "NAME@K")],
+)
+def test_a_metric_must_say_what_it_is(name, words):
+    with pytest.raises(ParameterError, match=words):
+        evaluate(Fixed(np.ones((1, 3))), Fold(sparse.csr_matrix((1, 3)), sparse.csr_matrix(np.eye(1, 3))), [name])
+
+
+def test_a_fold_without_hidden_items_is_refused():
+    with pytest.raises(DataError, match="hidden"):
+        evaluate(Fixed(np.ones((1, 3))), Fold(sparse.csr_matrix((1, 3)), sparse.csr_matrix((1, 3))))
+
+
+# ---- the best of many ------------------------------------------------------------------------------------------------
+
+
+@given(st.integers(1, 5), st.integers(1, 6000), st.integers(1, 9), st.booleans(), st.integers(0, 9))
+def test_the_best_are_those_of_a_sort(rows, columns, n, coarse, seed):
+    scores = torch.randn(rows, columns, generator=torch.Generator().manual_seed(seed))
+    if coarse:
+        scores = scores.round()
+        scores[scores > 1] = -math.inf
+    n = min(n, columns)
+    values, at = best(scores, n)
+    assert torch.equal(values, scores.sort(-1, descending=True).values[:, :n])
+    assert torch.equal(scores.gather(1, at), values)
+    assert all(len(set(row)) == n for row in at.tolist())
+
+
+def test_ties_go_to_the_lower_column():
+    values, columns = in_order(torch.tensor([[1.0, 2.0, 1.0, 2.0]]), torch.tensor([[9, 7, 3, 5]]), 3)
+    assert columns.tolist() == [[5, 7, 3]]
+    assert values.tolist() == [[2, 2, 1]]
+
+
+# ---- baselines -------------------------------------------------------------------------------------------------------
+
+
+def test_ease_is_its_closed_form():
+    X = matrix(60, 20, 0.3)
+    dense = X.toarray().astype(float)
+    inverse = np.linalg.inv(dense.T @ dense + 3 * np.eye(20))
+    weights = -inverse / np.diag(inverse)
+    np.fill_diagonal(weights, 0)
+    scores = EASE(3.0).fit(X)._score(X[:7])
+    assert np.allclose(scores.numpy(), dense[:7] @ weights, atol=1e-4)
+
+
+def test_item_knn_is_the_cosine_of_users():
+    X = matrix(60, 20, 0.3, high=99)  # without ties
+    dense = X.toarray().astype(float)
+    norms = np.linalg.norm(dense, axis=0)
+    near = dense.T @ dense / (np.outer(norms, norms) + 2.0)
+    np.fill_diagonal(near, 0)
+    near[near < -np.sort(-near, 1)[:, [4]]] = 0  # the five nearest of each item
+    scores = ItemKNN(5, 2.0).fit(X, Reading(counts=True))._score(X[:7])
+    assert np.allclose(scores.numpy(), dense[:7] @ near, atol=1e-4)
+
+
+@pytest.mark.parametrize("baseline", [Popularity(), ItemKNN(), EASE()])
+def test_baselines_recommend_by_the_callers_ids(baseline):
+    frame = pd.DataFrame(CLICKS)
+    ids, scores = baseline.fit(frame).recommend("b", N=2)
+    assert ids.tolist() == [20, -1]
+    assert np.isneginf(scores[1])
+    assert baseline.recommend([[10]], N=2)[0].shape == (1, 2)
+    with pytest.raises(DataError, match="not known"):
+        baseline.recommend("z")
+
+
+def test_ease_needs_a_positive_regularisation():
+    with pytest.raises(ParameterError, match="regularisation"):
+        EASE(0.0).fit(matrix())

@@ -1,0 +1,494 @@
+"""InteractionVAE: what it recommends, to whom, and what it keeps."""
+
+from __future__ import annotations
+
+import copy
+import json
+import pickle
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import sparse
+from sklearn.base import clone
+from test_artefact import sign
+from test_interactions import matrix
+
+import elbowroom
+from elbowroom import EASE, Fold, InteractionVAE, Popularity, Split, evaluate
+from elbowroom.checkpoints import Checkpoints
+from elbowroom.cli import run
+from elbowroom.data.sparse import SparseBatch
+from elbowroom.data.toy import msweb
+from elbowroom.errors import ArtefactError, DataError, ElbowroomWarning, ParameterError
+
+SMALL = {"n_latents": 3, "hidden": (8,), "epochs": 4, "batch_size": 16, "random_state": 0}
+CLICKS = matrix(60, 25, 0.25)
+FRAME = pd.DataFrame({"user": [f"u{i:02}" for i in CLICKS.tocoo().row], "item": CLICKS.tocoo().col + 100})
+
+
+def vae(**options) -> InteractionVAE:
+    return InteractionVAE(**{**SMALL, **options})
+
+
+@pytest.fixture(scope="module")
+def model() -> InteractionVAE:
+    return vae(learning_rate=3e-3, epochs=20).fit(CLICKS)
+
+
+@pytest.fixture(scope="module")
+def named() -> InteractionVAE:
+    return vae().fit(FRAME)
+
+
+# ---- the same history, the same list ---------------------------------------------------------------------------------
+
+
+@given(st.lists(st.integers(0, 59), min_size=1, max_size=8), st.integers(1, 30), st.booleans())
+@settings(max_examples=20)
+def test_a_history_has_one_list_however_it_is_given(users, n, filtered):
+    model = _fitted()
+    rows = CLICKS[users]
+    ids, scores = model.recommend(users, n, filtered)
+    as_matrix = model.recommend(rows, n, filtered)
+    as_lists = model.recommend([row.indices.tolist() for row in rows], n, filtered)
+    alone = [model.recommend(user, n, filtered) for user in users]
+    assert np.array_equal(ids, as_matrix[0])
+    assert np.array_equal(ids, as_lists[0])
+    assert np.array_equal(ids, np.stack([found[0] for found in alone]))
+    assert np.allclose(scores, np.stack([found[1] for found in alone]), atol=1e-6)
+
+
+_kept: list[InteractionVAE] = []
+
+
+def _fitted() -> InteractionVAE:
+    if not _kept:
+        _kept.append(vae(learning_rate=3e-3, epochs=20).fit(CLICKS))
+    return _kept[0]
+
+
+def test_frames_and_lists_of_ids_give_the_same_lists(named):
+    users = ["u03", "u11", "u07"]
+    ids, _ = named.recommend(users, 5)
+    some = FRAME[FRAME["user"].isin(users)].sample(frac=1, random_state=1)
+    assert np.array_equal(named.recommend(some, 5)[0], ids[[0, 2, 1]])  # in the order of the ids
+    lists = [FRAME["item"][FRAME["user"] == user].tolist() for user in users]
+    assert np.array_equal(named.recommend([items[::-1] for items in lists], 5)[0], ids)
+    assert set(ids.ravel()) <= set(FRAME["item"])
+
+
+def test_scores_are_the_log_chances_of_the_model(model):
+    """In falling order, and the same as the model's own distribution says."""
+    ids, scores = model.recommend(CLICKS, 25, filter_already_liked_items=False)
+    assert (np.diff(scores, axis=1) <= 0).all()
+    assert np.allclose(np.exp(scores).sum(1), 1, atol=1e-5)
+    x = SparseBatch.of(CLICKS)
+    full = np.diff(CLICKS.indptr) > 0
+    with torch.no_grad():
+        log_probs = model.model_.decode(model.model_.encode(x).mean, None, x.sum(keepdim=True)).log_probs.numpy()
+    assert np.allclose(np.take_along_axis(log_probs, ids, 1)[full], scores[full], atol=1e-5)
+
+
+def test_what_is_liked_is_left_out_and_so_is_what_is_not_asked_for(model):
+    ids, scores = model.recommend(CLICKS, 25)
+    for row, found, score in zip(CLICKS, ids, scores, strict=True):
+        there = found[np.isfinite(score)]
+        assert set(there) == set(range(25)) - set(row.indices)
+        assert (found[len(there) :] == -1).all()
+    assert set(model.recommend([3], 25, items=[1, 2, 3, 4])[0].ravel()) <= {1, 2, 3, 4, -1}
+    assert not set(model.recommend([3], 25, exclude=[1, 2])[0].ravel()) & {1, 2}
+    everything = model.recommend([3], 25, False)[0][0]
+    assert sorted(everything) == list(range(25))
+
+
+def test_somebody_without_a_history_gets_what_the_model_expects(model):
+    ids, scores = model.recommend([[], [1, 2]], 25)
+    assert np.isfinite(scores[0]).all()
+    assert np.allclose(np.exp(scores[0]).sum(), 1, atol=1e-5)
+    assert np.array_equal(ids[0], model.recommend([[]], 25)[0][0])
+    seen = np.asarray(CLICKS.sum(0)).ravel()
+    by_popularity = pd.Series(-scores[0], index=ids[0]).sort_index().rank().corr(pd.Series(-seen).rank())
+    assert by_popularity > 0.5
+
+
+def test_unknown_items_are_reported_or_refused(named):
+    with pytest.warns(ElbowroomWarning, match="2 items are not known"):
+        ids, _ = named.recommend([[101, 102, 7, 8]], 5)
+    assert np.array_equal(ids, named.recommend([[101, 102]], 5)[0])
+    strict = copy.copy(named).set_params(unknown_items="refuse")
+    with pytest.raises(DataError, match="not known"):
+        strict.recommend([[101, 7]], 5)
+
+
+@pytest.mark.parametrize(
+    ("users", "words"),
+    [
+        ("nobody", "not known"),
+        (["u01", "nobody"], "not known"),
+        (3, "not known"),
+        (3.5, "users must be ids"),
+        (None, "users must be ids"),
+        ([["u01"], 3], "among ids"),
+        (sparse.csr_matrix((2, 3)), "3 columns"),
+        (pd.DataFrame({"user": ["u01"]}), "a column of users and one of items"),
+    ],
+)
+def test_users_that_are_none_are_refused(named, users, words):
+    with pytest.raises((DataError, ParameterError), match=words):
+        named.recommend(users)
+
+
+@pytest.mark.parametrize("n", [0, -1, 2.5, "ten", True])
+def test_a_number_of_items_that_is_none_is_refused(model, n):
+    with pytest.raises(ParameterError, match="N must be"):
+        model.recommend([1], n)
+
+
+def test_draws_from_the_posterior_differ_and_can_be_repeated(model):
+    a, b, c = (model.recommend(CLICKS, 10, thompson=True, random_state=seed)[0] for seed in (0, 0, 1))
+    assert np.array_equal(a, b)
+    assert not np.array_equal(a, c)
+
+
+def test_an_explanation_is_the_difference_that_an_item_makes(model):
+    history = [2, 5, 9, 11]
+    items, effects = model.explain(history, 20)
+    assert sorted(items) == history
+    assert (np.diff(effects) <= 0).all()
+
+    def score(rows):
+        ids, scores = model.recommend([rows], 25, filter_already_liked_items=False)
+        return scores[0][ids[0].tolist().index(20)]
+
+    for item, effect in zip(items, effects, strict=True):
+        assert np.isclose(effect, score(history) - score([i for i in history if i != item]), atol=1e-5)
+    one, effect = model.explain([2], 20)  # without it there is no history: what the model expects of anybody
+    assert one.tolist() == [2]
+    assert np.isclose(effect[0], score([2]) - score([]), atol=1e-5)
+    with pytest.raises(DataError, match="not known"):
+        model.explain([2], 99)
+
+
+def test_an_item_is_most_like_itself(model):
+    ids, cosines = model.similar_items(7, 5)
+    assert ids[0] == 7
+    assert np.isclose(cosines[0], 1)
+    assert (np.diff(cosines) <= 1e-6).all()
+    assert model.similar_items([7, 8], 3)[0].shape == (2, 3)
+
+
+# ---- training --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"tied": True, "hidden": (8, 4)},
+        {"likelihood": "multinomial:sampled=9"},
+        {"norm": True, "residual": True, "hidden": (8, 8), "activation": "silu"},
+        {"gated": True, "dropout": 0.0},
+        {"beta": "0.05..2"},
+        {"beta": "perrow:gamma=0.02,cap=1"},
+        {"beta": "targetrate:nats=1", "epochs": 8},
+        {"objective": "iwae:draws=3"},
+        {"prior": "vamp:components=4"},
+        {"prior": "mixture:components=4", "covariance": "full"},
+        {"counts": True, "validation_fraction": 0.2, "patience": 3},
+        {"precision": "bfloat16"},
+    ],
+)
+def test_every_kind_of_model_trains_recommends_and_is_saved(options, tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ElbowroomWarning)
+        fitted = vae(**options).fit(CLICKS)
+    again = vae(**options)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ElbowroomWarning)
+        again.fit(CLICKS)
+    ids, scores = fitted.recommend(CLICKS, 5)
+    assert np.array_equal(again.recommend(CLICKS, 5)[1], scores)  # the same seed, the same bits
+    assert np.isfinite(fitted.score(CLICKS))
+    fitted.save(tmp_path / "model")
+    loaded = elbowroom.load(tmp_path / "model")
+    for found in (loaded, pickle.loads(pickle.dumps(fitted))):
+        assert np.array_equal(found.recommend(CLICKS, 5)[0], ids)
+        assert np.array_equal(found.recommend([0, 1], 5)[1], fitted.recommend([0, 1], 5)[1])
+        assert np.array_equal(found.transform(CLICKS), fitted.transform(CLICKS))
+    if options.get("tied"):
+        assert loaded.model_.encoder.layers[0].inner.weight is loaded.model_.likelihood.table
+
+
+def test_fit_reads_and_leaves_no_global_randomness():
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    a = vae(likelihood="multinomial:sampled=9").fit(CLICKS)
+    assert torch.equal(before, torch.get_rng_state())
+    torch.manual_seed(2)
+    b = vae(likelihood="multinomial:sampled=9").fit(CLICKS)
+    assert np.array_equal(a.transform(CLICKS), b.transform(CLICKS))
+
+
+def test_a_run_that_was_killed_goes_on_to_the_same_bits(tmp_path, monkeypatch):
+    """With what draws in training: dropout and sampled items."""
+    options = {"likelihood": "multinomial:sampled=9", "tied": True}
+    whole = vae(**options).fit(CLICKS)
+
+    class Killed(BaseException):
+        pass
+
+    saves = []
+    usual = Checkpoints.save
+
+    def save(self, step, *rest):
+        usual(self, step, *rest)
+        saves.append(step)
+        if len(saves) == 6:
+            raise Killed
+
+    monkeypatch.setattr(elbowroom.checkpoints, "EVERY", 0.0)
+    monkeypatch.setattr(Checkpoints, "save", save)
+    with pytest.raises(Killed):
+        vae(**options).fit(CLICKS, checkpoint=tmp_path / "run")
+    monkeypatch.setattr(Checkpoints, "save", usual)
+    resumed = vae(**options).fit(CLICKS, checkpoint=tmp_path / "run")
+    assert 0 < saves[-1] < resumed.history_.records[-1]["step"]
+    for a, b in zip(whole.model_.state_dict().values(), resumed.model_.state_dict().values(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_training_sees_no_other_data_than_the_histories(model):
+    """A column nobody has keeps its place; an id of a user is no feature."""
+    wide = sparse.hstack([CLICKS, sparse.csr_matrix((60, 3))]).tocsr()
+    fitted = vae().fit(wide)
+    assert fitted.n_features_in_ == 28
+    assert fitted.recommend([0], 28)[0].shape == (1, 28)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"hidden": ()}, "hidden layer"),
+        ({"dropout": 1.0}, "dropout"),
+        ({"likelihood": "bernouli"}, "likelihood must be one of"),
+        ({"likelihood": "multinomial:sampled=-1"}, "sampled"),
+        ({"likelihood": "multinomial:width=3"}, "width"),
+        ({"unknown_items": "ignore"}, "unknown_items"),
+        ({"min_user": 0}, "min_user"),
+        ({"tied": "yes"}, "tied"),
+        ({"beta": "perrow:gama=1"}, "gama"),
+    ],
+)
+def test_bad_parameters_are_refused(options, words):
+    with pytest.raises((ParameterError, DataError), match=words):
+        vae(**options).fit(CLICKS)
+
+
+def test_clone_and_params():
+    assert clone(vae(tied=True)).get_params() == vae(tied=True).get_params()
+
+
+# ---- new interactions ------------------------------------------------------------------------------------------------
+
+
+def test_partial_fit_adds_users_and_interactions(named):
+    model = copy.deepcopy(named)
+    before = model.transform(["u01"])
+    new = pd.DataFrame({"user": ["new", "new", "u01"], "item": [101, 105, 103]})
+    model.partial_fit(new, epochs=2)
+    assert "new" in model.users_
+    assert len(model.users_) == len(named.users_) + 1
+    history = model.known_.matrix[list(model.users_).index("new")]
+    assert model.items_[history.indices].tolist() == [101, 105]
+    assert 103 not in model.recommend("u01", 25)[0]
+    assert not np.array_equal(model.transform(["u01"]), before)
+    assert model.epochs == named.epochs
+    assert len(model.history_) == 2
+    assert clone(model).get_params() == clone(named).get_params()
+    with pytest.warns(ElbowroomWarning, match="1 item is not known"):
+        model.partial_fit(pd.DataFrame({"user": ["u01"], "item": [7]}), epochs=1)
+    assert model.n_features_in_ == named.n_features_in_
+
+
+def test_partial_fit_of_a_matrix_adds_rows():
+    model = vae().partial_fit(CLICKS)  # the first one is a fit
+    model.partial_fit(sparse.vstack([CLICKS, CLICKS[[1]]]).tocsr(), epochs=1)
+    assert len(model.users_) == 61
+    assert (model.known_.matrix[:60] != CLICKS).nnz == 0
+
+
+def test_a_partial_fit_that_fails_leaves_the_model(model):
+    other = copy.deepcopy(model)
+    with pytest.raises(DataError):
+        other.partial_fit(sparse.csr_matrix((2, 3)))
+    assert np.array_equal(other.recommend(CLICKS)[0], model.recommend(CLICKS)[0])
+
+
+# ---- choosing and saving ---------------------------------------------------------------------------------------------
+
+
+def test_a_range_is_picked_by_a_metric():
+    split = Split.strong(CLICKS, held_out=10)
+    model = vae(beta="0.01..1").fit(split.train)
+    betas = [0.01, 0.1, 1.0]
+    found = {beta: evaluate(model.at(beta), split.valid, ["ndcg@5"])["ndcg@5"] for beta in betas}
+    assert model.pick(split.valid, "ndcg@5", betas) == max(found, key=found.get)
+    assert model.pick(split.valid, lambda m, fold: -abs(np.log(m._beta_now / 0.1)), betas) == 0.1
+    assert model.pick(split.valid.seen, "elbo", betas) in betas
+    assert len(model.curve(split.valid.seen).betas) == 13
+
+
+@pytest.mark.parametrize("break_it", ["users", "items", "values", "columns", "gone"])
+def test_broken_interactions_in_a_saved_model_are_refused(named, tmp_path, break_it):
+    named.save(tmp_path / "model")
+    path = tmp_path / "model"
+    if break_it == "gone":
+        (path / "data.safetensors").unlink()
+    elif break_it in ("users", "items"):
+        config = json.loads((path / "config.json").read_text())
+        config["interactions"][break_it].reverse()
+        (path / "config.json").write_text(json.dumps(config))
+    else:
+        from safetensors.torch import load_file, save_file
+
+        tensors = load_file(path / "data.safetensors")
+        tensors[break_it] = tensors[break_it] - 5
+        save_file(tensors, path / "data.safetensors")
+    if break_it != "gone":
+        sign(path)
+    with pytest.raises(ArtefactError):
+        elbowroom.load(path)
+
+
+def test_samples_are_histories(model):
+    drawn = model.sample(50, random_state=0)
+    assert drawn.shape == (50, 25)
+    assert (drawn.data == np.floor(drawn.data)).all()
+    totals = np.asarray(drawn.sum(1)).ravel()
+    assert totals.max() <= CLICKS.sum(1).max()
+    assert (model.sample(50, random_state=0) != drawn).nnz == 0
+
+
+# ---- it learns -------------------------------------------------------------------------------------------------------
+
+
+def test_it_learns_what_goes_together():
+    """Two groups of items, two groups of users: after some of one group, the others of it come first."""
+    random = np.random.default_rng(0)
+    group = random.integers(0, 2, 300)
+    chance = np.where(np.arange(30) < 15, 0.5, 0.02)
+    dense = random.random((300, 30)) < np.where(group[:, None] == 0, chance, chance[::-1])
+    model = vae(epochs=60, learning_rate=1e-2, beta=0.1).fit(sparse.csr_matrix(dense.astype(np.float32)))
+    low, high = model.recommend([[0, 3, 7], [20, 25, 29]], 8)[0]
+    assert (low < 15).all()
+    assert (high >= 15).all()
+
+
+def test_it_is_ahead_of_popularity_on_real_clicks():
+    split = Split.strong(msweb()[:6000], held_out=500)
+    model = InteractionVAE(
+        n_latents=20, hidden=(64,), beta=0.05, dropout=0.3, learning_rate=5e-3, epochs=15, random_state=0
+    ).fit(split.train)
+    found, popular = (evaluate(m, split.test, ["ndcg@10"]) for m in (model, Popularity().fit(split.train)))
+    ahead = found.compare(popular, "ndcg@10")
+    assert ahead.difference > 5 * ahead.standard_error
+    assert EASE().fit(split.train).rank(split.test.seen, 3).shape == (500, 3)
+
+
+# ---- the page and the command line -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("beta", [0.2, "0.05..1"])
+def test_the_page_shows_lists_metrics_and_popularity(beta, tmp_path):
+    pytest.importorskip("matplotlib")
+    split = Split.strong(CLICKS, held_out=10)
+    model = vae(beta=beta).fit(split.train)
+    page = model.report(split.test, tmp_path / "page.html").read_text()
+    for word in ("Recommendations", "Popularity", "ItemKNN", "EASE", "recall@20[plain]", "Users and their lists"):
+        assert word in page
+    assert ("Over beta" in page) == isinstance(beta, str)
+    assert "http://" not in page.replace("http://www.w3.org", "")
+    assert model.report(CLICKS, tmp_path / "other.html").exists()
+
+
+def answer(capsys, *words):
+    code = run([*map(str, words), "--json"])
+    out, err = capsys.readouterr()
+    assert (code, err) == (0, ""), err
+    return json.loads(out)
+
+
+def test_the_command_line_fits_recommends_and_evaluates(tmp_path, capsys):
+    split = Split.strong(CLICKS, held_out=10)
+    train = FRAME[FRAME["user"] < "u50"]
+    train.to_csv(tmp_path / "train.csv", index=False)
+    FRAME[FRAME["user"] >= "u50"].to_parquet(tmp_path / "new.parquet")
+    model = tmp_path / "model"
+    quick = ["--epochs", 2, "--hidden", 8, "--n-latents", 2, "--random-state", 0, "--no-verbose"]
+    facts = answer(capsys, "fit", tmp_path / "train.csv", "--out", model, *quick)
+    assert facts["estimator"] == "InteractionVAE"  # its first columns are called user and item
+    facts = answer(capsys, "recommend", model, tmp_path / "new.parquet", "-n", 3, "--out", tmp_path / "lists.csv")
+    lists = pd.read_csv(tmp_path / "lists.csv")
+    fitted = elbowroom.load(model)
+    assert list(lists.columns) == ["user", "item", "rank", "score"]
+    assert facts["users"] == lists["user"].nunique()
+    history = FRAME["item"][FRAME["user"] == "u55"].tolist()
+    known = [item for item in history if item in fitted.items_]
+    assert lists["item"][lists["user"] == "u55"].tolist() == fitted.recommend([known], 3)[0][0].tolist()
+    answer(capsys, "recommend", model, "--out", tmp_path / "all.parquet")
+    assert pd.read_parquet(tmp_path / "all.parquet")["user"].nunique() == train["user"].nunique()
+    one = answer(capsys, "recommend", model, "--user", "u03", "-n", 2)
+    assert one["lists"]["item"] == fitted.recommend("u03", 2)[0].tolist()
+    facts = answer(capsys, "evaluate", model, tmp_path / "new.parquet", "--metrics", "ndcg@5,recall@5[min]")
+    assert set(facts["metrics"]) == {"InteractionVAE", "Popularity", "ItemKNN", "EASE"}
+    new = pd.DataFrame({"user": ["u03", "u04"], "item": fitted.recommend(["u03", "u04"], 1)[0][:, 0]})
+    new.to_csv(tmp_path / "next.csv", index=False)
+    facts = answer(capsys, "evaluate", model, tmp_path / "next.csv", "--known", "--metrics", "hit@1")
+    assert facts["metrics"]["InteractionVAE"]["mean"] == [1.0]
+    facts = answer(capsys, "encode", model, tmp_path / "new.parquet", "--out", tmp_path / "z.csv")
+    assert facts["shape"][1] == 2
+    assert pd.read_csv(tmp_path / "z.csv")["row"].tolist() == sorted(FRAME["user"][FRAME["user"] >= "u50"].unique())
+    sparse.save_npz(tmp_path / "clicks.npz", split.train)
+    facts = answer(capsys, "fit", tmp_path / "clicks.npz", "--kind", "interactions", "--out", tmp_path / "m2", *quick)
+    assert facts["estimator"] == "InteractionVAE"
+    answer(capsys, "recommend", tmp_path / "m2", tmp_path / "clicks.npz", "--out", tmp_path / "lists.tsv")
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        (["recommend", "{table}", "--out", "x.csv"], "TableVAE"),
+        (["recommend", "{model}", "--user", "nobody"], "not known"),
+        (["recommend", "{model}", "--out", "x.npy"], "ids and scores"),
+        (["recommend", "{model}", "-n", "0"], "N must be"),
+        (["recommend", "{model}", "gone.csv"], "does not exist"),
+        (["recommend", "{model}", "{data}", "--user", "u01"], "has users too"),
+        (["recommend", "{model}", "--beta", "0.5"], "range"),
+        (["evaluate", "{model}", "{data}", "--metrics", "recall@20"], "two definitions"),
+        (["evaluate", "{model}", "{data}", "--fold-in", "2"], "fold-in"),
+        (["report", "{model}", "{data}", "--out", "r.html", "--labels", "user"], "labels"),
+        (["fit", "{data}", "--out", "x", "--item", "itme"], "Did you mean 'item'"),
+    ],
+)
+def test_wrong_commands_are_told_in_one_line(words, part, tmp_path, capsys, monkeypatch, named):
+    monkeypatch.chdir(tmp_path)
+    named.save("model")
+    elbowroom.TableVAE(n_latents=1, epochs=1, hidden=(4,)).fit(np.random.default_rng(0).normal(size=(30, 2))).save("t")
+    FRAME.to_csv("data.csv", index=False)
+    names = {"table": "t", "model": "model", "data": "data.csv"}
+    assert run([word.format(**names) for word in words]) in (1, 2)
+    err = capsys.readouterr().err
+    assert part in err
+    assert len(err.strip().splitlines()) == 1
+
+
+def test_a_fold_can_hold_users_without_anything():
+    X = sparse.csr_matrix((3, 25), dtype=np.float32)
+    hidden = sparse.csr_matrix(np.eye(3, 25, dtype=np.float32))
+    found = evaluate(_fitted(), Fold(X, hidden), ["ndcg@5"])
+    assert len(found.users) == 3

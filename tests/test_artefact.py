@@ -12,13 +12,13 @@ import pytest
 import safetensors.torch
 import torch
 from sklearn.datasets import load_digits, load_wine
+from small import WINE, table
 
 import elbowroom
 from elbowroom import CountVAE, ImageVAE, TableVAE, artefact
 from elbowroom.errors import ArtefactError
 
 QUICK = {"epochs": 1, "random_state": 0, "hidden": (8,), "n_latents": 3}
-WINE = load_wine().data
 COUNTS = np.random.default_rng(0).negative_binomial(2, 0.3, (60, 7))
 DIGITS = load_digits().images[:60]
 
@@ -303,3 +303,47 @@ def test_there_are_200_of_them():
 def test_what_is_no_folder_of_ours_is_refused(tmp_path, path):
     (tmp_path / "file.txt").write_text("x")
     refuses(tmp_path / path)
+
+
+# ---- what is beside a model ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("names", [["checksums.json"], ["config.json", "checksums.json"], ["config.json"]])
+def test_a_folder_that_only_looks_like_a_model_is_not_replaced(names, tmp_path):
+    folder = tmp_path / "thesis"
+    folder.mkdir()
+    for name in names:
+        (folder / name).write_text("{}")
+    (folder / "data.csv").write_text("precious")
+    with pytest.raises(ArtefactError, match="something else"):
+        table().fit(WINE).save(folder)
+    assert (folder / "data.csv").read_text() == "precious"
+
+
+def test_what_was_put_beside_a_model_is_not_lost(tmp_path):
+    model = table(epochs=1).fit(WINE)
+    model.save(tmp_path / "m")
+    (tmp_path / "m" / "report.html").write_text("precious")
+    with pytest.raises(ArtefactError, match=r"also holds 'report.html'"):
+        model.save(tmp_path / "m")
+    assert (tmp_path / "m" / "report.html").exists()
+
+
+def test_a_link_stays_a_link_and_nothing_left_over_is_in_the_way(tmp_path):
+    model = table(epochs=1).fit(WINE)
+    model.save(tmp_path / "real")
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    (tmp_path / ".real.old" / "x").mkdir(parents=True)
+    other = table(epochs=1, n_latents=1).fit(WINE)
+    other.save(tmp_path / "link")
+    assert (tmp_path / "link").is_symlink()
+    assert elbowroom.load(tmp_path / "real").n_latents == 1
+    assert {p.name for p in tmp_path.iterdir()} == {"real", "link", ".real.old"}
+
+
+def test_parameters_that_were_changed_after_fit_are_not_saved(tmp_path):
+    model = table(epochs=1).fit(WINE).set_params(n_latents=5)
+    assert len(model.get_feature_names_out()) == 2
+    assert model.inverse_transform(model.transform(WINE)).shape == WINE.shape
+    with pytest.raises(ArtefactError, match="fitted with 2"):
+        model.save(tmp_path / "m")

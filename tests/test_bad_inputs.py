@@ -263,3 +263,23 @@ def test_a_refused_call_does_not_change_the_model() -> None:
         answer(lambda bad=bad: model.score(bad))
     np.testing.assert_array_equal(model.score_samples(WINE), before)
     assert model.n_features_in_ == 13
+
+
+@pytest.mark.parametrize(
+    ("likelihood", "dtype"),
+    [
+        ("binomial:total=300", np.uint8),
+        ("categorical:classes=300", np.int8),
+        ("discretized_logistic:levels=65536", np.int16),
+    ],
+)
+def test_a_bound_beyond_the_dtype_refuses_nothing(likelihood, dtype):
+    X = np.random.default_rng(0).integers(0, 120, (40, 3)).astype(dtype)
+    assert table(epochs=1, likelihood=likelihood).fit(X).likelihood_.startswith(likelihood.split(":")[0])
+
+
+def test_a_column_of_zeros_beside_real_numbers_is_no_bernoulli():
+    X = np.random.default_rng(0).normal(size=(60, 3))
+    later = X.copy()
+    X[:, 2] = 0
+    assert np.isfinite(table(epochs=1).fit(X).score(later))

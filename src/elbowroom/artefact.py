@@ -79,7 +79,8 @@ def write(artefact: Artefact, path: str | os.PathLike[str]) -> Path:
         If the path can not be used. Nothing is left half written.
     """
     path = Path(path)
-    _check_target(path)
+    place = Path(os.path.realpath(path))  # what a link stands for is written, not the link
+    _check_target(path, place)
     config = {"format": "elbowroom", "schema": SCHEMA, **artefact.config, "libraries": libraries()}
     files = {
         CONFIG: _dump(config),
@@ -89,7 +90,7 @@ def write(artefact: Artefact, path: str | os.PathLike[str]) -> Path:
     } | ({DATA: _bytes(artefact.data)} if artefact.data else {})
     files[CHECKSUMS] = _dump({name: hashlib.sha256(content).hexdigest() for name, content in files.items()})
     try:
-        _write_folder(path, files)
+        _write_folder(place, files)
     except OSError as error:
         raise ArtefactError(
             f"the model must be written to {path}", f"that failed ({error})", "Free space, or choose another folder."
@@ -101,11 +102,28 @@ def _bytes(tensors: Mapping[str, Tensor]) -> bytes:
     return safetensors.torch.save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
 
 
-def _check_target(path: Path) -> None:
-    if path.is_dir() and (not any(path.iterdir()) or (path / CHECKSUMS).is_file()):
+def is_model(path: str | os.PathLike[str]) -> bool:
+    """Whether a folder says that it is a saved model, whole or not."""
+    try:
+        config = _object(_read_file(Path(path) / CONFIG), Path(path))
+    except (OSError, ArtefactError):
+        return False
+    return config.get("format") == "elbowroom" and (Path(path) / CHECKSUMS).is_file()
+
+
+def _check_target(shown: Path, path: Path) -> None:
+    """Refuse a path that is neither new nor a saved model and nothing else: what is there would be lost."""
+    there = {entry.name for entry in path.iterdir()} if path.is_dir() else set()
+    if path.is_dir() and (not there or is_model(path)):
+        if strange := sorted(there - {CONFIG, WEIGHTS, HISTORY, CARD, CHECKSUMS, DATA}):
+            raise ArtefactError(
+                "a saved model is replaced with its folder",
+                f"{shown} also holds {strange[0]!r}",
+                "Move that away, or choose another path.",
+            )
         return
     if path.exists():
-        raise ArtefactError("a model is saved to a new folder", f"{path} is something else", "Choose another path.")
+        raise ArtefactError("a model is saved to a new folder", f"{shown} is something else", "Choose another path.")
     if not path.absolute().parent.is_dir():
         raise ArtefactError(
             "a model is saved into a folder that exists",
@@ -125,7 +143,7 @@ def _write_folder(path: Path, files: Mapping[str, bytes]) -> None:
                 os.fsync(file.fileno())
         fresh.chmod(0o755)
         if path.exists():
-            old = fresh.with_suffix(".old")
+            old = fresh.with_name(f"{fresh.name}.old")
             path.rename(old)
             fresh.rename(path)
             shutil.rmtree(old)

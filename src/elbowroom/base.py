@@ -30,6 +30,7 @@ from elbowroom.data.rows import Rows, evenly, rows_of
 from elbowroom.devices import PRECISIONS
 from elbowroom.errors import DataError
 from elbowroom.guests import guest_body, own_stream
+from elbowroom.interrupt import Interrupt
 from elbowroom.latents import LATENTS
 from elbowroom.objectives import Elbo, Iwae, Objective, objective_of
 from elbowroom.pick import pick
@@ -199,7 +200,8 @@ class BaseVAE(TransformerMixin, BaseEstimator, ABC):
         with own_stream(seed_of(self.seed_, "guests")) if guests else nullcontext():
             self.history_ = self._trainer().fit(model, train, self.beta_, objective, held_out, checkpoints, progress)
         self.model_ = model.eval()
-        self.diagnosis_ = diagnose.diagnose(model, train.take(evenly(len(train), DIAGNOSED)), self._beta_now)
+        with Interrupt():  # training is done: Ctrl-C must not leave it without the rest
+            self.diagnosis_ = diagnose.diagnose(model, train.take(evenly(len(train), DIAGNOSED)), self._beta_now)
         self.history_.verdict = self.diagnosis_.verdict
         return self
 
@@ -319,9 +321,9 @@ class BaseVAE(TransformerMixin, BaseEstimator, ABC):
         """Means E[x|z] of latents (n, n_latents), in the shape of the data."""
         check_is_fitted(self)
         Z = np.asarray(Z)
-        if Z.ndim != 2 or Z.shape[1] != self.n_latents or not len(Z) or Z.dtype.kind not in "iuf":
+        if Z.ndim != 2 or Z.shape[1] != self.model_.n_latents or not len(Z) or Z.dtype.kind not in "iuf":
             raise DataError(
-                f"Z must be an array of latents (n, {self.n_latents}), of at least one row",
+                f"Z must be an array of latents (n, {self.model_.n_latents}), of at least one row",
                 f"its shape is {Z.shape} and its dtype {Z.dtype}",
                 "Pass what transform returns.",
             )
@@ -413,7 +415,7 @@ class BaseVAE(TransformerMixin, BaseEstimator, ABC):
         check_is_fitted(self)
         if input_features is not None:
             door.check_names(self, list(input_features))
-        return np.asarray([f"latent{i}" for i in range(self.n_latents)], dtype=object)
+        return np.asarray([f"latent{i}" for i in range(self.model_.n_latents)], dtype=object)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

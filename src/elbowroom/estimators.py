@@ -136,6 +136,8 @@ class CountVAE(BaseVAE):
     def fit(
         self, X: Any, y: Any = None, *, context: Any = None, checkpoint: str | os.PathLike[str] | None = None
     ) -> Self:
+        self._check_parameters()
+        self.__dict__.pop("model_", None)  # whose variables were others
         self.var_names_ = X.var_names.to_numpy(dtype=object, copy=True) if door.is_anndata(X) else None
         return super().fit(X, y, context=context, checkpoint=checkpoint)
 

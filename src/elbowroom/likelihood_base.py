@@ -134,5 +134,7 @@ def highest(batches: Iterable[Tensor]) -> int:
 
 def whole_mask(x: Tensor, high: float) -> Tensor:
     """Where x holds whole numbers in [0, high]."""
+    if not x.is_floating_point():
+        x = x.long()  # a bound that its dtype can not hold would wrap around
     inside = (x >= 0) & (x <= high)
     return inside & (x == x.floor()) & x.isfinite() if x.is_floating_point() else inside

@@ -30,6 +30,12 @@ def artefact_of(estimator: Any) -> Artefact:
     ArtefactError
         If a part of it is code of the caller's own.
     """
+    if estimator.model_.n_latents != estimator.n_latents:
+        raise ArtefactError(
+            "a saved model has the parameters that it was fitted with",
+            f"n_latents is {estimator.n_latents}, but it was fitted with {estimator.model_.n_latents}",
+            "Fit again, or set it back.",
+        )
     config = {
         "estimator": type(estimator).__name__,
         "parameters": plain_parameters(estimator),

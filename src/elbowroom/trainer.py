@@ -188,9 +188,9 @@ class Run:
         with alone, torch.random.fork_rng(enabled=self.may_draw), Interrupt() as interrupt, torch.enable_grad():
             while not self.ended and not interrupt.came:
                 self._train_epoch(interrupt, progress)
-        if not self.history.complete:
-            self.history.complete = self.ended
-            self._save()
+            if not self.history.complete:
+                self.history.complete = self.ended
+                self._save()  # within, so that Ctrl-C can not take what was trained
         self._add_notes()
         self._take_best()
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from elbowroom._version import __version__
+from elbowroom.artefact import is_model
 from elbowroom.cli.console import INTERRUPTED, Answer
 from elbowroom.cli.facts import describe, facts_of
 from elbowroom.cli.flags import Kind
@@ -65,12 +66,12 @@ def check_model_place(out: str, overwrite: bool) -> None:
     path, run = Path(out), Path(f"{Path(out).absolute()}.run")
     check_place(path)
     if path.exists() and not (path.is_dir() and not any(path.iterdir())):
-        if not (path / "config.json").is_file():
+        if not is_model(path):
             raise ParameterError("a model is saved to a new folder", f"{out} is something else", "Choose another name.")
         if not overwrite:
             do = "Add --overwrite to replace it, or choose another name."
             raise ParameterError("a model is saved to a new folder", f"{out} is there", do)
-    if not run.exists():
+    if not run.exists() or (run.is_dir() and not any(run.iterdir())):
         return
     if not (run / SETTINGS).is_file():
         raise ParameterError("the folder of a run must be new", f"{run} is something else", "Choose another name.")

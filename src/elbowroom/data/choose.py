@@ -62,12 +62,13 @@ def choose_table(facts: Facts) -> Choice:
     """Bernoulli for columns of zeros and ones, Gaussian for the rest."""
     if facts.is_binary:
         return Choice("bernoulli", "every value is 0 or 1")
-    if not facts.binary.any():
+    binary = facts.binary & (facts.variance > 0)  # nothing but zeros, beside real numbers, may be a real number's
+    if not binary.any():
         return Choice("gaussian", "the columns are real numbers")
-    yes, no = facts.binary.nonzero()[:, 0].tolist(), (~facts.binary).nonzero()[:, 0].tolist()
-    binary = "1 column holds" if len(yes) == 1 else f"{len(yes)} columns hold"
+    yes, no = binary.nonzero()[:, 0].tolist(), (~binary).nonzero()[:, 0].tolist()
+    words = "1 column holds" if len(yes) == 1 else f"{len(yes)} columns hold"
     real = "other holds" if len(no) == 1 else f"other {len(no)}"
-    return Choice({"gaussian": no, "bernoulli": yes}, f"{binary} only 0 and 1, the {real} real numbers")
+    return Choice({"gaussian": no, "bernoulli": yes}, f"{words} only 0 and 1, the {real} real numbers")
 
 
 def choose_image(facts: Facts) -> Choice:

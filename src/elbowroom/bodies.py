@@ -34,7 +34,8 @@ class Film(nn.Module):
         """
         if context is None:
             return h
-        code = F.linear(context, self.linear.weight[:, : context.shape[-1]])
+        lacking = self.linear.in_features - context.shape[-1]
+        code = self.linear(F.pad(context, (0, lacking)) if lacking else context)
         rows = -4 if self.spatial else -2
         blocks = h.unflatten(rows, (len(context), -1))
         scale, shift = code.view(len(context), 1, -1, *[1] * (-2 - rows)).chunk(2, rows + 1)

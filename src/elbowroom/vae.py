@@ -108,10 +108,13 @@ class VAE(nn.Module):
         moved = self.dial.move(LOUD_HEADS * code)
         return self.likelihood(h, total, moved if len(moved) == 1 else by_row(moved, z.shape[-2]))
 
-    def prior_distribution(self) -> PriorDistribution:
-        """p(z), the same for every beta."""
-        reference = None if self.dial is None else self.dial.reference
-        return self.prior(lambda inputs: self._encode_inputs(inputs, None, reference))
+    def prior_distribution(self, beta: Tensor | None = None) -> PriorDistribution:
+        """p(z), as it is told the beta: one for each block of rows, where betas (k,) of a range are more than one."""
+        if self.dial is None:
+            return self.prior(lambda inputs: self._encode_inputs(inputs, None, None))
+        code = LOUD_HEADS * self.dial(beta)
+        context = code[0] if len(code) == 1 else code
+        return self.prior(lambda inputs: self._encode_inputs(inputs, None, self.dial.reference), context)
 
     def forward(
         self,
@@ -137,7 +140,7 @@ class VAE(nn.Module):
             lead = () if draws is None else (draws,)
             noise = normal((*lead, *q.mean.shape), noise, q.mean)
         z = q.rsample(noise)
-        prior = self.prior_distribution()
+        prior = self.prior_distribution(beta)
         rate, parts = rate_of(q, prior, z)
         p = self.decode(z, context, self.likelihood.row_total(x), beta)  # type: ignore[operator]
         return Pass(q, z, p, prior, rate, parts)

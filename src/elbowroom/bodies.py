@@ -18,12 +18,15 @@ from elbowroom.errors import ParameterError, unknown
 
 
 class Film(nn.Module):
-    """Scale and shift every channel by a linear function of the context (Perez et al. 2018); starts as the identity."""
+    """Scale and shift every channel by a linear function of the context (Perez et al. 2018); starts as the identity.
 
-    def __init__(self, context: int, channels: int, spatial: bool = False) -> None:
+    Without shifts it is a gate, with half the parameters.
+    """
+
+    def __init__(self, context: int, channels: int, spatial: bool = False, shifts: bool = True) -> None:
         super().__init__()
-        self.spatial = spatial
-        self.linear = nn.Linear(context, 2 * channels, bias=False)  # the layer that is modulated has one
+        self.spatial, self.shifts = spatial, shifts
+        self.linear = nn.Linear(context, (1 + shifts) * channels, bias=False)  # the layer that is modulated has one
         nn.init.zeros_(self.linear.weight)
 
     def forward(self, h: Tensor, context: Tensor | None) -> Tensor:
@@ -38,26 +41,34 @@ class Film(nn.Module):
         code = self.linear(F.pad(context, (0, lacking)) if lacking else context)
         rows = -4 if self.spatial else -2
         blocks = h.unflatten(rows, (len(context), -1))
-        scale, shift = code.view(len(context), 1, -1, *[1] * (-2 - rows)).chunk(2, rows + 1)
+        code = code.view(len(context), 1, -1, *[1] * (-2 - rows))
+        if not self.shifts:
+            return (blocks * (1 + code)).flatten(rows - 1, rows)
+        scale, shift = code.chunk(2, rows + 1)
         return torch.addcmul(shift, blocks, 1 + scale).flatten(rows - 1, rows)
 
 
 class Layer(nn.Module):
-    """A linear or convolutional map, its context, its non-linearity."""
+    """A linear or convolutional map, its context, its non-linearity; `told` is the width of a code that gates it."""
 
-    def __init__(self, inner: nn.Module, width: int, activation: str, gated: bool = False, context: int = 0) -> None:
+    def __init__(
+        self, inner: nn.Module, width: int, activation: str, gated: bool = False, context: int = 0, told: int = 0
+    ) -> None:
         super().__init__()
         self.inner, self.gated = inner, gated
         self.film = Film(context, width, isinstance(inner, nn.Conv2d)) if context else None
+        self.gate = Film(told, width, shifts=False) if told else None
         self.activation = activation_of(activation)
 
-    def forward(self, h: Tensor, context: Tensor | None) -> Tensor:
+    def forward(self, h: Tensor, context: Tensor | None, code: Tensor | None = None) -> Tensor:
         """Map features by the linear map, then modulate and bend them."""
         h = self.inner(h)
         if self.gated:  # h * sigmoid(g), both linear (van den Oord 2016); the gate replaces the activation
             h = F.glu(h, dim=-1)
         if self.film is not None:
             h = self.film(h, context)
+        if self.gate is not None:
+            h = self.gate(h, code)
         return h if self.gated else self.activation(h)
 
 
@@ -76,6 +87,9 @@ class MLP(nn.Module):
         Gated linear units instead of `activation` (the MLP of the VampPrior paper, Tomczak & Welling 2018).
     context : int
         Width of the context that modulates every hidden layer, or the output where there is none; 0 for no context.
+    told : int
+        How much of the context, at its front, is a dial's code of beta. It gates the last hidden layer of an encoder's
+        body and every hidden layer of a decoder's, and scales and shifts the decoder's output.
     """
 
     def __init__(
@@ -86,25 +100,32 @@ class MLP(nn.Module):
         activation: str = "silu",
         gated: bool = False,
         context: int = 0,
+        told: int = 0,
     ) -> None:
         super().__init__()
         self.inputs, self.hidden, self.outputs = inputs, tuple(hidden), outputs
-        self.activation, self.gated, self.context = activation, gated, context
+        self.activation, self.gated, self.context, self.told = activation, gated, context, told
+        untold = len(self.hidden) - 1 if outputs is None else 0  # what a row is, an encoder says whatever the beta
         self.layers = nn.ModuleList(
-            Layer(nn.Linear(a, b * (1 + gated)), b, activation, gated, context)
-            for a, b in pairwise((inputs, *self.hidden))
+            Layer(nn.Linear(a, b * (1 + gated)), b, activation, gated, context - told, told if i >= untold else 0)
+            for i, (a, b) in enumerate(pairwise((inputs, *self.hidden)))
         )
         self.last = nn.Linear((inputs, *self.hidden)[-1], outputs, bias=False) if outputs is not None else None
         self.width = outputs if outputs is not None else (inputs, *self.hidden)[-1]
-        self.film = Film(context, self.width) if context and not self.hidden else None
+        self.film = Film(context - told, self.width) if context > told and not self.hidden else None
+        self.end = Film(told, self.width) if told and (outputs is not None or not self.hidden) else None
 
     def forward(self, h: Tensor, context: Tensor | None = None) -> Tensor:
         """Map (..., inputs) to (..., width)."""
+        code = None
+        if self.told and context is not None:
+            code, context = context[..., : self.told], context[..., self.told :]
         for layer in self.layers:
-            h = layer(h, context)
+            h = layer(h, context, code)
         if self.last is not None:
             h = self.last(h)
-        return h if self.film is None else self.film(h, context)
+        h = h if self.film is None else self.film(h, context)
+        return h if self.end is None else self.end(h, code)
 
 
 class Residual(nn.Module):

@@ -6,7 +6,8 @@
 
 The regret at beta is J of the one network minus J of the better of two dedicated networks (constant beta and warm-up),
 J = distortion + beta * rate in nats per row on rows that nothing was trained on. All of them have the same body, the
-same epochs, the same learning rate and the same rows. Finished runs are kept in build/regret and not repeated.
+same epochs, the same learning rate and the same rows. Finished runs are kept in build/regret and not repeated;
+those of a range, while the sources that make it are the same.
 """
 
 import argparse
@@ -16,6 +17,7 @@ import os
 import time
 import warnings
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from importlib.util import find_spec
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -104,12 +106,20 @@ def tasks_of(options: argparse.Namespace) -> list[dict[str, Any]]:
     if options.epochs:
         model["epochs"] = options.epochs
     common = {"data": options.data, "split": options.split, "model": model}
-    tasks = [{**common, "seed": seed, "beta": RANGE, "at": None} for seed in options.seeds]
+    tasks = [{**common, "seed": seed, "beta": RANGE, "at": None, "recipe": recipe()} for seed in options.seeds]
     for seed in options.seeds:
         for beta in BETAS:
             for policy in (str(beta), f"warmup:end={beta}"):
                 tasks.append({**common, "seed": seed, "beta": policy, "at": beta})
     return tasks
+
+
+def recipe() -> str:
+    """A checksum of the sources that make a range what it is: runs that other sources made are not taken for theirs."""
+    found = find_spec("elbowroom")
+    folder = Path(found.origin).parent  # type: ignore[union-attr, arg-type]
+    sources = (folder / f"{name}.py" for name in ("bodies", "latents", "dial", "vae", "control"))
+    return hashlib.blake2b(b"".join(source.read_bytes() for source in sources), digest_size=8).hexdigest()
 
 
 def table(results: list[dict[str, Any]], seeds: list[int]) -> str:

@@ -25,7 +25,7 @@ from elbowroom.bodies import MLP, Film, ImageDecoder, ImageEncoder, by_row
 from elbowroom.checkpoints import Checkpoints
 from elbowroom.dial import Dial
 from elbowroom.errors import ElbowroomError, ParameterError
-from elbowroom.latents import LATENTS, StandardPrior
+from elbowroom.latents import LATENTS, PRIORS
 from elbowroom.likelihoods import LIKELIHOODS, Bernoulli, Gaussian, Mixed
 from elbowroom.objectives import Elbo, Iwae
 from elbowroom.randomness import generator_at
@@ -50,12 +50,21 @@ def stirred(module: nn.Module) -> nn.Module:
     return module.eval()
 
 
-def model(likelihood: nn.Module | None = None, features: int = 6, covariance: str = "diagonal") -> VAE:
+def model(
+    likelihood: nn.Module | None = None, features: int = 6, covariance: str = "diagonal", prior: str = "standard"
+) -> VAE:
     likelihood = likelihood or Bernoulli(features)
     dial = Dial(0.01, 10, 3, likelihood.n_moved)  # type: ignore[arg-type]
-    encoder = MLP(likelihood.n_inputs, (8,), context=Dial.width)  # type: ignore[arg-type]
-    decoder = MLP(3, (8,), likelihood.n_outputs, context=Dial.width)  # type: ignore[arg-type]
-    return VAE(encoder, LATENTS[covariance](8, 3, Dial.width), StandardPrior(3), decoder, likelihood, dial)
+    code = {"context": Dial.width, "told": Dial.width}
+    encoder = MLP(likelihood.n_inputs, (8,), **code)  # type: ignore[arg-type]
+    decoder = MLP(3, (8,), likelihood.n_outputs, **code)  # type: ignore[arg-type]
+    made: dict[str, dict[str, int]] = {
+        "standard": {},
+        "mixture": {"context": Dial.width, "components": 4},
+        "vamp": {"context": Dial.width, "components": 4, "features": likelihood.n_inputs},  # type: ignore[dict-item]
+    }
+    p = PRIORS[prior](3, **made[prior])
+    return VAE(encoder, LATENTS[covariance](8, 3, Dial.width), p, decoder, likelihood, dial)
 
 
 # ---- what the network is told ----------------------------------------------------------------------------------------
@@ -64,9 +73,11 @@ def model(likelihood: nn.Module | None = None, features: int = 6, covariance: st
 def bodies() -> dict[str, nn.Module]:
     c = Dial.width
     return {
-        "mlp": MLP(20, (8, 8), 5, context=c),
-        "gated": MLP(20, (8,), 5, gated=True, context=c),
-        "linear": MLP(20, (), 5, context=c),
+        "mlp": MLP(20, (8, 8), 5, context=c, told=c),
+        "mlp encoder": MLP(20, (8, 8), context=c, told=c),
+        "gated": MLP(20, (8,), 5, gated=True, context=c, told=c),
+        "linear": MLP(20, (), 5, context=c, told=c),
+        "labels too": MLP(20, (8, 8), 5, context=c, told=c - 2),
         "conv encoder": ImageEncoder(SHAPE, (4, 6), width=8, context=c),
         "residual encoder": ImageEncoder(SHAPE, (4,), 1, 8, context=c),
         "conv decoder": ImageDecoder(20, SHAPE, (4, 6), width=8, outputs=2, context=c),
@@ -91,6 +102,15 @@ def test_a_new_body_does_not_listen_yet(name: str) -> None:
     body = bodies()[name]
     h, code = torch.randn(8, 20, generator=seeded()), torch.randn(4, Dial.width, generator=seeded(1))
     assert torch.equal(body(h, code), body(h, None))
+
+
+def test_labels_shift_every_hidden_layer_and_beta_gates_those_nearest_to_the_latents() -> None:
+    encoder, decoder = MLP(4, (8, 8), context=Dial.width + 2, told=Dial.width), MLP(4, (8, 8), 5, told=3, context=3)
+    assert [layer.film.linear.in_features for layer in encoder.layers] == [2, 2]  # type: ignore[union-attr]
+    assert [layer.gate is None for layer in encoder.layers] == [True, False]
+    assert [layer.gate is None for layer in decoder.layers] == [False, False]
+    assert [layer.film for layer in decoder.layers] == [None, None]
+    assert (encoder.end, encoder.film, decoder.film) == (None, None, None)
 
 
 def test_a_short_context_is_filled_with_zeros() -> None:
@@ -124,7 +144,7 @@ def test_every_part_listens_and_blocks_equal_models_at_one_beta(name: str, likel
     batch = elbowroom.data.rows.Batch(x, None, None)
     loss = elbo(vae, batch, noise, BETAS).loss(by_row(BETAS, 8)).sum()
     loss.backward()
-    dial = [p for key, p in vae.named_parameters() if "film" in key or "dial" in key]
+    dial = [p for key, p in vae.named_parameters() if any(part in key for part in ("film", "gate", "end", "dial"))]
     assert dial
     assert all(p.grad is not None and bool(p.grad.isfinite().all()) for p in dial)
     assert any(bool((p.grad != 0).any()) for p in dial)  # type: ignore[union-attr]
@@ -161,13 +181,63 @@ def test_narrow_and_wide_ranges_train(beta: str) -> None:
     assert np.isfinite(fitted.curve(WINE).elbo).all()
 
 
-@pytest.mark.parametrize("prior", ["standard", "mixture:components=3", "vamp:components=4"])
-def test_the_prior_is_the_same_at_every_beta(prior: str) -> None:
-    fitted = table(beta=RANGE, prior=prior).fit(WINE)
-    z = torch.zeros(3, 2)
-    found = [fitted.at(beta).model_.prior_distribution().log_prob(z) for beta in (0.01, 1, 10)]
+@pytest.mark.parametrize("covariance", LATENTS)
+@pytest.mark.parametrize("prior", PRIORS)
+def test_a_prior_of_blocks_of_betas_is_that_of_each_beta(prior: str, covariance: str) -> None:
+    vae = stirred(model(covariance=covariance, prior=prior)).double()
+    z = torch.randn(2, 8, 3, generator=seeded(4), dtype=torch.float64)
+    together = vae.prior_distribution(BETAS).log_prob(z)
+    assert together.shape == (2, 8)
+    for i, beta in enumerate(BETAS.tolist()):
+        at = slice(2 * i, 2 * i + 2)
+        torch.testing.assert_close(together[:, at], vae.at(beta).prior_distribution().log_prob(z[:, at]))
+    alone = [vae.at(beta).prior_distribution().log_prob(z) for beta in (0.01, 10)]
+    assert torch.equal(*alone) == (prior == "standard")
+
+
+@pytest.mark.parametrize("prior", PRIORS)
+def test_a_new_prior_does_not_listen_yet(prior: str) -> None:
+    vae, z = model(prior=prior), torch.randn(8, 3, generator=seeded(4))
+    found = [vae.at(beta).prior_distribution().log_prob(z) for beta in (0.01, 1, 10)]
     assert torch.equal(found[0], found[1])
     assert torch.equal(found[0], found[2])
+
+
+@pytest.mark.parametrize("covariance", LATENTS)
+@pytest.mark.parametrize("prior", PRIORS)
+def test_the_rate_at_every_beta_is_its_monte_carlo_estimate(prior: str, covariance: str) -> None:
+    """KL(q || p) by many draws of q, under the density of that beta's prior as its own draws have it."""
+    vae = stirred(model(covariance=covariance, prior=prior)).double()
+    x = (torch.rand(8, 6, generator=seeded(5)) < 0.5).double()
+    many = vae(x, None, seeded(6), 4000, BETAS).rate.mean(0) if prior != "standard" else vae(x, beta=BETAS).rate
+    for i, beta in enumerate(BETAS.tolist()):
+        one, at = vae.at(beta), slice(2 * i, 2 * i + 2)
+        q, p = one.encode(x[at]), one.prior_distribution()
+        z = q.rsample(torch.randn(40_000, 2, 3, generator=seeded(7), dtype=torch.float64))
+        ratios = q.log_prob(z) - p.log_prob(z)
+        assert bool(((ratios.mean(0) - many[at]).abs() < 5 * ratios.std(0) / math.sqrt(4000) + 1e-9).all())
+
+
+@pytest.mark.parametrize("prior", ["mixture", "vamp"])
+def test_draws_of_the_prior_at_a_beta_have_its_density(prior: str) -> None:
+    """E_p[f / p] is the volume of f: 1, where f is the density of one of the components."""
+    vae = stirred(model(prior=prior)).double().requires_grad_(False)
+    for beta in BETAS.tolist():
+        p = vae.at(beta).prior_distribution()
+        z = p.sample(100_000, seeded(8))
+        for f in p.components.log_prob_pairs(z).unbind(-1):  # type: ignore[union-attr]
+            ratios = (f - p.log_prob(z)).exp()
+            assert abs(float(ratios.mean()) - 1) < 5 * float(ratios.std()) / math.sqrt(len(z))
+
+
+@pytest.mark.parametrize("prior", ["mixture:components=3", "vamp:components=4"])
+def test_a_prior_learns_to_hear_beta(prior: str) -> None:
+    fitted = table(beta=RANGE, prior=prior, epochs=30).fit(WINE)
+    priors = [fitted.at(beta).model_.prior_distribution() for beta in (0.01, 10)]
+    assert not torch.equal(*(p.log_prob(torch.zeros(3, 2)) for p in priors))
+    for beta, p in zip((0.01, 10), priors, strict=True):
+        torch.testing.assert_close(fitted.at(beta).sample(5, random_state=0), fitted.at(beta).sample(5, random_state=0))
+        assert p.sample(3, seeded()).shape == (3, 2)
 
 
 def test_a_killed_range_goes_on_with_the_same_bits(tmp_path: Path) -> None:
@@ -238,6 +308,8 @@ def test_every_task_works_at_every_beta(wine: TableVAE) -> None:
         (counts(beta=RANGE), COUNTS, {}),
         (counts(beta=RANGE), COUNTS, {"context": np.arange(60) % 3}),
         (table(beta=RANGE, covariance="full"), WINE, {}),
+        (table(beta=RANGE, prior="mixture:components=3"), WINE, {}),
+        (table(beta=RANGE, prior="vamp:components=4"), WINE, {}),
         (table(beta=RANGE, gated=True, objective="iwae:draws=3"), WINE, {}),
         (table(beta=RANGE, hidden=()), WINE, {"context": np.arange(len(WINE)) % 2}),
         (table(beta=RANGE, likelihood={"gaussian": NAMES[:6], "student_t": NAMES[6:]}), WINE, {}),

@@ -18,7 +18,7 @@ from elbowroom.data.rows import Rows
 from elbowroom.dial import Dial
 from elbowroom.errors import ParameterError, unknown
 from elbowroom.guests import guest_likelihood, own_stream
-from elbowroom.latents import LATENTS, PRIORS, VampPrior
+from elbowroom.latents import LATENTS, PRIORS, StandardPrior, VampPrior
 from elbowroom.likelihoods import LIKELIHOODS, Likelihood, Mixed
 from elbowroom.randomness import generator_at, seed_of
 from elbowroom.vae import VAE
@@ -153,7 +153,8 @@ def build(
         latent = LATENTS[covariance](encoder.width, n_latents, 0 if dial is None else Dial.width)  # type: ignore[arg-type]
         name, _ = specs.parse(prior, PRIORS, "prior")
         sizes = (n_latents, likelihood.n_inputs) if PRIORS[name] is VampPrior else (n_latents,)
-        model = VAE(encoder, latent, specs.make(prior, PRIORS, "prior", *sizes), decoder, likelihood, dial)
+        told = () if PRIORS[name] is StandardPrior else (0 if dial is None else Dial.width,)
+        model = VAE(encoder, latent, specs.make(prior, PRIORS, "prior", *sizes, *told), decoder, likelihood, dial)
     model.initialise(rows.spread(enough(rows.features)), generator_at(seed, "initialise"))
     return model
 

@@ -35,19 +35,23 @@ class DiagonalGaussian:
         return -(0.5 * whitened.square() + self.log_std + HALF_LOG_2PI).sum(-1)
 
     def log_prob_pairs(self, z: Tensor) -> Tensor:
-        """Log-density of every z (..., n, d) under every one of k components (k, d): (..., n, k).
+        """Log-density of every z (..., n, d) under every one of k components (..., k, d): (..., n, k).
 
         By matrix products, in float64: for sharp components they are differences of large numbers.
         """
         wide, mean = _widened(z), _widened(self.mean)
         precision = (-2 * _widened(self.log_std)).exp()
         weighted = mean * precision
-        const = (0.5 * mean * weighted + self.log_std + HALF_LOG_2PI).sum(-1)
+        const = (0.5 * mean * weighted + self.log_std + HALF_LOG_2PI).sum(-1).unsqueeze(-2)
         return (wide @ weighted.mT - 0.5 * wide.square() @ precision.mT - const).to(z.dtype)
 
     def kl_to_standard(self) -> Tensor:
         """KL to N(0, I), one value a latent: (..., d)."""
         return 0.5 * (self.mean.square() + (2 * self.log_std).exp() - 1) - self.log_std
+
+    def moved(self, scale: Tensor, wider: Tensor) -> DiagonalGaussian:
+        """With means times `scale`, and log standard deviations plus `wider`, both (..., d)."""
+        return DiagonalGaussian(self.mean * scale, self.log_std + wider)
 
     def detach(self) -> DiagonalGaussian:
         """The same distribution, cut from the graph."""
@@ -76,15 +80,19 @@ class FullGaussian:
         return -(0.5 * whitened.square() + HALF_LOG_2PI).sum(-1) - self._log_det()
 
     def log_prob_pairs(self, z: Tensor) -> Tensor:
-        """Log-density of every z (..., n, d) under every one of k components (k, d): (..., n, k)."""
+        """Log-density of every z (..., n, d) under every one of k components (..., k, d): (..., n, k)."""
         centred = z.unsqueeze(-3) - self.mean.unsqueeze(-2)
         whitened = torch.linalg.solve_triangular(self.cholesky, centred.mT, upper=False)
-        return -(0.5 * whitened.square() + HALF_LOG_2PI).sum(-2).mT - self._log_det()
+        return -(0.5 * whitened.square() + HALF_LOG_2PI).sum(-2).mT - self._log_det().unsqueeze(-2)
 
     def kl_to_standard(self) -> Tensor:
         """KL to N(0, I); it does not split by latent, so the shape is (..., 1)."""
         spread = self.cholesky.square().sum((-2, -1)) + self.mean.square().sum(-1) - self.mean.shape[-1]
         return (0.5 * spread - self._log_det()).unsqueeze(-1)
+
+    def moved(self, scale: Tensor, wider: Tensor) -> FullGaussian:
+        """With means times `scale`, and latents that vary exp(`wider`) times as much, both (..., d)."""
+        return FullGaussian(self.mean * scale, self.cholesky * wider.exp().unsqueeze(-1))
 
     def detach(self) -> FullGaussian:
         """The same distribution, cut from the graph."""
@@ -110,7 +118,10 @@ class StandardGaussian:
 
 
 class GaussianMixture:
-    """A mixture of k Gaussians over latents, with the log-weights `logits` (k,)."""
+    """A mixture of k Gaussians over latents, with the log-weights `logits` (k,).
+
+    With logits (b, k) and components (b, k, d) it is a mixture for each of b blocks of rows, to take densities of.
+    """
 
     def __init__(self, components: DiagonalGaussian | FullGaussian, logits: Tensor) -> None:
         self.components, self.logits = components, logits
@@ -121,8 +132,11 @@ class GaussianMixture:
         return self.logits.softmax(-1) @ self.components.mean
 
     def log_prob(self, z: Tensor) -> Tensor:
-        """Log-density of z (..., d), in nats."""
-        return (self.components.log_prob_pairs(z) + self.logits.log_softmax(-1)).logsumexp(-1)
+        """Log-density of z (..., d), in nats; of blocks of rows, of z (..., n, d)."""
+        blocks = self.logits.shape[:-1]
+        z = z.unflatten(-2, (*blocks, -1)) if blocks else z
+        pairs = self.components.log_prob_pairs(z) + self.logits.log_softmax(-1).unsqueeze(-2)
+        return pairs.logsumexp(-1).flatten(-2) if blocks else pairs.logsumexp(-1)
 
     def sample(self, n: int, generator: Generator | None = None) -> Tensor:
         """Draw n latents: (n, d)."""

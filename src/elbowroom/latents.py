@@ -70,11 +70,14 @@ class FullLatent(nn.Module):
 
 
 class Prior(nn.Module, ABC):
-    """p(z): a module that returns a distribution over latents."""
+    """p(z): a module that returns a distribution over latents, which a context may move."""
 
     @abstractmethod
-    def forward(self, encode: Encode) -> PriorDistribution:
-        """The prior; `encode` maps encoder features (k, F) to posteriors, for priors that are made of them."""
+    def forward(self, encode: Encode, context: Tensor | None = None) -> PriorDistribution:
+        """The prior; `encode` maps encoder features (k, F) to posteriors, for priors that are made of them.
+
+        A context (c,) moves it; contexts (b, c) make it one for each of b blocks of rows.
+        """
 
     def initialise(self, features: Tensor, generator: torch.Generator) -> None:
         """Start from the training data: `features` (n, F) is what the encoder sees of some rows."""
@@ -90,41 +93,67 @@ class StandardPrior(Prior):
         self.size = size
         self.register_buffer("zero", torch.zeros(()), persistent=False)
 
-    def forward(self, encode: Encode) -> StandardGaussian:
+    def forward(self, encode: Encode, context: Tensor | None = None) -> StandardGaussian:
         return StandardGaussian(self.size, self.zero)
 
 
-class MixturePrior(Prior):
-    """A learned mixture of `components` diagonal Gaussians."""
+class Told(nn.Module):
+    """A mixture of `components` Gaussians as a context has it; it starts as the mixture that it is given.
 
-    def __init__(self, size: int, components: int = 100) -> None:
+    A context moves the weights of the components, and for each latent how far apart and how wide they all are. Each
+    component by itself would need as many numbers for every feature of the context as the mixture has.
+    """
+
+    def __init__(self, context: int, size: int, components: int) -> None:
         super().__init__()
-        self.size, self.components = size, check_components(components)
+        self.sizes = [size, size, components]
+        self.linear = nn.Linear(context, sum(self.sizes), bias=False)
+        nn.init.zeros_(self.linear.weight)
+
+    def forward(self, mixture: GaussianMixture, context: Tensor) -> GaussianMixture:
+        """Move a mixture by a context (c,), or to one mixture for each of the contexts (b, c)."""
+        apart, wider, weights = self.linear(context).to(self.linear.weight.dtype).split(self.sizes, -1)
+        components = mixture.components.moved(1 + apart.unsqueeze(-2), wider.unsqueeze(-2))
+        return GaussianMixture(components, mixture.logits + weights)
+
+
+class MixturePrior(Prior):
+    """A learned mixture of `components` diagonal Gaussians, which a context of the width `context` may move."""
+
+    def __init__(self, size: int, context: int = 0, components: int = 100) -> None:
+        super().__init__()
+        self.size, self.context, self.components = size, context, check_components(components)
+        self.told = Told(context, size, components) if context else None
         self.means = nn.Parameter(torch.randn(components, size))
         self.log_stds = nn.Parameter(torch.zeros(components, size))
         self.logits = nn.Parameter(torch.zeros(components))
 
-    def forward(self, encode: Encode) -> GaussianMixture:
+    def forward(self, encode: Encode, context: Tensor | None = None) -> GaussianMixture:
         log_stds = bounded(self.log_stds, MIN_LOG_STD, MAX_LOG_STD)
-        return GaussianMixture(DiagonalGaussian(self.means, log_stds), self.logits)
+        mixture = GaussianMixture(DiagonalGaussian(self.means, log_stds), self.logits)
+        return mixture if self.told is None or context is None else self.told(mixture, context)
 
 
 class VampPrior(Prior):
     """The mean over `components` learned pseudo-inputs u of the posteriors q(z|u) (Tomczak & Welling 2018).
 
     The pseudo-inputs live where the encoder reads: they are rows of encoder features, and start as training rows.
+    A context of the width `context` may move the mixture of their posteriors, which are encoded once for all contexts.
     """
 
     logits: Tensor
 
-    def __init__(self, size: int, features: int, components: int = 500) -> None:
+    def __init__(self, size: int, features: int, context: int = 0, components: int = 500) -> None:
         super().__init__()
-        self.size, self.features, self.components = size, features, check_components(components)
+        self.size, self.features, self.context = size, features, context
+        self.components = check_components(components)
+        self.told = Told(context, size, components) if context else None
         self.pseudo_inputs = nn.Parameter(torch.zeros(components, features))
         self.register_buffer("logits", torch.zeros(components), persistent=False)
 
-    def forward(self, encode: Encode) -> GaussianMixture:
-        return GaussianMixture(encode(self.pseudo_inputs), self.logits)
+    def forward(self, encode: Encode, context: Tensor | None = None) -> GaussianMixture:
+        mixture = GaussianMixture(encode(self.pseudo_inputs), self.logits)
+        return mixture if self.told is None or context is None else self.told(mixture, context)
 
     @torch.no_grad()
     def initialise(self, features: Tensor, generator: torch.Generator) -> None:

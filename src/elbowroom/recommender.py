@@ -172,16 +172,20 @@ class InteractionVAE(BaseVAE):
         raise ParameterError("a model of interactions has a hidden layer", "hidden is empty", "Write hidden=(600,).")
 
     def _encoder(self, inputs: int, context: int) -> nn.Module:
-        return MLP(
-            inputs, self._widths, None, self.activation, bool(self.gated), context,
-            bool(self.norm), bool(self.residual), True, float(self.dropout),
-        )  # fmt: skip
+        dropout = float(self.dropout)
+        return MLP(inputs, self._widths, None, context=context, sparse=True, dropout=dropout, **self._layers)
 
     def _decoder(self, outputs: int, context: int) -> nn.Module:
-        return MLP(
-            self.n_latents, self._widths[::-1], None, self.activation, bool(self.gated), context,
-            bool(self.norm), bool(self.residual),
-        )  # fmt: skip
+        return MLP(self.n_latents, self._widths[::-1], None, context=context, **self._layers)
+
+    @property
+    def _layers(self) -> dict[str, Any]:
+        """What the hidden layers of encoder and decoder have in common."""
+        norm, residual = bool(self.norm), bool(self.residual)
+        return {
+            "activation": self.activation, "gated": bool(self.gated), "told": self._told, "norm": norm,
+            "residual": residual,
+        }  # fmt: skip
 
     def _dtype(self, values: Any) -> torch.dtype:
         return self._scored_in

@@ -9,7 +9,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from elbowroom.bodies import by_row
-from elbowroom.dial import LOUD_HEADS, Dial
+from elbowroom.dial import Dial
 from elbowroom.errors import ParameterError
 from elbowroom.gaussians import normal
 from elbowroom.latents import Posterior, Prior, PriorDistribution, rate_of
@@ -95,25 +95,17 @@ class VAE(nn.Module):
 
     def encode(self, x: Any, context: Tensor | None = None, beta: Tensor | None = None) -> Posterior:
         """q(z|x) of rows (n, D). Betas (k,) of a range are told to blocks of n / k rows each."""
-        return self._encode_inputs(self.likelihood.inputs(x), context, beta)  # type: ignore[operator]
+        return self._encode(x, context, self._code(beta))
 
     def decode(
         self, z: Tensor, context: Tensor | None = None, total: Tensor | None = None, beta: Tensor | None = None
     ) -> Any:
         """p(x|z) of latents (..., d); `total` (n, 1) are the rows' totals, for likelihoods that are told them."""
-        if self.dial is None:
-            return self.likelihood(self.decoder(z, context), total)
-        code = self.dial(beta)
-        h = self.decoder(self.dial.entry(z, code), self.dial.join(code, context))
-        if self.dial.move is None:
-            return self.likelihood(h, total)
-        moved = self.dial.move(LOUD_HEADS * code)
-        return self.likelihood(h, total, moved if len(moved) == 1 else by_row(moved, z.shape[-2]))
+        return self._decode(z, context, total, self._code(beta))
 
-    def prior_distribution(self) -> PriorDistribution:
-        """p(z), the same for every beta."""
-        reference = None if self.dial is None else self.dial.reference
-        return self.prior(lambda inputs: self._encode_inputs(inputs, None, reference))
+    def prior_distribution(self, beta: Tensor | None = None) -> PriorDistribution:
+        """p(z), as it is told the beta: one for each block of rows, where betas (k,) of a range are more than one."""
+        return self._prior(self._code(beta))
 
     def forward(
         self,
@@ -134,21 +126,44 @@ class VAE(nn.Module):
         beta : Tensor (k,) or None
             Betas of a range, each for a block of n / k rows; None for where the dial stands.
         """
-        q = self.encode(x, context, beta)
+        code = self._code(beta)
+        q = self._encode(x, context, code)
         if not isinstance(noise, Tensor):
             lead = () if draws is None else (draws,)
             noise = normal((*lead, *q.mean.shape), noise, q.mean)
         z = q.rsample(noise)
-        prior = self.prior_distribution()
+        prior = self._prior(code)
         rate, parts = rate_of(q, prior, z)
-        p = self.decode(z, context, self.likelihood.row_total(x), beta)  # type: ignore[operator]
+        p = self._decode(z, context, self.likelihood.row_total(x), code)  # type: ignore[operator]
         return Pass(q, z, p, prior, rate, parts)
 
-    def _encode_inputs(self, inputs: Tensor, context: Tensor | None, beta: Tensor | None) -> Posterior:
-        if self.dial is None:
+    # ---- the same, told a beta by its code ---------------------------------------------------------------------------
+
+    def _code(self, beta: Tensor | None) -> Tensor | None:
+        return None if self.dial is None else self.dial(beta)
+
+    def _encode(self, x: Tensor, context: Tensor | None, code: Tensor | None) -> Posterior:
+        return self._encode_inputs(self.likelihood.inputs(x), context, code)  # type: ignore[operator]
+
+    def _encode_inputs(self, inputs: Tensor, context: Tensor | None, code: Tensor | None) -> Posterior:
+        if self.dial is None or code is None:
             return self.latent(self.encoder(inputs, context))
-        code = self.dial(beta)
-        return self.latent(self.encoder(inputs, self.dial.join(code, context)), LOUD_HEADS * code)
+        return self.latent(self.encoder(inputs, self.dial.join(code, context)), code)
+
+    def _prior(self, code: Tensor | None) -> PriorDistribution:
+        if self.dial is None or code is None:
+            return self.prior(lambda inputs: self._encode_inputs(inputs, None, None))
+        reference, context = self.dial.reference, code[0] if len(code) == 1 else code
+        return self.prior(lambda inputs: self._encode_inputs(inputs, None, self._code(reference)), context)
+
+    def _decode(self, z: Tensor, context: Tensor | None, total: Tensor | None, code: Tensor | None) -> Any:
+        if self.dial is None or code is None:
+            return self.likelihood(self.decoder(z, context), total)
+        h = self.decoder(self.dial.entry(z, code), self.dial.join(code, context))
+        if self.dial.move is None:
+            return self.likelihood(h, total)
+        moved = self.dial.move(code)
+        return self.likelihood(h, total, moved if len(moved) == 1 else by_row(moved, z.shape[-2]))
 
     @torch.no_grad()
     def initialise(self, x: Tensor, generator: Generator) -> None:

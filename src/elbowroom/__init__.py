@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 from elbowroom._version import __version__
 
 if TYPE_CHECKING:
+    from elbowroom.columns import Binary, Category, Count, Datetime, Ordinal, Positive, Real
     from elbowroom.converters import beta_from
+    from elbowroom.data.schema import Schema
     from elbowroom.estimators import CountVAE, ImageVAE, TableVAE, load
     from elbowroom.sweeps import Sweep, sweep
 
@@ -25,8 +27,27 @@ _HOME = {
     "beta_from": "converters",
     "sweep": "sweeps",
     "Sweep": "sweeps",
+    "Schema": "data.schema",
+    **dict.fromkeys(("Binary", "Category", "Count", "Datetime", "Ordinal", "Positive", "Real"), "columns"),
 }
-__all__ = ["CountVAE", "ImageVAE", "Sweep", "TableVAE", "__version__", "beta_from", "load", "sweep"]
+__all__ = [
+    "Binary",
+    "Category",
+    "Count",
+    "CountVAE",
+    "Datetime",
+    "ImageVAE",
+    "Ordinal",
+    "Positive",
+    "Real",
+    "Schema",
+    "Sweep",
+    "TableVAE",
+    "__version__",
+    "beta_from",
+    "load",
+    "sweep",
+]
 
 
 def __getattr__(name: str) -> Any:

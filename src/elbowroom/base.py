@@ -111,6 +111,10 @@ class BaseVAE(TransformerMixin, BaseEstimator, ABC):
     def _choose(self, facts: Facts) -> Choice:
         """likelihood="auto" for this kind of data."""
 
+    def _likelihood(self, rows: Rows) -> tuple[nn.Module, Any, str]:
+        """The likelihood for rows, its text form, and why it was chosen."""
+        return choose_likelihood(self.likelihood, rows, self._choose, self._names)
+
     def _write(self, values: Tensor, like: Any = None) -> Any:
         """Rows (n, D) in the caller's shape: a frame if `like`, the X they belong to, is one, or if that of fit was."""
         kind = self.frame_kind_ if like is None else door.frame_kind(like)
@@ -180,9 +184,7 @@ class BaseVAE(TransformerMixin, BaseEstimator, ABC):
         known = Checkpoints(checkpoint).seed() if checkpoint is not None and self.random_state is None else None
         self.seed_ = resolve_seed(self.random_state) if known is None else known  # a run that goes on keeps its seed
         rows = self._rows(x, codes)
-        likelihood, self.likelihood_, self.likelihood_reason_ = choose_likelihood(
-            self.likelihood, rows, self._choose, self._names
-        )
+        likelihood, self.likelihood_, self.likelihood_reason_ = self._likelihood(rows)
         if self.verbose:
             Progress(0).say(f"likelihood {self.likelihood_}: {self.likelihood_reason_}")
         span = self.beta_ if isinstance(self.beta_, LogUniform) else None
@@ -232,6 +234,11 @@ class BaseVAE(TransformerMixin, BaseEstimator, ABC):
     def _names(self) -> list[str] | None:
         found = getattr(self, "feature_names_in_", getattr(self, "var_names_", None))
         return None if found is None else list(found)
+
+    @property
+    def _cells(self) -> list[str] | None:
+        """What the columns of the model's rows are called in errors."""
+        return self._names
 
     # ---- context ---------------------------------------------------------------------------------------------------
 
@@ -428,7 +435,7 @@ class BaseVAE(TransformerMixin, BaseEstimator, ABC):
         x = self._read(X, reset=False)
         codes = self._encode_context(context, x.shape[0], reset=False)
         rows = self._rows(x, codes)
-        check_rows(self.model_.likelihood, rows, self._names)
+        check_rows(self.model_.likelihood, rows, self._cells)
         dtype = dtype or self._dtype(x)
         rows.context = _tensor(codes, dtype)
         return rows, self._model(dtype)

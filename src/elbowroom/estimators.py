@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from numbers import Integral
 from typing import Any, ClassVar, Self
@@ -15,10 +15,12 @@ import torch
 from sklearn.utils._param_validation import Interval, StrOptions
 from torch import Tensor, nn
 
+from elbowroom import tables
 from elbowroom.base import BaseVAE
 from elbowroom.bodies import ImageDecoder, ImageEncoder, check_widths
 from elbowroom.data import choose, door
 from elbowroom.data.rows import BinarizedRows, Rows, rows_of
+from elbowroom.data.schema import Schema
 from elbowroom.errors import DataError, ElbowroomWarning, ParameterError
 from elbowroom.state import restore
 
@@ -93,11 +95,37 @@ class TableVAE(BaseVAE):
     (178, 2)
     """
 
+    _: KW_ONLY
+    schema: str | Schema | Mapping[str, Any] | None = "auto"
+
+    _parameter_constraints: ClassVar[dict[str, Any]] = {
+        **BaseVAE._parameter_constraints,
+        "schema": [str, Schema, dict, None],
+    }
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = tables.allows_holes(self)
+        return tags
+
     def _read(self, X: Any, reset: bool) -> np.ndarray:
-        return door.validated(self, X, reset)
+        return tables.read_rows(self, X, reset)
 
     def _choose(self, facts: choose.Facts) -> choose.Choice:
         return choose.choose_table(facts)
+
+    def _likelihood(self, rows: Rows) -> tuple[nn.Module, Any, str]:
+        return super()._likelihood(rows) if self.schema_ is None else tables.likelihood_of(self.schema_)
+
+    def _write(self, values: Tensor, like: Any = None) -> Any:
+        if self.schema_ is None:
+            return super()._write(values, like)
+        library = self.frame_kind_ if like is None else door.frame_kind(like)
+        return tables.write_rows(self.schema_, values.numpy(), library, like)
+
+    @property
+    def _cells(self) -> list[str] | None:
+        return super()._cells if self.schema_ is None else list(self.schema_.cells)
 
 
 @dataclass(eq=False, repr=False, match_args=False)

@@ -74,7 +74,8 @@ def with_base(rows: Rows, likelihood: Any) -> Rows:
     if isinstance(rows, BinarizedRows) or rows.base is not None:
         return rows
     with torch.no_grad():
-        p = likelihood(likelihood.bias.new_zeros(1, likelihood.n_outputs)) if hasattr(likelihood, "bias") else None
+        like = getattr(likelihood, "bias", getattr(likelihood, "like", None))
+        p = None if like is None else likelihood(like.new_zeros(1, likelihood.n_outputs))
         if p is None or not hasattr(p, "log_base"):
             return rows
         at = torch.arange(len(rows)).split(rows.at_once)

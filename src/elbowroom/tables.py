@@ -1,0 +1,102 @@
+"""Tables of any columns at an estimator's door: when they get a schema, and how their rows go in and come out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import narwhals.stable.v2 as nw
+import numpy as np
+
+from elbowroom.build import table_likelihood
+from elbowroom.data import door
+from elbowroom.data.frames import Series, series_of
+from elbowroom.data.schema import Schema, read
+from elbowroom.errors import DataError, ParameterError
+from elbowroom.likelihoods import Table
+
+WHY = "every column has a kind (schema_)"
+
+
+def read_rows(estimator: Any, X: Any, reset: bool) -> np.ndarray:
+    """Rows of a table (n, D): numbers as they are, or the cells of its schema. In a fit the schema is decided."""
+    if reset:
+        estimator.schema_ = None
+        _check_choice(estimator)
+    frame = isinstance(door.opened(X), nw.DataFrame)
+    if not reset and estimator.schema_ is None:
+        return door.validated(estimator, X, reset)
+    if not frame or (not reset and estimator._names is None):
+        return _read_array(estimator, X, reset)
+    if reset and not (wants_schema(estimator) or (allows_holes(estimator) and door.is_mixed(X))):
+        return door.validated(estimator, X, reset)
+    door.check_columns(estimator, X, reset)
+    return _encoded(estimator, series_of(X), reset)
+
+
+def _check_choice(estimator: Any) -> None:
+    if wants_schema(estimator) and not _automatic(estimator):
+        got = f"schema={estimator.schema!r:.40} and likelihood={estimator.likelihood!r:.40}"
+        raise ParameterError("a table has a schema or a likelihood", got, "Leave likelihood='auto'.")
+
+
+def wants_schema(estimator: Any) -> bool:
+    """Whether a schema was asked for."""
+    return estimator.schema is not None and not (isinstance(estimator.schema, str) and estimator.schema == "auto")
+
+
+def _automatic(estimator: Any) -> bool:
+    return isinstance(estimator.likelihood, str) and estimator.likelihood == "auto"
+
+
+def allows_holes(estimator: Any) -> bool:
+    """Whether missing cells are normal input."""
+    return estimator.schema is not None and _automatic(estimator)
+
+
+def _read_array(estimator: Any, X: Any, reset: bool) -> np.ndarray:
+    """Rows of an array: with NaN in it, or where a schema is asked for, through a schema."""
+    if estimator._names is not None and not reset:
+        names = ", ".join(estimator._names[:5])
+        raise DataError(
+            f"X must be a data frame with the columns that the model was fitted on ({names}, ...)",
+            f"it is of type {type(X).__name__}",
+            "Pass a pandas, polars or pyarrow frame.",
+        )
+    x = door.validated(estimator, X, reset, holes=allows_holes(estimator))
+    holes = x.dtype.kind == "f" and bool(np.isnan(x).any())
+    return _encoded(estimator, read(x), reset) if estimator.schema_ is not None or holes or wants_schema(estimator) else x
+
+
+def _encoded(estimator: Any, series: Mapping[str, Series], reset: bool) -> np.ndarray:
+    if reset:
+        estimator.schema_ = schema_for(estimator.schema, series)
+    return estimator.schema_.encode(series)
+
+
+def schema_for(wanted: Any, series: Mapping[str, Series]) -> Schema:
+    """The schema of a table's columns, with what was wanted of it.
+
+    Raises
+    ------
+    DataError
+        If no column has a value.
+    """
+    inferred = isinstance(wanted, str) and wanted in ("auto", "infer")
+    schema = (Schema({}) if inferred else Schema.of(wanted)).learn(series)
+    if not schema.cells:
+        raise DataError("a table must have values", "every cell is missing (NaN)", "Check where the data comes from.")
+    return schema
+
+
+def likelihood_of(schema: Schema) -> tuple[Table, dict[str, list[str]], str]:
+    """The likelihood of a schema's cells, its text form, and why it was chosen."""
+    likelihood, forms = table_likelihood(schema.cells)
+    return likelihood, forms, WHY
+
+
+def write_rows(schema: Schema, values: np.ndarray, library: str | None, like: Any = None) -> Any:
+    """Rows (n, cells) as a frame of a library, or as an array."""
+    if library is None:
+        return np.column_stack([np.asarray(column, dtype=float) for column in schema.decode(values).values()])
+    return schema.frame(values, library, like)

@@ -123,6 +123,39 @@ class TableVAE(BaseVAE):
         library = self.frame_kind_ if like is None else door.frame_kind(like)
         return tables.write_rows(self.schema_, values.numpy(), library, like)
 
+    def impute(
+        self, X: Any, n: int | None = None, how: str = "likely", *, context: Any = None, random_state: Any = 0
+    ) -> Any:
+        """X with its missing cells filled in; all others are as they were.
+
+        Parameters
+        ----------
+        n : int or None
+            None for one table; else a list of n tables whose missing cells are drawn from p(missing | known) each, by
+            importance resampling: what differs between them is what is not known (multiple imputation, Rubin 1987).
+        how : str
+            What a single table has: "likely", the most likely category and the median of numbers, or "mean", the mean of
+            numbers.
+        """
+        return tables.impute(self, X, n, how, context, random_state)
+
+    def sample(
+        self,
+        n_samples: int = 1,
+        *,
+        mean: bool = False,
+        given: Mapping[str, Any] | None = None,
+        context: Any = None,
+        random_state: Any = None,
+    ) -> Any:
+        """New rows: z from the prior, then x from p(x|z), or its mean with `mean=True`; in the shape of the data.
+
+        With `given`, such as {"country": "DE"}, rows from the model given these cells, by importance resampling.
+        """
+        if given is None:
+            return super().sample(n_samples, mean=mean, context=context, random_state=random_state)
+        return tables.sample_given(self, n_samples, mean, given, context, random_state)
+
     @property
     def _cells(self) -> list[str] | None:
         return super()._cells if self.schema_ is None else list(self.schema_.cells)

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
 import narwhals.stable.v2 as nw
 import numpy as np
+import torch
+from sklearn.utils.validation import check_is_fitted
+from torch import Tensor
 
 from elbowroom.build import table_likelihood
 from elbowroom.data import door
 from elbowroom.data.frames import Series, series_of
 from elbowroom.data.schema import Schema, read
-from elbowroom.errors import DataError, ParameterError
+from elbowroom.errors import DataError, ElbowroomWarning, ParameterError
 from elbowroom.likelihoods import Table
+from elbowroom.randomness import generator_at, resolve_seed
+from elbowroom.tasks import complete
+from elbowroom.tasks import impute as task
+from elbowroom.tasks.complete import completions
 
+FEW = 30  # different draws, below which conditional samples repeat themselves
 WHY = "every column has a kind (schema_)"
 
 
@@ -93,6 +102,67 @@ def likelihood_of(schema: Schema) -> tuple[Table, dict[str, list[str]], str]:
     """The likelihood of a schema's cells, its text form, and why it was chosen."""
     likelihood, forms = table_likelihood(schema.cells)
     return likelihood, forms, WHY
+
+
+# ---- what is missing -------------------------------------------------------------------------------------------------
+
+
+def schema_of(estimator: Any, what: str) -> Schema:
+    """The schema of a fitted estimator, or an error that says how to get one."""
+    check_is_fitted(estimator)
+    if estimator.schema_ is None:
+        raise ParameterError(
+            f"{what} needs a table whose columns have kinds",
+            "the model was fitted on an array of numbers",
+            "Fit with schema='infer'.",
+        )
+    return estimator.schema_
+
+
+def impute(estimator: Any, X: Any, n: int | None, how: str, context: Any, random_state: Any) -> Any:
+    """X with its holes filled, once, or n times by draws."""
+    schema, how = schema_of(estimator, "impute"), task.check_how(how)
+    times = None if n is None else task.check_draws(n)
+    rows, model = estimator._open(X, context, torch.float32)
+    X = X if door.frame_kind(X) else door.validated(estimator, X, False, holes=True)
+    seed, keep = resolve_seed(random_state), times or task.DRAWS
+    at = rows.dense(torch.arange(len(rows))).isnan().any(1).nonzero()[:, 0]  # a spike makes a hole too: harmless
+    drawn = completions(model, rows.take(at), keep, max(task.DRAWS, 2 * keep), seed) if len(at) else None
+    if times is None:
+        return X if drawn is None else task.filled(schema, X, _spread(task.single(schema, drawn, how), at, len(rows)))
+    return [X if drawn is None else _filled(schema, X, drawn[i : i + 1], at, len(rows)) for i in range(times)]
+
+
+def _filled(schema: Schema, X: Any, drawn: Tensor, at: Tensor, n: int) -> Any:
+    values = {name: column[0] for name, column in task.values_of(schema, drawn).items()}
+    return task.filled(schema, X, _spread(values, at, n))
+
+
+def _spread(values: dict[str, np.ndarray], at: Tensor, n: int) -> dict[str, np.ndarray]:
+    """Columns of some rows as columns of all n rows."""
+    out = {}
+    for name, column in values.items():
+        out[name] = np.full(n, None if column.dtype == object else np.nan, dtype=column.dtype)
+        out[name][at.numpy()] = column
+    return out
+
+
+def sample_given(
+    estimator: Any, n: int, mean: bool, given: Mapping[str, Any], context: Any, random_state: Any
+) -> Any:
+    """Rows from the model given some of their cells."""
+    schema, n = schema_of(estimator, "given"), door.positive("n_samples", n)
+    if mean:
+        raise ParameterError("samples with given are draws", "mean=True asks for means", "Leave mean out.")
+    row = torch.from_numpy(schema.row(given))
+    codes = estimator._encode_context(context, n, reset=False)
+    context = None if codes is None else torch.as_tensor(codes, dtype=torch.float32)
+    generator = generator_at(resolve_seed(random_state), "given")
+    rows, size = complete.sample_given(estimator.model_, row, context, n, generator)
+    if size < FEW:
+        message = f"rows with {dict(given)} are rare in the model: its samples rest on about {size:.1f} different draws"
+        warnings.warn(message, ElbowroomWarning, stacklevel=3)
+    return estimator._write(rows)
 
 
 def write_rows(schema: Schema, values: np.ndarray, library: str | None, like: Any = None) -> Any:

@@ -60,6 +60,13 @@ def series_of_array(x: np.ndarray, names: Sequence[str]) -> dict[str, Series]:
     return {name: Series(_canonical(x[:, i]), "number", str(x.dtype)) for i, name in enumerate(names)}
 
 
+def of_value(name: str, value: Any) -> Series:
+    """A column of one value."""
+    objects = np.empty(1, dtype=object)
+    objects[0] = _plain(value)
+    return _of_objects(name, objects, "object")
+
+
 def _canonical(values: np.ndarray) -> np.ndarray:
     """Float64 in which every NaN has the same bits, on which the noise of a row's score depends."""
     values = np.array(values, dtype=np.float64)
@@ -248,11 +255,19 @@ def _of_polars(objects: list[Any], dtype: str, categories: Sequence[Any] | None)
 def _of_pyarrow(objects: list[Any], dtype: str, categories: Sequence[Any] | None) -> Any:
     import pyarrow as pa
 
-    stamp = re.fullmatch(r"timestamp\[(s|ms|us|ns)(?:, tz=([\w/+-]+))?\]", dtype)
-    if stamp:
-        return pa.array(objects, pa.timestamp(stamp[1], stamp[2]))
+    array = pa.array(objects, _type_of_pyarrow(dtype))
     if dtype.startswith("dictionary"):
-        return pa.array(objects).dictionary_encode()
+        array = array.dictionary_encode()
+    return pa.chunked_array([array])
+
+
+def _type_of_pyarrow(dtype: str) -> Any:
+    """The type with this name, or None to have it inferred."""
+    import pyarrow as pa
+
+    stamp = re.fullmatch(r"timestamp\[(s|ms|us|ns)(?:, tz=([\w/+:-]+))?\]", dtype)
+    if stamp:
+        return pa.timestamp(stamp[1], stamp[2])
     named = {"double": "float64", "float": "float32", "date32[day]": "date32", "date64[ms]": "date64"}
     simple = re.fullmatch(r"u?int\d+|double|float|bool|(large_)?string|date32\[day\]|date64\[ms\]", dtype)
-    return pa.array(objects, pa.type_for_alias(named.get(dtype, dtype))) if simple else pa.array(objects)
+    return pa.type_for_alias(named.get(dtype, dtype)) if simple else None

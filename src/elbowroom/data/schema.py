@@ -193,6 +193,18 @@ class Schema(Mapping[str, Kind]):
         """
         return np.column_stack([c.encode(name, series[name]) for name, c in self._items()])
 
+    def row(self, given: Mapping[str, Any]) -> np.ndarray:
+        """One row (1, cells) of which only the given columns are known; None is a missing value."""
+        row = np.full((1, len(self.cells)), np.nan)
+        for name, value in given.items():
+            if name not in self.columns:
+                raise unknown("a column that is given", name, self.columns)
+            column = self.columns[name]
+            if value is None and not column.nulls:
+                raise DataError(f"column {name!r} is never missing", "it is given as None", "Leave it out.")
+            row[:, self.at(name)] = column.encode(name, frames.of_value(name, value))
+        return row
+
     def decode(self, rows: np.ndarray) -> dict[str, np.ndarray]:
         """The columns of rows (n, cells), as values."""
         return {name: c.decode(rows[:, self.at(name)]) for name, c in self._items()}

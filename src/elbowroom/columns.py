@@ -8,6 +8,7 @@ hole. Kinds are values with a JSON form. What a kind leaves open (None) is learn
 from __future__ import annotations
 
 import math
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
@@ -15,7 +16,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from elbowroom.errors import DataError, ParameterError, unknown
+from elbowroom.errors import DataError, ElbowroomWarning, ParameterError, counted, unknown
 
 LATTICE = 1000  # whole numbers over a range of at most so many have a probability each; wider ones a density
 FEW = 12  # different numbers, up to which each has a probability of its own
@@ -221,22 +222,25 @@ class Category(Kind):
         return "text" if values.dtype == object else "number"
 
     def cells(self, name: str) -> dict[str, str]:
-        return {name: f"categorical:classes={max(2, len(self.categories))}"}  # type: ignore[arg-type]
+        return {name: f"categorical:classes={len(self.categories) + 1}"}  # type: ignore[arg-type]
 
     def encode(self, values: np.ndarray, name: str) -> np.ndarray:
+        """Codes; a category that was never seen has one more, the most unlikely of all."""
+        found = self._codes(values)
+        strange = found == -1
+        if strange.any():
+            row = int(np.argmax(strange))
+            message = f"column {name!r} has {counted(int(strange.sum()), 'cell')} of a category that the model does not know "
+            warnings.warn(f"{message}(first: row {row}, {plain(values[row])!r})", ElbowroomWarning, stacklevel=2)
+        return np.where(strange, len(self.categories or ()), found)[:, None]
+
+    def _codes(self, values: np.ndarray) -> np.ndarray:
+        """The place of every value among the categories; -1 of none of them, NaN of a hole."""
         codes = {category: code for code, category in enumerate(self.categories or ())}
         found = np.array([codes.get(value, -1.0) for value in values.tolist()], dtype=float)
         holes = np.array([value is None or value != value for value in values.tolist()], dtype=bool)
         found[holes] = np.nan
-        if (found == -1).any():
-            row = int(np.argmax(found == -1))
-            listed = ", ".join(repr(c) for c in (self.categories or ())[:8]) + ", ..." * (len(codes) > 8)
-            raise DataError(
-                f"column {name!r} must hold one of the {len(codes)} categories that the model knows",
-                f"row {row} holds {plain(values[row])!r}",
-                f"Known are {listed}. Leave the cell empty, or fit again.",
-            )
-        return found[:, None]
+        return found
 
     def decode(self, cells: np.ndarray) -> np.ndarray:
         known = np.empty(len(self.categories or ()) + 1, dtype=object)
@@ -253,6 +257,18 @@ class Ordinal(Category):
 
     def cells(self, name: str) -> dict[str, str]:
         return {name: f"ordinal:levels={max(2, len(self.categories))}"}  # type: ignore[arg-type]
+
+    def encode(self, values: np.ndarray, name: str) -> np.ndarray:
+        found, known = self._codes(values), self.categories or ()
+        if (found == -1).any():
+            row = int(np.argmax(found == -1))
+            listed = ", ".join(repr(c) for c in known[:8]) + ", ..." * (len(known) > 8)
+            raise DataError(
+                f"column {name!r} must hold one of {counted(len(known), 'category', 'categories')} in their order",
+                f"row {row} holds {plain(values[row])!r}",
+                f"Known are {listed}. Leave the cell empty, or fit again.",
+            )
+        return found[:, None]
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from elbowroom.data.schema import Schema
     from elbowroom.estimators import CountVAE, ImageVAE, TableVAE, load
     from elbowroom.sweeps import Sweep, sweep
+    from elbowroom.table_estimators import VAEDetector, VAEImputer
+    from elbowroom.tasks.quality import quality
 
 _HOME = {
     "TableVAE": "estimators",
@@ -28,6 +30,9 @@ _HOME = {
     "sweep": "sweeps",
     "Sweep": "sweeps",
     "Schema": "data.schema",
+    "VAEDetector": "table_estimators",
+    "VAEImputer": "table_estimators",
+    "quality": "tasks.quality",
     **dict.fromkeys(("Binary", "Category", "Count", "Datetime", "Ordinal", "Positive", "Real"), "columns"),
 }
 __all__ = [
@@ -43,9 +48,12 @@ __all__ = [
     "Schema",
     "Sweep",
     "TableVAE",
+    "VAEDetector",
+    "VAEImputer",
     "__version__",
     "beta_from",
     "load",
+    "quality",
     "sweep",
 ]
 

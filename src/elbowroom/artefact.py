@@ -28,7 +28,7 @@ from elbowroom.bodies import BODIES
 from elbowroom.dial import Dial
 from elbowroom.errors import ArtefactError, ElbowroomError
 from elbowroom.latents import LATENTS, PRIORS
-from elbowroom.likelihoods import LIKELIHOODS
+from elbowroom.likelihoods import LIKELIHOODS, Table
 from elbowroom.vae import VAE
 
 SCHEMA = 1
@@ -42,7 +42,7 @@ CONFIG, WEIGHTS, HISTORY, CARD, CHECKSUMS = (
 MAX_JSON = 64 * 2**20
 PARTS: dict[str, type[nn.Module]] = {
     part.__name__: part
-    for part in (VAE, Dial, *BODIES.values(), *LATENTS.values(), *PRIORS.values(), *LIKELIHOODS.values())
+    for part in (VAE, Dial, *BODIES.values(), *LATENTS.values(), *PRIORS.values(), *LIKELIHOODS.values(), Table)
 }
 
 

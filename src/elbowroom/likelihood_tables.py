@@ -18,6 +18,7 @@ from elbowroom.warps import Warp
 
 MIN_LOG_STD, MAX_LOG_STD = -6.0, 2.0  # softly, of normal scores
 MIN_LOG_SCALE, MAX_LOG_SCALE = -5.0, 3.0  # softly, of the logistic variable behind codes
+MAX_SCORE = 12.0  # beyond is no data
 FAR = 4.0  # what the encoder sees of an outlier at most, in standard deviations
 
 
@@ -49,6 +50,7 @@ class Warped(Likelihood):
 
     def forward(self, h: Tensor, total: Tensor | None = None, moved: Tensor | None = None) -> RowDistribution:
         mean, log_std = self.split(h)
+        mean = bounded(mean, -MAX_SCORE, MAX_SCORE)
         return d.Warped(mean, bounded(log_std, MIN_LOG_STD, MAX_LOG_STD), self.warp, self.space == "log")
 
     def inputs(self, x: Tensor) -> Tensor:

@@ -361,5 +361,4 @@ LIKELIHOODS: dict[str, type[Likelihood]] = {
     "warped": Warped,
     "ordinal": Ordinal,
     "mixed": Mixed,
-    "table": Table,
 }

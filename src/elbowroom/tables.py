@@ -165,6 +165,30 @@ def sample_given(
     return estimator._write(rows)
 
 
+# ---- what is strange -------------------------------------------------------------------------------------------------
+
+
+def surprises(estimator: Any, X: Any, draws: int) -> tuple[np.ndarray, np.ndarray]:
+    """log p(x) of every row (n,), and -log p(column | the rest of its row) of every cell (n, columns), in nats."""
+    rows, model = estimator._open(X, None, torch.float64)
+    whole, cells = complete.surprises(model, rows, draws, 0)
+    if estimator.schema_ is None:
+        return whole.numpy(), cells.numpy()
+    columns = [cells[:, estimator.schema_.at(name)].sum(1) for name in estimator.schema_]
+    return whole.numpy(), torch.stack(columns, 1).numpy()
+
+
+def beside(X: Any, values: np.ndarray) -> Any:
+    """An array (n, columns) as a frame like X, or as it is if X is none."""
+    kind = door.frame_kind(X)
+    if kind is None:
+        return values
+    return door.to_frame(values, [str(name) for name in door.opened(X).columns], kind, X)
+
+
+# ---- rows out --------------------------------------------------------------------------------------------------------
+
+
 def write_rows(schema: Schema, values: np.ndarray, library: str | None, like: Any = None) -> Any:
     """Rows (n, cells) as a frame of a library, or as an array."""
     if library is None:

@@ -18,7 +18,7 @@ from elbowroom.errors import DataError, ParameterError, counted
 
 AS_NUMBERS = "Drop the column, or turn it into numbers, for example one column of 0 and 1 for each category."
 
-IMPUTE = "Drop those rows or fill them in, for example with sklearn.impute.SimpleImputer."
+IMPUTE = "Drop those rows or fill them in, for example with VAEImputer; TableVAE with likelihood='auto' takes them."
 
 
 class InvalidParameter(ParameterError, InvalidParameterError):
@@ -95,7 +95,7 @@ def is_mixed(x: Any) -> bool:
     frame = opened(x)
     if not isinstance(frame, nw.DataFrame):
         return False
-    columns = (frame[name] for name in frame.columns)
+    columns = (frame.get_column(name) for name in frame.columns)
     return any(not (c.dtype.is_numeric() or c.dtype == nw.Boolean) or _has_holes(c) for c in columns)
 
 

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import narwhals.stable.v2 as nw
 import numpy as np
 
+from elbowroom.data.door import Refused
 from elbowroom.errors import DataError
 
 UTC = datetime.UTC
@@ -47,7 +48,7 @@ def series_of(frame: Any) -> dict[str, Series]:
 def columns_of(frame: Any) -> dict[str, nw.Series[Any]]:
     """The columns of a data frame by name, as narwhals has them."""
     found = nw.from_native(frame, eager_only=True)
-    return {str(name): found[name] for name in found.columns}
+    return {str(name): found.get_column(name) for name in found.columns}
 
 
 def dtypes_of(frame: Any) -> dict[str, str]:
@@ -125,11 +126,12 @@ def _of_objects(name: str, objects: np.ndarray, native: str) -> Series:
     """A column of Python objects, by what they are."""
     sorts = {sort: value for value in objects if value is not None for sort in (_sort(value),)}
     if len(sorts) > 1 or "" in sorts:
-        listed = " and ".join(sorted(type(value).__name__ for value in sorts.values()))
         row, value = next((i, v) for i, v in enumerate(objects) if v is not None and _sort(v) == list(sorts)[-1])
-        raise DataError(
+        first = type(next(iter(sorts.values()))).__name__
+        others = f", others are {first}" if len(sorts) > 1 else ""
+        raise Refused(
             "a column must hold numbers, truth values, text or dates, all of one kind",
-            f"{name!r} holds {listed} (row {row}, column {name!r} holds {str(value)[:40]!r})",
+            f"Row {row}, column {name!r} holds {str(value)[:40]!r}{others}",
             "Turn all of its values into one kind, for example by .astype(str).",
         )
     sort = next(iter(sorts), "text")

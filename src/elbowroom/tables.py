@@ -74,7 +74,10 @@ def _read_array(estimator: Any, X: Any, reset: bool) -> np.ndarray:
         )
     x = door.validated(estimator, X, reset, holes=allows_holes(estimator))
     holes = x.dtype.kind == "f" and bool(np.isnan(x).any())
-    return _encoded(estimator, read(x), reset) if estimator.schema_ is not None or holes or wants_schema(estimator) else x
+    if estimator.schema_ is None and not holes and not wants_schema(estimator):
+        return x
+    rows = _encoded(estimator, read(x), reset)
+    return rows.astype(np.float32) if x.dtype == np.float32 else rows
 
 
 def _encoded(estimator: Any, series: Mapping[str, Series], reset: bool) -> np.ndarray:

@@ -28,10 +28,12 @@ LAYERS = [
     ["converters", "columns"],
     # L1: rows, networks, densities
     ["gaussians", "devices", "bodies", "data/__init__", "data/door", "data/streams"],
-    ["dial", "warps", "data/frames"],
+    ["dial", "warps", "data/frames", "data/infer"],
     ["data/schema"],
     ["distributions", "data/rows", "data/arrays", "data/delimited", "data/pictures"],
-    ["data/choose", "data/readers", "data/writers"],
+    ["data/choose", "data/writers"],
+    ["data/frame_files"],
+    ["data/readers"],
     # L2: the parts of a model
     ["distribution_tables"],
     ["latents", "likelihood_base"],
@@ -66,7 +68,7 @@ LAYERS = [
     ["cli/facts"],
     ["cli/runs"],
     ["cli/models"],
-    ["cli/commands", "cli/ranges"],
+    ["cli/commands", "cli/ranges", "cli/table_commands"],
     ["cli/__init__"],
     ["cli/__main__"],
 ]

@@ -212,7 +212,7 @@ class Category(Kind):
             found = sorted({plain(value) for value in values.tolist()}, key=lambda v: (isinstance(v, str), v))
         if len(found) > MOST_CATEGORIES or (len(found) == len(values) > FEW and self.sort_of(values) == "text"):
             got = f"{name!r} has {len(found):,} in {len(values):,} rows"
-            do = "Drop the column: such texts are names of rows, or need to be grouped first."
+            do = f"Drop it (on the command line: --label {name!r}) if it names rows; group its categories if it does not."
             raise DataError(f"a column may have {MOST_CATEGORIES:,} categories, each in several rows", got, do)
         return replace(self, categories=tuple(found))
 
@@ -323,38 +323,6 @@ def spikes_of(values: np.ndarray, lattice: bool) -> list[float]:
         return []
     frequent = counts[order] >= max(FREQUENT * len(values), 5)
     return sorted(found[order][frequent][:MOST_SPIKES].tolist())
-
-
-def infer(values: np.ndarray, sort: str, ordered: bool = False, categories: Any = None) -> Kind:
-    """The kind of a column, from its values that are no holes."""
-    if not len(values):
-        return Empty()
-    if sort == "text":
-        return (Ordinal if ordered else Category)(categories)
-    if sort == "flag":
-        return Binary()
-    if sort == "time":
-        return Datetime()
-    return infer_number(values)
-
-
-def infer_number(values: np.ndarray) -> Kind:
-    """Zeros and ones, counts over a short range, numbers that vary by factors, or numbers."""
-    if np.isin(values, (0, 1)).all():
-        return Binary()
-    low, high = values.min(), values.max()
-    if low >= 0 and step_of(values) == 1 and high - low <= LATTICE:
-        return Count()
-    above = values[values > 0]
-    if low >= 0 and len(np.unique(above)) > FEW and skewness(above) > max(1.0, 2 * abs(skewness(np.log(above)))):
-        return Positive()
-    return Real()
-
-
-def skewness(values: np.ndarray) -> float:
-    """The third standardised moment."""
-    spread = values.std()
-    return float((((values - values.mean()) / spread) ** 3).mean()) if spread > 0 else 0.0
 
 
 def kind_from(value: Any) -> Kind:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -13,10 +14,11 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from elbowroom.build import table_likelihood
+from elbowroom.columns import Category
 from elbowroom.data import door
 from elbowroom.data.frames import Series, series_of
 from elbowroom.data.schema import Schema, read
-from elbowroom.errors import DataError, ElbowroomWarning, ParameterError
+from elbowroom.errors import DataError, ElbowroomWarning, ParameterError, unknown
 from elbowroom.likelihoods import Table
 from elbowroom.randomness import generator_at, resolve_seed
 from elbowroom.tasks import complete
@@ -166,6 +168,23 @@ def sample_given(
         message = f"rows with {dict(given)} are rare in the model: its samples rest on about {size:.1f} different draws"
         warnings.warn(message, ElbowroomWarning, stacklevel=3)
     return estimator._write(rows)
+
+
+def cell_of(schema: Schema, name: str, word: str) -> Any:
+    """A value of a column from a word, as it is typed; no word at all is a missing value."""
+    if name not in schema:
+        raise unknown("a column that is given", name, schema)
+    kind = schema[name]
+    if not word:
+        return None
+    try:
+        if isinstance(kind, Category):
+            return next((c for c in kind.categories or () if str(c) == word), word)
+        if kind.sort == "time":
+            return datetime.datetime.fromisoformat(word)
+        return {"true": 1.0, "false": 0.0}.get(word.lower()) if word.isalpha() else float(word)
+    except ValueError as error:
+        raise ParameterError(f"column {name!r} must be given as {kind.sort}", f"it is {word!r}", "Correct it.") from error
 
 
 # ---- what is strange -------------------------------------------------------------------------------------------------

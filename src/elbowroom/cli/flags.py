@@ -22,7 +22,8 @@ OUTPUT = Group("Output", sort_key=2)
 MODEL = Group("Model", sort_key=3)
 IMAGES = Group("Model: only images", sort_key=4)
 COUNTS = Group("Model: only counts", sort_key=5)
-TRAINING = Group("Training", sort_key=6)
+TABLES = Group("Model: only tables", sort_key=6)
+TRAINING = Group("Training", sort_key=7)
 OTHER = Group("Other", sort_key=9)
 
 Kind = Literal["auto", "table", "image", "count"]
@@ -88,7 +89,7 @@ class Parameters:
             MODEL,
             "auto",
             "auto looks at the data and says why; or bernoulli, binomial, gaussian, student_t, poisson, "
-            "negative_binomial, multinomial, categorical, discretized_logistic, continuous_bernoulli, with options as "
+            "negative_binomial, multinomial, categorical, discretized_logistic, continuous_bernoulli, warped, ordinal, with options as "
             """in gaussian:scale=shared; or by columns: '{"gaussian": ["age"], "bernoulli": ["smoker"]}'.""",
             metavar="NAME",
         ),
@@ -127,6 +128,17 @@ class Parameters:
     layer: Annotated[str | None, of(COUNTS, "", "Layer of an .h5ad with the counts instead of .X.")] = None
     batch_key: Annotated[
         str | None, of(COUNTS, "", "Column of an .h5ad's .obs that the model is told, such as the batch.")
+    ] = None
+
+    schema: Annotated[
+        str | None,
+        of(
+            TABLES,
+            "auto",
+            "auto gives columns kinds where some are no numbers or have holes; infer does so always; or a .json file: "
+            '{"age": "count"}.',
+            metavar="auto|infer|FILE",
+        ),
     ] = None
 
     objective: Annotated[

@@ -18,6 +18,7 @@ import numpy as np
 from elbowroom.data import arrays
 from elbowroom.data.arrays import Found, check_rows, check_sparse
 from elbowroom.data.delimited import Columns, read_delimited
+from elbowroom.data.frame_files import typed_column
 from elbowroom.data.pictures import SUFFIXES, read_folder
 from elbowroom.data.streams import whole
 from elbowroom.errors import DataError, ElbowroomWarning, counted, missing
@@ -91,7 +92,7 @@ def read(source: str, labels: Sequence[str] = (), features: Sequence[str] | None
     Raises
     ------
     DataError
-        If the file is missing, broken, empty, or has no rows of numbers.
+        If the file is missing, broken or empty.
     MissingDependencyError
         If its format needs a package that is not installed.
     """
@@ -172,18 +173,9 @@ def _data_of_table(source: str, table: Table, labels: Sequence[str], features: S
         if name not in columns:
             raise unknown_column(name, columns, source)
     used = {name: columns[name] for name in names}
-    _refuse_text(used, "Drop it, or turn it into numbers." if known else "Keep it aside with --label {!r}, or drop it.")
     named = names if table.named else None
     whole_numbers = {name: _whole(column) for name, column in columns.items()}
     return Data(source, _frame(used) if named else _array(used), whole_numbers, named)
-
-
-def _refuse_text(columns: Columns, do: str) -> None:
-    for name, column in columns.items():
-        if column.dtype.kind not in "biuf":
-            first = next((str(value) for value in column if value is not None), "")
-            got = f"column {name!r} does not (first: {first[:40]!r})"
-            raise DataError("every column must hold numbers", got, do.format(name))
 
 
 def _frame(columns: Columns) -> Any:
@@ -192,7 +184,8 @@ def _frame(columns: Columns) -> Any:
 
     for backend in ("pandas", "polars"):
         if columns and importlib.util.find_spec(backend):
-            return nw.from_dict(columns, backend=backend).to_native()
+            typed = {name: typed_column(column) for name, column in columns.items()}
+            return nw.from_dict(typed, backend=backend).to_native()
     return _array(columns)
 
 

@@ -9,9 +9,10 @@ from typing import Any, Self
 
 import numpy as np
 
-from elbowroom.columns import Category, Kind, infer, kind_form, kind_from
+from elbowroom.columns import Category, Kind, kind_form, kind_from
 from elbowroom.data import frames
 from elbowroom.data.frames import Series
+from elbowroom.data.infer import infer
 from elbowroom.errors import DataError, ParameterError, unknown
 
 SDV = {"numerical": None, "categorical": "category", "boolean": "binary", "datetime": "datetime"}

@@ -188,7 +188,7 @@ class BaseVAE(TransformerMixin, BaseEstimator, ABC):
         if self.verbose:
             Progress(0).say(f"likelihood {self.likelihood_}: {self.likelihood_reason_}")
         span = self.beta_ if isinstance(self.beta_, LogUniform) else None
-        model = build(likelihood, self._bodies, self.n_latents, self.covariance, self.prior, rows, self.seed_, span)
+        model = build(likelihood, self._bodies, self.n_latents, self.covariance, self._prior, rows, self.seed_, span)
         if self._start is not None:
             model.load_state_dict(self._start)
         train, held_out = split(rows, self.validation_fraction, self.seed_)
@@ -199,9 +199,16 @@ class BaseVAE(TransformerMixin, BaseEstimator, ABC):
         with own_stream(seed_of(self.seed_, "guests")) if guests else nullcontext():
             self.history_ = self._trainer().fit(model, train, self.beta_, objective, held_out, checkpoints, progress)
         self.model_ = model.eval()
-        self.diagnosis_ = diagnose.diagnose(model, train.take(evenly(len(train), DIAGNOSED)), self._beta_now)
+        some = train.take(evenly(len(train), DIAGNOSED))
+        generate.settle_prior(model, some, self.seed_)
+        self.diagnosis_ = diagnose.diagnose(model, some, self._beta_now)
         self.history_.verdict = self.diagnosis_.verdict
         return self
+
+    @property
+    def _prior(self) -> str:
+        """The text form of the prior."""
+        return self.prior
 
     def _trainer(self) -> Trainer:
         return Trainer(

@@ -27,7 +27,7 @@ from elbowroom.state import restore
 
 @dataclass(eq=False, repr=False, match_args=False)
 class TableVAE(BaseVAE):
-    """A variational autoencoder for tables of numbers: arrays (n, D) and pandas, polars or pyarrow frames.
+    """A variational autoencoder for tables: arrays (n, D), and pandas, polars or pyarrow frames of any columns with holes.
 
     Parameters
     ----------
@@ -42,7 +42,8 @@ class TableVAE(BaseVAE):
         your own module, which maps what the decoder makes to p(x|z), such as one of `torch.distributions`, and wants
         `n_outputs` values a row (by default as many as there are features).
     prior : str
-        "standard", "mixture:components=100" or "vamp:components=500".
+        "standard", "mixture:components=100", "vamp:components=500", or "fitted", a mixture that is fitted to the encodings after
+        training. "auto" is "fitted" for a table with a schema, and "standard" for numbers.
     covariance : str
         Of the posterior: "diagonal" or "full".
     hidden : sequence of int
@@ -76,6 +77,10 @@ class TableVAE(BaseVAE):
         The same seed, machine and number of threads give the same bits.
     verbose : bool
         Show progress.
+    schema : "auto", "infer", Schema, mapping or None
+        What the columns hold (docs/tables.md). "auto" gives them kinds where X has text, categories, dates or holes, and
+        reads complete numbers as numbers; "infer" does so always; a Schema, {"age": "count"} or SDV's metadata is completed
+        from the data; None wants complete numbers.
 
     Attributes
     ----------
@@ -96,6 +101,7 @@ class TableVAE(BaseVAE):
     """
 
     _: KW_ONLY
+    prior: str = "auto"
     schema: str | Schema | Mapping[str, Any] | None = "auto"
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {
@@ -155,6 +161,12 @@ class TableVAE(BaseVAE):
         if given is None:
             return super().sample(n_samples, mean=mean, context=context, random_state=random_state)
         return tables.sample_given(self, n_samples, mean, given, context, random_state)
+
+    @property
+    def _prior(self) -> str:
+        if self.prior != "auto":
+            return self.prior
+        return "standard" if self.schema_ is None else "fitted"
 
     @property
     def _cells(self) -> list[str] | None:

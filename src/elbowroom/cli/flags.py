@@ -96,7 +96,13 @@ class Parameters:
     ] = None
     prior: Annotated[
         str | None,
-        of(MODEL, "standard", "standard, mixture:components=100 or vamp:components=500.", metavar="NAME"),
+        of(
+            MODEL,
+            "standard; tables auto",
+            "standard, mixture:components=100, vamp:components=500 or fitted, a mixture fitted after training; auto is "
+            "fitted for tables with a schema.",
+            metavar="NAME",
+        ),
     ] = None
     covariance: Annotated[Literal["diagonal", "full"] | None, of(MODEL, "diagonal", "Of the posterior.")] = None
     hidden: Annotated[

@@ -29,6 +29,7 @@ def numbers() -> TableVAE:
     """A model of numbers: with a likelihood that is given, there is no schema, and no cell may be missing."""
     return table(likelihood="gaussian")
 
+
 BATCH = np.where(np.arange(len(WINE)) % 2, "odd", "even")
 
 
@@ -78,7 +79,7 @@ DATA: dict[str, Case] = {
     "a category": (
         lambda: numbers().fit(pd.DataFrame({"c": pd.Categorical(["u", "v"])})), "column 'c' holds categorical"),
     "a date": (
-        lambda: numbers().fit(pl.DataFrame({"d": [datetime.date(2020, 1, 2)]})), "'d' holds date (first: '2020-01-02')"),
+        lambda: numbers().fit(pl.DataFrame({"d": [datetime.date(2020, 1, 2)]})), "'d' holds date (first: '2020"),
     "dates": (lambda: table().fit(np.array([["2020-01-01"]], dtype="M8[D]")), "Row 0, column 0 holds '2020-01-01'"),
     "complex": (lambda: table().fit(WINE * 1j), "Complex data not supported"),
     "a number too large": (lambda: table().fit([[1, 2], [10**400, 1]]), "Row 1, column 0 holds '1000"),

@@ -81,7 +81,9 @@ LONG_FUNCTIONS: dict[str, str] = {}
 
 KINDS_OF_COLUMNS = ["Binary", "Category", "Count", "Datetime", "Ordinal", "Positive", "Real"]
 ESTIMATORS = ["CountVAE", "ImageVAE", "TableVAE", "VAEDetector", "VAEImputer"]
-PUBLIC = sorted([*ESTIMATORS, *KINDS_OF_COLUMNS, "Schema", "Sweep", "__version__", "beta_from", "load", "quality", "sweep"])
+PUBLIC = sorted(
+    [*ESTIMATORS, *KINDS_OF_COLUMNS, "Schema", "Sweep", "__version__", "beta_from", "load", "quality", "sweep"]
+)
 
 
 def name_of(path: Path) -> str:

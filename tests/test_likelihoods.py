@@ -185,7 +185,9 @@ def ordered_bins(p: Any, x: np.ndarray) -> np.ndarray:
 def warped(p: Any, x: np.ndarray) -> np.ndarray:
     """The warp of `make` is the identity."""
     std = p.log_std.exp().numpy()
-    return stats.lognorm.logpdf(x, std, scale=p.location.exp().numpy()) if p.log else stats.norm.logpdf(x, p.location, std)
+    return (
+        stats.lognorm.logpdf(x, std, scale=p.location.exp().numpy()) if p.log else stats.norm.logpdf(x, p.location, std)
+    )
 
 
 JUDGES: dict[str, Callable[[Any, np.ndarray], Any]] = {

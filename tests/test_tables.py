@@ -40,12 +40,13 @@ def people(n: int = N, holes: bool = True) -> pd.DataFrame:
         {
             "age": pd.array(random.integers(18, 90, n), dtype="Int64"),
             "income": np.exp(random.normal(9 + (country == "de"), 1, n)),
-            "rain": np.where(random.random(n) < 0.5, 0.0, random.gamma(2, 2, n)),
+            "rain": np.where(random.random(n) < 0.5, 0.0, random.lognormal(0, 1, n)),
             "country": country,
             "size": pd.Categorical(random.choice(["s", "m", "l"], n), categories=["s", "m", "l"], ordered=True),
             "smoker": pd.array(random.random(n) < 0.3, dtype="boolean"),
             "born": pd.to_datetime("2000-01-01") + pd.to_timedelta(random.integers(0, 9000, n), "D"),
-            "seen": pd.Timestamp("2024-05-05 12:00", tz="Europe/Berlin") + pd.to_timedelta(random.random(n), "D"),
+            "seen": pd.Timestamp("2024-05-05 12:00", tz="Europe/Berlin")
+            + pd.to_timedelta(random.integers(0, 80_000, n), "s"),
             "height": random.normal(170, 10, n).astype(np.float32),
             "stars": random.choice([1.5, 2.0, 4.0], n),
         }
@@ -208,13 +209,13 @@ def test_the_density_of_a_column_integrates_to_one_with_its_holes_and_spikes() -
     likelihood, _ = table_likelihood(schema.cells)
     likelihood.fit_marginals(torch.from_numpy(schema.encode(read(frame))))
     likelihood.double()
-    t = np.linspace(-60, 60, 20_001)
+    t = np.linspace(-60, 60, 400_001)
     x = pd.DataFrame({"rain": np.concatenate([[np.nan, 0.0], np.exp(t)])})
     weights = np.concatenate([[1.0, 1.0], np.exp(t) * (t[1] - t[0])])
     for seed in range(3):
         h = torch.randn(1, likelihood.n_outputs, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
         log_p = likelihood(h).log_prob(torch.from_numpy(schema.encode(read(x))))
-        assert float(log_p.exp().numpy() @ weights) == pytest.approx(1, abs=1e-6)
+        assert float(log_p.exp().numpy() @ weights) == pytest.approx(1, abs=1e-4)
 
 
 @torch.no_grad()
@@ -263,7 +264,12 @@ def test_the_rate_of_holes_and_rare_categories_are_kept() -> None:
 def test_a_table_is_fitted_and_everything_comes_in_its_own_kind(library: str) -> None:
     frame = LIBRARIES[library](people())
     model = table(epochs=2).fit(frame)
-    for out in (model.reconstruct(frame), model.sample(7, random_state=0), model.impute(frame), model.impute(frame, 1)[0]):
+    for out in (
+        model.reconstruct(frame),
+        model.sample(7, random_state=0),
+        model.impute(frame),
+        model.impute(frame, 1)[0],
+    ):
         assert type(out) is type(frame)
         columns = out.column_names if library == "pyarrow" else list(out.columns)
         assert columns == list(people().columns)
@@ -294,9 +300,9 @@ def test_arrays_with_holes() -> None:
 
 def test_training_decreases_the_loss_and_finds_dependence() -> None:
     frame = people(2000, holes=False)[["country", "income"]].assign(same=lambda f: f["country"])
-    model = table(epochs=40, hidden=(64,), n_latents=4).fit(frame)
+    model = table(epochs=40, hidden=(64,), n_latents=4, beta=0.25).fit(frame)
     sample = model.sample(1000, random_state=0)
-    assert (sample["country"] == sample["same"]).mean() > 0.85
+    assert (sample["country"] == sample["same"]).mean() > 0.95
 
 
 def test_a_range_of_beta_and_an_importance_weighted_bound_work_with_holes() -> None:
@@ -341,7 +347,8 @@ def test_a_report_of_a_table_is_written(tmp_path: Path, fitted: TableVAE) -> Non
 
 BAD = {
     "everything is missing": (lambda: table().fit(pd.DataFrame({"a": [None, None]})), "every cell is missing"),
-    "names of rows": (lambda: table().fit(pd.DataFrame({"id": [f"p{i}" for i in range(50)]})), "'id' has 50 in 50 rows"),
+    "names of rows": (
+        lambda: table().fit(pd.DataFrame({"id": [f"p{i}" for i in range(50)]})), "'id' has 50 in 50 rows"),
     "two kinds": (lambda: table().fit(pd.DataFrame({"a": [1, "x", None]})), "Row 1, column 'a' holds 'x'"),
     "lists": (lambda: table().fit(pl.DataFrame({"a": [[1], [2]]})), "'a' holds list"),
     "infinity": (lambda: table().fit(pd.DataFrame({"a": [1, np.inf], "b": ["x", "y"]})), "infinity (row 1, column 'a'"),
@@ -350,7 +357,8 @@ BAD = {
     "no rows": (lambda: table().fit(pd.DataFrame({"a": pd.Series([], dtype=str)})), "(0, 1)"),
     "both": (lambda: table(schema="infer", likelihood="gaussian").fit(WINE), "likelihood='auto'"),
     "an unknown column": (lambda: table(schema={"aeg": "count"}).fit(people()), "Did you mean 'age'"),
-    "a kind that does not fit": (lambda: table(schema={"country": "count"}).fit(people()), "schema['country'] = Category()"),
+    "a kind that does not fit": (
+        lambda: table(schema={"country": "count"}).fit(people()), "schema['country'] = Category()"),
     "negative counts": (
         lambda: table(schema={"a": Count()}).fit(pd.DataFrame({"a": [1.0, -2.0]})), "whole numbers from 0"),
     "not positive": (
@@ -434,7 +442,7 @@ def test_imputation_fills_the_holes_and_nothing_else(library: str, how: str, fit
     assert not out.isna().any().any()
     for name in frame:
         known = given[name].notna()
-        pd.testing.assert_series_equal(out[name][known], given[name][known])
+        assert out[name][known].tolist() == given[name][known].tolist()
 
 
 def test_multiple_imputations_differ_where_cells_are_missing(fitted: TableVAE) -> None:
@@ -442,22 +450,20 @@ def test_multiple_imputations_differ_where_cells_are_missing(fitted: TableVAE) -
     assert len(frames) == 5
     values = np.stack([f["income"].to_numpy() for f in frames])
     hole = people()["income"].isna().to_numpy()
-    assert (values[:, ~hole].std(0) == 0).all()
-    assert (values[:, hole].std(0) > 0).all()
+    assert (np.ptp(values[:, ~hole], axis=0) == 0).all()
+    assert (np.ptp(values[:, hole], axis=0) > 0).all()
     again = fitted.impute(people(), n=5, random_state=3)
     pd.testing.assert_frame_equal(frames[4], again[4])
 
 
 def test_a_row_without_any_cell_gets_one_of_the_model(fitted: TableVAE) -> None:
-    row = people().iloc[:1].copy()
-    row.loc[:, row.columns] = None
-    row = row.astype(people().dtypes.to_dict())
+    row = people().reindex([10**6])
     full = fitted.impute(row)
     assert not full.isna().any().any()
 
 
 def test_conditional_samples_are_those_of_bayes() -> None:
-    """Of a model with two dependent categories: its samples with b = y have the shares that its own samples have there."""
+    """Samples given b = x have the shares that free samples have where b is x."""
     random = np.random.default_rng(0)
     a = random.choice(["u", "v"], 2000, p=[0.3, 0.7])
     b = np.where(random.random(2000) < 0.8, np.where(a == "u", "x", "y"), np.where(a == "u", "y", "x"))
@@ -537,7 +543,8 @@ def test_quality_by_hand() -> None:
     found = quality(real, made)
     assert found.marginals == {"x": pytest.approx(0.75), "c": pytest.approx(0.96)}
     assert found.rare == {"c=b": (0.04, 0.0)}
-    assert found.auc > 0.6
+    apart = pd.DataFrame({"x": np.linspace(0, 1, 500), "c": ["a"] * 500})
+    assert quality(apart, apart.assign(x=apart["x"] + 0.9)).auc > 0.85
     assert [c.name for c in columns_of(real, made)] == ["x", "c"]
     with pytest.raises(DataError, match="'c' is in one"):
         quality(real, made[["x"]])

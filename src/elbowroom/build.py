@@ -90,8 +90,8 @@ def table_likelihood(cells: Mapping[str, str]) -> tuple[Table, dict[str, list[st
         kind, _, options = text.partition(":")
         groups[(kind,) if kind == "ordinal" and "open" in options else (kind, options)].append(place)
     texts, parts = list(cells.values()), []
-    for (_, *options), places in groups.items():
-        if options:
+    for key, places in groups.items():
+        if len(key) > 1:
             parts.append(specs.make(texts[places[0]], LIKELIHOODS, "likelihood", len(places)))
         else:
             levels = [specs.parse(texts[place], LIKELIHOODS, "likelihood")[1]["levels"] for place in places]

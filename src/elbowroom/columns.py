@@ -1,6 +1,7 @@
 """Kinds of columns: how the cells of a table become the numbers of a model, and back.
 
-A kind turns a column into one or more *cells*, each with a likelihood of its own. Numbers have a cell for their value and, where
+A kind turns a column into one or more *cells*, each with a likelihood of its own. Numbers have a cell for their
+value and, where
 some values are frequent (a rainfall of exactly 0), one before it that says which of them it is; the value is then a
 hole. Kinds are values with a JSON form. What a kind leaves open (None) is learned from the data.
 """
@@ -63,7 +64,8 @@ class Real(Kind):
     low, high : float or None
         Where sampled values end: the range of the data.
     step : float or None
-        Values are multiples of it: 1 for whole numbers, 0.01 for cents, 0 for none. Whole numbers over a short range have
+        Values are multiples of it: 1 for whole numbers, 0.01 for cents, 0 for none. Whole numbers over a short
+        range have
         a probability each, all others a density.
     spikes : tuple of float or None
         Values with a probability of their own.
@@ -103,11 +105,11 @@ class Real(Kind):
             at[values == spike] = code
         rest = np.where(at > 0, np.nan, values)
         self._refuse(self._misfit(rest), values, name)
-        rest = np.round(rest - self.low) if self.lattice else rest  # type: ignore[operator]
+        rest = np.round(rest - self.low) if self.lattice else rest
         return np.column_stack([at, rest] if self.spikes else [rest])
 
     def decode(self, cells: np.ndarray) -> np.ndarray:
-        values = cells[:, -1] + (self.low if self.lattice else 0)  # type: ignore[operator]
+        values = cells[:, -1] + (self.low if self.lattice else 0)
         if self.step:
             values = np.round(np.round(values / self.step) * self.step, 9)
         values = np.clip(values, self.low, self.high)
@@ -212,7 +214,7 @@ class Category(Kind):
             found = sorted({plain(value) for value in values.tolist()}, key=lambda v: (isinstance(v, str), v))
         if len(found) > MOST_CATEGORIES or (len(found) == len(values) > FEW and self.sort_of(values) == "text"):
             got = f"{name!r} has {len(found):,} in {len(values):,} rows"
-            do = f"Drop it (on the command line: --label {name!r}) if it names rows; group its categories if it does not."
+            do = f"Drop it if it names rows (on the command line: --label {name!r}), or group its categories."
             raise DataError(f"a column may have {MOST_CATEGORIES:,} categories, each in several rows", got, do)
         return replace(self, categories=tuple(found))
 
@@ -230,7 +232,9 @@ class Category(Kind):
         strange = found == -1
         if strange.any():
             row = int(np.argmax(strange))
-            message = f"column {name!r} has {counted(int(strange.sum()), 'cell')} of a category that the model does not know "
+            message = (
+                f"column {name!r} has {counted(int(strange.sum()), 'cell')} of a category that the model does not know "
+            )
             warnings.warn(f"{message}(first: row {row}, {plain(values[row])!r})", ElbowroomWarning, stacklevel=2)
         return np.where(strange, len(self.categories or ()), found)[:, None]
 
@@ -296,7 +300,7 @@ def plain(value: Any) -> Any:
     >>> plain(3.0), plain("a"), plain(0.5)
     (3, 'a', 0.5)
     """
-    if isinstance(value, float | np.floating) and float(value).is_integer() and abs(value) < 2**53:
+    if isinstance(value, float | np.floating) and float(value).is_integer() and abs(float(value)) < 2**53:
         return int(value)
     return value.item() if isinstance(value, np.generic) else value
 

@@ -51,7 +51,7 @@ class Mixed(RowDistribution):
 
 
 class Table(Mixed):
-    """Columns of several kinds, in rows with holes (NaN): a hole has no say. `fill` (D,) is a value each column knows."""
+    """Columns of several kinds, in rows with holes (NaN): a hole has no say. `fill` (D,) is what columns know."""
 
     def __init__(self, parts: list[RowDistribution], columns: list[Tensor], fill: Tensor) -> None:
         super().__init__(parts, columns)
@@ -104,13 +104,17 @@ class Warped(RowDistribution):
         return self.warp.value(scores).exp() if self.log else self.warp.value(scores)
 
 
-_HERMITE = tuple(part / scale for part, scale in zip(np.polynomial.hermite_e.hermegauss(NODES), (1.0, math.sqrt(2 * math.pi)), strict=True))
+_HERMITE = tuple(
+    part / scale
+    for part, scale in zip(np.polynomial.hermite_e.hermegauss(NODES), (1.0, math.sqrt(2 * math.pi)), strict=True)
+)
 
 
 class Ordinal(RowDistribution):
     """Codes with an order: a logistic variable cut at thresholds (McCullagh 1980).
 
-    `edges` (D, L+1) are the thresholds around L codes. Where they are `open`, lower and higher codes go on at the distance
+    `edges` (D, L+1) are the thresholds around L codes. Where they are `open`, lower and higher codes go on at the
+    distance
     `pace` (D,); else nothing is beyond.
     """
 
@@ -119,7 +123,7 @@ class Ordinal(RowDistribution):
 
     def kernel_cells(self, x: Tensor) -> Tensor:
         precision = (-self.log_scale).exp()
-        low, high = ((edge(x, self.edges, self.pace).to(self.location.dtype) for edge in (lower_edge, upper_edge)))
+        low, high = (edge(x, self.edges, self.pace).to(self.location.dtype) for edge in (lower_edge, upper_edge))
         below, above = (high - self.location) * precision, (self.location - low) * precision
         # log(S(b) - S(a)) = log S(b) + log S(-a) + log(1 - exp(a - b)), exact for all a < b
         return F.logsigmoid(below) + F.logsigmoid(above) + (-torch.expm1(-(high - low) * precision)).log()

@@ -27,7 +27,7 @@ from elbowroom.state import restore
 
 @dataclass(eq=False, repr=False, match_args=False)
 class TableVAE(BaseVAE):
-    """A variational autoencoder for tables: arrays (n, D), and pandas, polars or pyarrow frames of any columns with holes.
+    """A variational autoencoder for tables: arrays (n, D), and pandas, polars or pyarrow frames of any columns.
 
     Parameters
     ----------
@@ -42,8 +42,8 @@ class TableVAE(BaseVAE):
         your own module, which maps what the decoder makes to p(x|z), such as one of `torch.distributions`, and wants
         `n_outputs` values a row (by default as many as there are features).
     prior : str
-        "standard", "mixture:components=100", "vamp:components=500", or "fitted", a mixture that is fitted to the encodings after
-        training. "auto" is "fitted" for a table with a schema, and "standard" for numbers.
+        "standard", "mixture:components=100", "vamp:components=500", or "fitted", a mixture that is fitted to
+        the encodings after training. "auto" is "fitted" for a table with a schema, and "standard" for numbers.
     covariance : str
         Of the posterior: "diagonal" or "full".
     hidden : sequence of int
@@ -78,8 +78,10 @@ class TableVAE(BaseVAE):
     verbose : bool
         Show progress.
     schema : "auto", "infer", Schema, mapping or None
-        What the columns hold (docs/tables.md). "auto" gives them kinds where X has text, categories, dates or holes, and
-        reads complete numbers as numbers; "infer" does so always; a Schema, {"age": "count"} or SDV's metadata is completed
+        What the columns hold (docs/tables.md). "auto" gives them kinds where X has text, categories, dates or
+        holes, and
+        reads complete numbers as numbers; "infer" does so always; a Schema, {"age": "count"} or SDV's metadata is
+        completed
         from the data; None wants complete numbers.
 
     Attributes
@@ -140,7 +142,8 @@ class TableVAE(BaseVAE):
             None for one table; else a list of n tables whose missing cells are drawn from p(missing | known) each, by
             importance resampling: what differs between them is what is not known (multiple imputation, Rubin 1987).
         how : str
-            What a single table has: "likely", the most likely category and the median of numbers, or "mean", the mean of
+            What a single table has: "likely", the most likely category and the median of numbers, or "mean", the
+            mean of
             numbers.
         """
         return tables.impute(self, X, n, how, context, random_state)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
@@ -166,7 +166,7 @@ class FittedPrior(Prior):
 
     @torch.no_grad()
     def settle(self, z: Tensor, seed: int) -> None:
-        """Fit the mixture to draws z (n, d) from the posteriors of rows: as many components as held-out draws like best."""
+        """Fit the mixture to draws z (n, d) from posteriors: as many components as held-out draws like best."""
         kept, held = z[::5].double().numpy(), np.delete(z.double().numpy(), slice(None, None, 5), 0)
         best = float((StandardGaussian(self.size, self.zero.double()).log_prob(torch.from_numpy(kept))).mean())
         for k in (self.components // 10, self.components // 3, self.components):

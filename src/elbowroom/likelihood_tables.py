@@ -25,7 +25,8 @@ FAR = 4.0  # what the encoder sees of an outlier at most, in standard deviations
 class Warped(Likelihood):
     """Numbers of any distribution: a warp learned from the data makes their normal scores Gaussian.
 
-    The warp is a smooth monotone map through quantiles, so that skewed, heavy-tailed and multi-modal columns are as simple
+    The warp is a smooth monotone map through quantiles, so that skewed, heavy-tailed and multi-modal columns are
+    as simple
     as Gaussian ones; the density is that of the column's own units. Mean and standard deviation of the scores come from
     the decoder. With `space="log"` for positive numbers, it is their logarithm that is warped.
     """
@@ -144,7 +145,7 @@ class Ordinal(Likelihood):
 
 def _each(levels: int | Sequence[int], features: int) -> list[int]:
     """Levels of every feature."""
-    given = list(levels) if isinstance(levels, list | tuple) else [levels] * features
+    given: list[Any] = list(levels) if isinstance(levels, list | tuple) else [levels] * features
     if len(given) != features:
         raise ParameterError(f"levels must be one number, or {features}", f"they are {levels!r}", "Correct them.")
     return given

@@ -24,6 +24,8 @@ class _AroundTable(BaseEstimator):
         "random_state": ["random_state", np.random.Generator],
     }
     _default: ClassVar[dict[str, Any]] = {}
+    estimator: Any
+    random_state: Any
 
     def _fit(self, X: Any) -> Any:
         try:
@@ -33,9 +35,9 @@ class _AroundTable(BaseEstimator):
             raise door.InvalidParameter(
                 expected.rstrip("."), f"Got {got.rstrip('.')}", f"See help({type(self).__name__})."
             ) from None
-        inner = TableVAE(**self._default) if self.estimator is None else clone(self.estimator)  # type: ignore[attr-defined]
-        if self.random_state is not None:  # type: ignore[attr-defined]
-            inner.set_params(random_state=self.random_state)  # type: ignore[attr-defined]
+        inner = TableVAE(**self._default) if self.estimator is None else clone(self.estimator)
+        if self.random_state is not None:
+            inner.set_params(random_state=self.random_state)
         self.estimator_ = inner.fit(X)
         self.n_features_in_ = inner.n_features_in_
         if hasattr(inner, "feature_names_in_"):
@@ -164,7 +166,8 @@ class VAEDetector(OutlierMixin, _AroundTable):
     def contributions(self, X: Any) -> Any:
         """How many nats each cell is stranger than its column usually is, (n, columns), in the kind of X.
 
-        What is counted is -log p(cell | the other cells of its row): a value that is usual by itself is strange where it
+        What is counted is -log p(cell | the other cells of its row): a value that is usual by itself is strange
+        where it
         does not go with the rest.
         """
         check_is_fitted(self)

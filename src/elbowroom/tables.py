@@ -152,9 +152,7 @@ def _spread(values: dict[str, np.ndarray], at: Tensor, n: int) -> dict[str, np.n
     return out
 
 
-def sample_given(
-    estimator: Any, n: int, mean: bool, given: Mapping[str, Any], context: Any, random_state: Any
-) -> Any:
+def sample_given(estimator: Any, n: int, mean: bool, given: Mapping[str, Any], context: Any, random_state: Any) -> Any:
     """Rows from the model given some of their cells."""
     schema, n = schema_of(estimator, "given"), door.positive("n_samples", n)
     if mean:
@@ -184,7 +182,9 @@ def cell_of(schema: Schema, name: str, word: str) -> Any:
             return datetime.datetime.fromisoformat(word)
         return {"true": 1.0, "false": 0.0}.get(word.lower()) if word.isalpha() else float(word)
     except ValueError as error:
-        raise ParameterError(f"column {name!r} must be given as {kind.sort}", f"it is {word!r}", "Correct it.") from error
+        raise ParameterError(
+            f"column {name!r} must be given as {kind.sort}", f"it is {word!r}", "Correct it."
+        ) from error
 
 
 # ---- what is strange -------------------------------------------------------------------------------------------------

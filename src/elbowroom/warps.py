@@ -1,6 +1,7 @@
 """Warps: smooth monotone maps from the values of a column to standard normal scores, exactly invertible.
 
-Each is a monotone rational-quadratic spline through quantiles of the data (Gregory & Delbourgo 1982), which goes on as a
+Each is a monotone rational-quadratic spline through quantiles of the data (Gregory & Delbourgo 1982), which goes
+on as a
 straight line beyond the smallest and the largest value.
 """
 
@@ -91,6 +92,8 @@ def knots_of(column: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def slopes_of(values: Tensor, scores: Tensor) -> Tensor:
     """The slope at every knot: the weighted harmonic mean of those of its two sides."""
     width, height = values.diff(dim=1), scores.diff(dim=1)
-    inner = (width[:, 1:] + width[:, :-1]) / (width[:, 1:].square() / height[:, 1:] + width[:, :-1].square() / height[:, :-1])
+    inner = (width[:, 1:] + width[:, :-1]) / (
+        width[:, 1:].square() / height[:, 1:] + width[:, :-1].square() / height[:, :-1]
+    )
     slope = height / width
     return torch.cat([slope[:, :1], inner, slope[:, -1:]], 1)

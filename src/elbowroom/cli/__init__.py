@@ -218,7 +218,9 @@ def impute(
         int | None,
         Parameter(converter=whole, help="Draw so many imputations, PATH-1, PATH-2, ...", metavar="INT"),
     ] = None,
-    how: Annotated[Literal["likely", "mean"], Parameter(help="Of a single one: medians, or means, of numbers.")] = "likely",
+    how: Annotated[
+        Literal["likely", "mean"], Parameter(help="Of a single one: medians, or means, of numbers.")
+    ] = "likely",
     random_state: Seed = None,
     beta: Beta = None,
     common: Common = common,

@@ -89,7 +89,8 @@ class Parameters:
             MODEL,
             "auto",
             "auto looks at the data and says why; or bernoulli, binomial, gaussian, student_t, poisson, "
-            "negative_binomial, multinomial, categorical, discretized_logistic, continuous_bernoulli, warped, ordinal, with options as "
+            "negative_binomial, multinomial, categorical, discretized_logistic, continuous_bernoulli, warped, ordinal, "
+            "with options as "
             """in gaussian:scale=shared; or by columns: '{"gaussian": ["age"], "bernoulli": ["smoker"]}'.""",
             metavar="NAME",
         ),

@@ -79,7 +79,9 @@ def detect(model: str, file: str, out: str | None, contamination: float, beta: f
         columns = ["score", "outlier", *names]
         write(out, Result(np.column_stack([scores, strange, cells]), columns, "scores", data.rows))
     order = np.argsort(scores, kind="stable")[: max(1, min(SHOWN, round(contamination * len(scores))))]
-    found = [{"row": int(i), "score": float(scores[i]), "because": _reasons(cells[i], names)} for i in order]
+    found: list[dict[str, Any]] = [
+        {"row": int(i), "score": float(scores[i]), "because": _reasons(cells[i], names)} for i in order
+    ]
     lines = [(f"row {f['row']}", f"{f['score']:10.2f}  {_because(f['because'])}") for f in found]
     head = f"{counted(len(scores), 'row')}; the strangest, log p(x) in nats, and the columns that make them strange\n\n"
     return Answer({"rows": len(scores), "threshold": limit, "strangest": found}, head + listed(lines))

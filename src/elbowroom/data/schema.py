@@ -162,7 +162,9 @@ class Schema(Mapping[str, Kind]):
     __hash__ = None  # type: ignore[assignment]
 
     def __repr__(self) -> str:
-        listed = "".join(f"\n  {name!r}: {c.kind or 'inferred'}{', nulls' * bool(c.nulls)}" for name, c in self._items())
+        listed = "".join(
+            f"\n  {name!r}: {c.kind or 'inferred'}{', nulls' * bool(c.nulls)}" for name, c in self._items()
+        )
         return f"Schema({listed})"
 
     def _items(self) -> Iterable[tuple[str, Column]]:
@@ -253,7 +255,9 @@ def _form(name: str, column: Column) -> dict[str, Any]:
 
 def _from_form(form: Mapping[str, Any]) -> dict[str, Any]:
     columns = form.get("columns")
-    if not isinstance(columns, list) or not all(isinstance(c, Mapping) and isinstance(c.get("name"), str) for c in columns):
+    if not isinstance(columns, list) or not all(
+        isinstance(c, Mapping) and isinstance(c.get("name"), str) for c in columns
+    ):
         raise ParameterError("a schema has a list of columns with names", f"it has {columns!r:.60}", "Save it again.")
     found = {column["name"]: {key: v for key, v in column.items() if key != "name"} for column in columns}
     if len(found) < len(columns):
@@ -265,7 +269,9 @@ def _json(text: str) -> Any:
     try:
         return json.loads(text)
     except ValueError as error:
-        raise ParameterError("a schema as text is JSON", f"it is not ({error})", """Write '{"age": "count"}'.""") from error
+        raise ParameterError(
+            "a schema as text is JSON", f"it is not ({error})", """Write '{"age": "count"}'."""
+        ) from error
 
 
 def _from_sdv(metadata: Mapping[str, Any]) -> dict[str, Any]:

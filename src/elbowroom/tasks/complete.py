@@ -1,4 +1,4 @@
-"""What is missing in rows, given what is there: draws by importance sampling, for imputation and conditional samples."""
+"""What is missing in rows, given what is there: draws by importance sampling."""
 
 from __future__ import annotations
 
@@ -92,7 +92,8 @@ def sample_given(model: VAE, x: Tensor, context: Tensor | None, n: int, generato
 def surprises(model: VAE, rows: Rows, draws: int, seed: int) -> tuple[Tensor, Tensor]:
     """log p(x) of every row (n,), and -log p(cell | the rest of its row) of every cell (n, D), in nats.
 
-    From the same draws: p(x_c | x_rest) is the harmonic mean of p(x_c | z) under the weights of the whole row. Both depend
+    From the same draws: p(x_c | x_rest) is the harmonic mean of p(x_c | z) under the weights of the whole row.
+    Both depend
     on the content of a row alone.
     """
     size = max(1, min(256, AT_ONCE // max(1, draws * int(model.likelihood.n_outputs))))  # type: ignore[arg-type]

@@ -32,7 +32,8 @@ def settle_prior(model: VAE, rows: Rows, seed: int) -> None:
     """Fit a prior that waits for the encodings of training rows to them; with a range of beta they differ: it stays."""
     if hasattr(model.prior, "settle") and model.dial is None:
         z = sample_posterior(model, rows, 2, generator_at(seed, "settle"))
-        model.prior.settle(z.transpose(0, 1).flatten(0, 1), seed_of(seed, "settle"))
+        prior: Any = model.prior
+        prior.settle(z.transpose(0, 1).flatten(0, 1), seed_of(seed, "settle"))
 
 
 @torch.no_grad()

@@ -1,8 +1,9 @@
-"""How good a synthetic table is beside the real one, as numbers: marginals, pairs, rare categories, privacy, usefulness.
+"""How good a synthetic table is beside the real one: marginals, pairs, rare categories, privacy, usefulness.
 
 Scores are between 0 and 1, and 1 is best, unless they say otherwise. The definitions are those of the literature: the
 complement of the Kolmogorov-Smirnov statistic and of the total variation distance, similarity of correlations and of
-contingency tables (as in SDMetrics), distance to the closest record, train on synthetic and test on real (Esteban 2017), and
+contingency tables (as in SDMetrics), distance to the closest record, train on synthetic and test on real (Esteban
+2017), and
 the AUC of a classifier that is to tell the tables apart.
 """
 
@@ -52,7 +53,7 @@ class Column:
         return 1 - abs(float(np.isnan(self.real).mean() - np.isnan(self.synthetic).mean()))
 
     def codes(self) -> tuple[np.ndarray, np.ndarray, int]:
-        """Both as codes, and how many there are: categories, or bins of equal shares of the real numbers; holes last."""
+        """Both as codes, and how many there are: categories, or bins of equal shares of real numbers; holes last."""
         parts = [self.real, self.synthetic]
         size = len(self.categories or ())
         if self.categories is None:
@@ -148,13 +149,19 @@ def rare_categories(columns: list[Column]) -> dict[str, tuple[float, float]]:
 
 
 def scaled(columns: list[Column]) -> tuple[np.ndarray, np.ndarray]:
-    """Both tables as points whose distance is that of Gower: ranks of numbers, indicators of categories and of holes."""
+    """Both tables as points at Gower's distances: ranks of numbers, indicators of categories and of holes."""
     real, made = [], []
     for column in columns:
         if column.categories is None:
             order = np.sort(known(column.real))
-            middle = [np.searchsorted(order, p) + np.searchsorted(order, p, side="right") for p in (column.real, column.synthetic)]
-            parts = [np.where(np.isnan(p), -1, m / (2 * max(len(order), 1)))[:, None] for p, m in zip((column.real, column.synthetic), middle, strict=True)]
+            middle = [
+                np.searchsorted(order, p) + np.searchsorted(order, p, side="right")
+                for p in (column.real, column.synthetic)
+            ]
+            parts = [
+                np.where(np.isnan(p), -1, m / (2 * max(len(order), 1)))[:, None]
+                for p, m in zip((column.real, column.synthetic), middle, strict=True)
+            ]
         else:
             codes_real, codes_made, size = column.codes()
             parts = [np.eye(size)[codes] / 2 for codes in (codes_real, codes_made)]
@@ -223,7 +230,7 @@ def utility(train: Any, test: Any, target: str, seed: int = 0) -> float:
     if len(classes) < 2:
         return 0.5
     model = HistGradientBoostingClassifier(**settings).fit(x_train[keep], y_train[keep])
-    chances = np.zeros((kept.sum(), len(columns[at].categories)))
+    chances = np.zeros((kept.sum(), len(columns[at].categories or ())))
     chances[:, classes.astype(int)] = model.predict_proba(x_test[kept])
     present = np.unique(y_test[kept]).astype(int)
     scores = [roc_auc_score(y_test[kept] == c, chances[:, c]) for c in present if 0 < (y_test[kept] == c).mean() < 1]
@@ -238,7 +245,8 @@ class Quality:
     """How good a synthetic table is. `str` of it is a summary; `facts` are all its numbers.
 
     marginals, missing, pairs : scores by column, and by pair of columns; rare : shares of rare categories, real and
-    synthetic; nearest : `nearest_ratio`; auc : `detection_auc`; utility, utility_real : of trees that learned the target
+    synthetic; nearest : `nearest_ratio`; auc : `detection_auc`; utility, utility_real : of trees that learned the
+    target
     from the synthetic and from the real table, on real test rows, None without them.
     """
 
@@ -285,7 +293,9 @@ def quality(real: Any, synthetic: Any, test: Any = None, target: str | None = No
     if (test is None) != (target is None):
         raise ParameterError("usefulness needs test rows and a target", "one is given alone", "Give both or none.")
     columns = columns_of(real, synthetic)
-    useful = (None, None) if target is None else (utility(synthetic, test, target, seed), utility(real, test, target, seed))
+    useful = (
+        (None, None) if target is None else (utility(synthetic, test, target, seed), utility(real, test, target, seed))
+    )
     return Quality(
         {column.name: column.score for column in columns},
         {column.name: column.missing_score for column in columns},

@@ -68,7 +68,8 @@ LAYERS = [
     ["cli/facts"],
     ["cli/runs"],
     ["cli/models"],
-    ["cli/commands", "cli/ranges", "cli/table_commands"],
+    ["cli/commands", "cli/ranges"],
+    ["cli/table_commands"],
     ["cli/__init__"],
     ["cli/__main__"],
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import narwhals.stable.v2 as nw
@@ -166,6 +166,17 @@ def sample_given(estimator: Any, n: int, mean: bool, given: Mapping[str, Any], c
         message = f"rows with {dict(given)} are rare in the model: its samples rest on about {size:.1f} different draws"
         warnings.warn(message, ElbowroomWarning, stacklevel=3)
     return estimator._write(rows)
+
+
+def cells_of(schema: Schema, words: Sequence[str]) -> dict[str, Any]:
+    """Cells from words such as country=DE, in the type of their columns."""
+    found = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not equals:
+            raise ParameterError("--given looks like COLUMN=VALUE", f"it is {word!r}", "Write --given country=DE.")
+        found[name] = cell_of(schema, name, value)
+    return found
 
 
 def cell_of(schema: Schema, name: str, word: str) -> Any:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 import elbowroom
+from elbowroom import tables
 from elbowroom.cli.console import Answer, listed, number
 from elbowroom.cli.facts import describe, facts_of
 from elbowroom.cli.models import check_not_input, data_for, names_of, trained
@@ -105,10 +106,10 @@ def sample(
     check_output(out)
     estimator = _load(model, out, beta)
     if given or getattr(estimator, "schema_", None) is not None:
-        from elbowroom.cli import table_commands
-
         check_table_output(out)
-        return table_commands.sample_given(estimator, n, out, mean, given, random_state)
+        cells = tables.cells_of(tables.schema_of(estimator, "--given"), given) if given else None
+        write_frame(out, estimator.sample(n, mean=mean, given=cells, random_state=random_state))
+        return written(out, np.empty((n, len(estimator.schema_))), "new")
     labels = None if context is None else [_category(estimator, context)] * n
     x = np.asarray(estimator.sample(n, mean=mean, context=labels, random_state=random_state))
     write(out, Result(x, names_of(estimator), high=_white(estimator)))
@@ -223,6 +224,7 @@ def _category(estimator: Any, label: str) -> Any:
 
 
 def written(out: str, values: np.ndarray, what: str) -> Answer:
+    """What was written where."""
     facts = {"out": out, "shape": values.shape}
     sizes = " x ".join(map(str, values.shape[1:]))
     return Answer(

@@ -1,4 +1,4 @@
-"""What the commands for tables do: impute, detect, sample given some cells, and the quality of a synthetic table."""
+"""What the commands for tables do: impute, detect, and the quality of a synthetic table."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ from typing import Any
 import numpy as np
 
 from elbowroom import tables
-from elbowroom.cli.commands import opened, written
+from elbowroom.cli.commands import opened
 from elbowroom.cli.console import Answer, listed
 from elbowroom.cli.models import names_of
 from elbowroom.data.frame_files import check_table_output, write_frame
 from elbowroom.data.readers import read
-from elbowroom.data.schema import Schema
 from elbowroom.data.writers import Result, check_output, write
 from elbowroom.errors import ParameterError, counted
 from elbowroom.tasks.quality import quality as compare
@@ -40,27 +39,6 @@ def impute(
     for name, frame in zip(names, found, strict=True):
         write_frame(name, frame)
     return Answer({"out": names, "rows": len(data)}, f"wrote {counted(len(names), 'imputation')}: {', '.join(names)}")
-
-
-def sample_given(
-    estimator: Any, n: int, out: str, mean: bool, given: Sequence[str], random_state: int | None
-) -> Answer:
-    """Write new rows of a table, given some of their cells or none."""
-    cells = given_cells(tables.schema_of(estimator, "--given"), given) if given else None
-    frame = estimator.sample(n, mean=mean, given=cells, random_state=random_state)
-    write_frame(out, frame)
-    return written(out, np.empty((n, len(estimator.schema_))), "new")
-
-
-def given_cells(schema: Schema, words: Sequence[str]) -> dict[str, Any]:
-    """Cells from words such as country=DE, in the type of their columns."""
-    found = {}
-    for word in words:
-        name, equals, value = word.partition("=")
-        if not equals:
-            raise ParameterError("--given looks like COLUMN=VALUE", f"it is {word!r}", "Write --given country=DE.")
-        found[name] = tables.cell_of(schema, name, value)
-    return found
 
 
 def detect(model: str, file: str, out: str | None, contamination: float, beta: float | None) -> Answer:

@@ -114,7 +114,7 @@ class VAEDetector(OutlierMixin, _AroundTable):
     Parameters
     ----------
     estimator : TableVAE or None
-        What is fitted; None for `TableVAE()`.
+        What is fitted; None for `TableVAE(schema="infer")`.
     contamination : float
         Share of the training rows that is called outliers.
     n_draws : int
@@ -135,6 +135,7 @@ class VAEDetector(OutlierMixin, _AroundTable):
         "contamination": [Interval(Real, 0, 0.5, closed="right")],
         "n_draws": [Interval(Integral, 2, None, closed="left")],
     }
+    _default: ClassVar[dict[str, Any]] = {"schema": "infer"}
 
     def __init__(
         self, estimator: Any = None, *, contamination: float = 0.1, n_draws: int = 64, random_state: Any = None

@@ -99,7 +99,7 @@ class Parameters:
         str | None,
         of(
             MODEL,
-            "standard; tables auto",
+            "auto; images standard; counts standard",
             "standard, mixture:components=100, vamp:components=500 or fitted, a mixture fitted after training; auto is "
             "fitted for tables with a schema.",
             metavar="NAME",

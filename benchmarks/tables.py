@@ -205,7 +205,7 @@ def coverage(model: Any, x: np.ndarray, full: pd.DataFrame, hole: np.ndarray) ->
 
 
 def labelled() -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Rows, and which are strange: malignant cells, a kind of wine, digits that are no ones; a tenth of the usual rows."""
+    """Rows, and which are strange: malignant cells, a kind of wine, digits that are no ones; ten to one."""
     from sklearn.datasets import load_breast_cancer, load_digits, load_wine
 
     found, random = {}, np.random.default_rng(0)

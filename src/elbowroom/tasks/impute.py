@@ -9,7 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from elbowroom.data import frames
-from elbowroom.data.frames import columns_of
+from elbowroom.data.frames import Series, columns_of
 from elbowroom.data.schema import Schema, is_hole, read
 from elbowroom.errors import ParameterError, unknown
 
@@ -30,13 +30,13 @@ def values_of(schema: Schema, drawn: Tensor) -> dict[str, np.ndarray]:
 def single(schema: Schema, drawn: Tensor, how: str) -> dict[str, np.ndarray]:
     """One value for each cell of completed rows (draws, n, cells), by column, (n,).
 
-    Of numbers and times the mean or, if `how` is "likely", the median; of everything else what was drawn most often.
+    Of numbers and times the mean or, if `how` is "likely", the median; of texts what was drawn most often.
     """
     return {name: _single(values, how) for name, values in values_of(schema, drawn).items()}
 
 
 def _single(values: np.ndarray, how: str) -> np.ndarray:
-    if values.dtype != object and not np.isin(values, (0, 1)).all():
+    if values.dtype != object:
         return values.mean(0) if how == "mean" else np.quantile(values, 0.5, axis=0, method="inverted_cdf")
     return np.array([Counter(column).most_common(1)[0][0] for column in values.T.tolist()], dtype=values.dtype)
 
@@ -64,7 +64,7 @@ def _filled_frame(schema: Schema, X: Any, values: dict[str, np.ndarray]) -> Any:
         holes = is_hole(series[name].values)
         out[name] = column.to_native()
         if holes.any() and schema.cells and schema.at(name):
-            fresh = _as_known(values[name], series[name].dtype)
+            fresh = _as_known(values[name], series[name])
             new = nw.from_native(schema.native(name, fresh, library, series[name].dtype), series_only=True)
             keep = nw.new_series("keep", (~holes).tolist(), nw.Boolean, backend=column.implementation)
             out[name] = _zipped(column, keep, new).to_native()
@@ -81,9 +81,10 @@ def _zipped(column: Any, keep: Any, new: Any) -> Any:
     return column.zip_with(keep, new)
 
 
-def _as_known(values: np.ndarray, dtype: str) -> np.ndarray:
-    """Means as the dtype can hold them: whole numbers are rounded."""
-    whole = dtype.lower().lstrip("u").startswith("int") or dtype == "object:whole"
+def _as_known(values: np.ndarray, series: Series) -> np.ndarray:
+    """Means as the dtype can hold them: whole numbers and truth values are rounded."""
+    dtype = series.dtype.lower().lstrip("u")
+    whole = dtype.startswith("int") or dtype == "object:whole" or series.sort == "flag"
     return np.rint(values) if whole and values.dtype != object else values
 
 

@@ -257,11 +257,11 @@ def _of_polars(objects: list[Any], dtype: str, categories: Sequence[Any] | None)
 def _of_pyarrow(objects: list[Any], dtype: str, categories: Sequence[Any] | None) -> Any:
     import pyarrow as pa
 
-    coded = re.fullmatch(r"dictionary<values=(?:large_)?string, indices=(u?int\d+), ordered=([01])>", dtype)
+    coded = re.fullmatch(r"dictionary<values=((?:large_)?string), indices=(u?int\d+), ordered=([01])>", dtype)
     if coded:
         known = list(categories or dict.fromkeys(v for v in objects if v is not None))
-        codes = pa.array([None if v is None else known.index(v) for v in objects], pa.type_for_alias(coded[1]))
-        array = pa.DictionaryArray.from_arrays(codes, pa.array(known, pa.string()), ordered=coded[2] == "1")
+        codes = pa.array([None if v is None else known.index(v) for v in objects], pa.type_for_alias(coded[2]))
+        array = pa.DictionaryArray.from_arrays(codes, pa.array(known, coded[1]), ordered=coded[3] == "1")
         return pa.chunked_array([array])
     return pa.chunked_array([pa.array(objects, _type_of_pyarrow(dtype))])
 

@@ -489,6 +489,7 @@ def test_samples_can_be_given_any_cell(fitted: TableVAE) -> None:
 
 
 CHECKED = [
+    VAEDetector(TableVAE(2, schema="infer", epochs=2, hidden=(8,)), n_draws=8),
     VAEImputer(TableVAE(2, schema="infer", epochs=2, hidden=(8,))),
     VAEDetector(TableVAE(2, epochs=3, hidden=(8,)), n_draws=8),
     TableVAE(2, schema="infer", epochs=2, hidden=(8,)),

@@ -34,7 +34,9 @@ def read_rows(estimator: Any, X: Any, reset: bool) -> np.ndarray:
     if reset:
         estimator.schema_ = None
         _check_choice(estimator)
-    frame = isinstance(door.opened(X), nw.DataFrame)
+    opened = door.opened(X)
+    named = isinstance(opened, nw.DataFrame) and all(isinstance(name, str) for name in opened.columns)
+    frame = named or door.is_mixed(X)  # complete numbers without names are an array
     if not reset and estimator.schema_ is None:
         return door.validated(estimator, X, reset)
     if not frame or (not reset and estimator._names is None):

@@ -395,7 +395,11 @@ BAD = [
     ("fit people.csv --out m --label class --label name --body mlp", 2, "--body is a parameter of image models"),
     ("fit people.csv --out m --label class --label name --likelihood {", 2, "JSON"),
     ("fit people.csv --out m --label class --label name --random-state=-1", 2, "random_state"),
-    ("fit people.csv --out m", 1, "column 'name' does not (first: 'n0'). Keep it aside with --label 'name'"),
+    (
+        "fit people.csv --out m",
+        1,
+        "'name' has 60 in 60 rows. Drop it if it names rows (on the command line: --label 'name')",
+    ),
     ("fit people.csv --out m --label clas", 1, "Did you mean 'class'?"),
     ("fit people.csv --out m --label class --label name --likelihood poisson", 1, "column 'age'"),
     ("fit peple.csv --out m", 1, "Did you mean people.csv?"),

@@ -12,6 +12,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 GUIDE = (ROOT / "docs" / "guide.md").read_text()
+TABLES = (ROOT / "docs" / "tables.md").read_text()
 RANGE = (ROOT / "docs" / "range.md").read_text()
 
 
@@ -27,6 +28,7 @@ def test_python(tmp_path, monkeypatch):
         exec(compile(block, "README.md", "exec"), names)
     assert names["Z"].shape == (178, 3)
     assert names["model"].likelihood_ == "gaussian"
+    assert not names["full"].isna().any().any()
     assert (tmp_path / "report.html").stat().st_size > 10_000
 
 
@@ -35,6 +37,13 @@ def test_the_page_of_ranges():
     for block in blocks(RANGE, "python"):
         exec(compile(block.replace("epochs=100", "epochs=20"), "range.md", "exec"), names)
     assert names["best"].model_.dial.beta == names["beta"]
+
+
+def test_the_page_of_tables():
+    names = {"people": pd.DataFrame({"age": [1, 2, 3] * 20, "country": ["DE", "FR", None] * 20})}
+    for block in blocks(TABLES, "python"):
+        exec(compile(block, "tables.md", "exec"), names)
+    assert type(names["model"].schema_["age"]).__name__ == "Count"
 
 
 def test_the_guide(tmp_path, monkeypatch):
@@ -60,9 +69,9 @@ def test_commands(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     random = np.random.default_rng(0)
     age = random.integers(18, 90, 200)
-    people = pd.DataFrame(
-        {"age": age, "income": 900.0 * age + random.normal(0, 5000, 200), "smoker": random.integers(0, 2, 200)}
-    )
+    country = random.choice(["DE", "FR"], 200)
+    people = pd.DataFrame({"age": age, "income": 900.0 * age + random.normal(0, 5000, 200), "country": country})
+    people.loc[::7, "income"] = None
     people.to_csv("people.csv", index=False)
     commands = [
         line for block in blocks(README, "bash") for line in block.splitlines() if line.startswith("elbowroom ")
@@ -74,8 +83,10 @@ def test_commands(tmp_path, monkeypatch, capsys):
             main(words)
         assert ended.value.code in (0, None), (command, capsys.readouterr().err)
     assert len(pd.read_csv("synthetic.csv")) == 1000
-    assert list(pd.read_csv("synthetic.csv").columns) == ["age", "income", "smoker"]
+    assert list(pd.read_csv("synthetic.csv").columns) == ["age", "income", "country"]
     assert Path("report.html").exists()
+    assert set(pd.read_csv("germans.csv")["country"]) == {"DE"}
+    assert not pd.read_csv("full.csv").isna().any().any()
 
 
 def test_make_targets_exist():

@@ -14,12 +14,16 @@ from elbowroom._version import __version__
 
 if TYPE_CHECKING:
     from elbowroom.baselines import EASE, ItemKNN, Popularity
+    from elbowroom.columns import Binary, Category, Count, Datetime, Ordinal, Positive, Real
     from elbowroom.converters import beta_from
     from elbowroom.data.holdout import Fold, Split
+    from elbowroom.data.schema import Schema
     from elbowroom.estimators import CountVAE, ImageVAE, TableVAE, load
     from elbowroom.recommender import InteractionVAE
     from elbowroom.sweeps import Sweep, sweep
+    from elbowroom.table_estimators import VAEDetector, VAEImputer
     from elbowroom.tasks.evaluate import evaluate
+    from elbowroom.tasks.quality import quality
 
 _HOME = {
     "TableVAE": "estimators",
@@ -36,22 +40,38 @@ _HOME = {
     "beta_from": "converters",
     "sweep": "sweeps",
     "Sweep": "sweeps",
+    "Schema": "data.schema",
+    "VAEDetector": "table_estimators",
+    "VAEImputer": "table_estimators",
+    "quality": "tasks.quality",
+    **dict.fromkeys(("Binary", "Category", "Count", "Datetime", "Ordinal", "Positive", "Real"), "columns"),
 }
 __all__ = [
     "EASE",
+    "Binary",
+    "Category",
+    "Count",
     "CountVAE",
+    "Datetime",
     "Fold",
     "ImageVAE",
     "InteractionVAE",
     "ItemKNN",
+    "Ordinal",
     "Popularity",
+    "Positive",
+    "Real",
+    "Schema",
     "Split",
     "Sweep",
     "TableVAE",
+    "VAEDetector",
+    "VAEImputer",
     "__version__",
     "beta_from",
     "evaluate",
     "load",
+    "quality",
     "sweep",
 ]
 

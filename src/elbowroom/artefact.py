@@ -29,7 +29,7 @@ from elbowroom.dial import Dial
 from elbowroom.errors import ArtefactError, ElbowroomError
 from elbowroom.latents import LATENTS, PRIORS
 from elbowroom.likelihood_items import ItemMultinomial
-from elbowroom.likelihoods import LIKELIHOODS
+from elbowroom.likelihoods import LIKELIHOODS, Table
 from elbowroom.vae import VAE
 
 SCHEMA = 1
@@ -48,6 +48,7 @@ PARTS: dict[str, type[nn.Module]] = {
         VAE,
         Dial,
         ItemMultinomial,
+        Table,
         *BODIES.values(),
         *LATENTS.values(),
         *PRIORS.values(),

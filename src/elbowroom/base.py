@@ -113,7 +113,7 @@ class BaseVAE(TransformerMixin, BaseEstimator, ABC):
     def _choose(self, facts: Facts) -> Choice:
         """likelihood="auto" for this kind of data."""
 
-    def _choose_likelihood(self, rows: Rows) -> tuple[nn.Module, str | dict[str, list[int]], str]:
+    def _choose_likelihood(self, rows: Rows) -> tuple[nn.Module, Any, str]:
         """The likelihood for rows, its complete text form, and why it was chosen."""
         return choose_likelihood(self.likelihood, rows, self._choose, self._names)
 
@@ -196,7 +196,7 @@ class BaseVAE(TransformerMixin, BaseEstimator, ABC):
         if self.verbose:
             Progress(0).say(f"likelihood {self.likelihood_}: {self.likelihood_reason_}")
         span = self.beta_ if isinstance(self.beta_, LogUniform) else None
-        model = build(likelihood, self._bodies, self.n_latents, self.covariance, self.prior, rows, self.seed_, span)
+        model = build(likelihood, self._bodies, self.n_latents, self.covariance, self._prior, rows, self.seed_, span)
         if self._start is not None:
             model.load_state_dict(self._start)
         train, held_out = split(rows, self.validation_fraction, self.seed_)
@@ -207,10 +207,17 @@ class BaseVAE(TransformerMixin, BaseEstimator, ABC):
         with own_stream(seed_of(self.seed_, "guests")) if guests else nullcontext():
             self.history_ = self._trainer().fit(model, train, self.beta_, objective, held_out, checkpoints, progress)
         self.model_ = model.eval()
+        some = train.take(evenly(len(train), DIAGNOSED))
         with Interrupt():  # training is done: Ctrl-C must not leave it without the rest
-            self.diagnosis_ = diagnose.diagnose(model, train.take(evenly(len(train), DIAGNOSED)), self._beta_now)
+            generate.settle_prior(model, some, self.seed_)
+            self.diagnosis_ = diagnose.diagnose(model, some, self._beta_now)
         self.history_.verdict = self.diagnosis_.verdict
         return self
+
+    @property
+    def _prior(self) -> str:
+        """The text form of the prior."""
+        return self.prior
 
     def _trainer(self) -> Trainer:
         return Trainer(
@@ -243,6 +250,11 @@ class BaseVAE(TransformerMixin, BaseEstimator, ABC):
     def _names(self) -> list[str] | None:
         found = getattr(self, "feature_names_in_", getattr(self, "var_names_", None))
         return None if found is None else list(found)
+
+    @property
+    def _cells(self) -> list[str] | None:
+        """What the columns of the model's rows are called in errors."""
+        return self._names
 
     # ---- context ---------------------------------------------------------------------------------------------------
 
@@ -439,7 +451,7 @@ class BaseVAE(TransformerMixin, BaseEstimator, ABC):
         x = self._read(X, reset=False)
         codes = self._encode_context(context, x.shape[0], reset=False)
         rows = self._rows(x, codes)
-        check_rows(self.model_.likelihood, rows, self._names)
+        check_rows(self.model_.likelihood, rows, self._cells)
         dtype = dtype or self._dtype(x)
         rows.context = _tensor(codes, dtype)
         return rows, self._model(dtype)

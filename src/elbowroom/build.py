@@ -18,8 +18,9 @@ from elbowroom.data.rows import Rows
 from elbowroom.dial import Dial
 from elbowroom.errors import ParameterError, unknown
 from elbowroom.guests import guest_likelihood, own_stream
-from elbowroom.latents import LATENTS, PRIORS, StandardPrior, VampPrior
-from elbowroom.likelihoods import LIKELIHOODS, Likelihood, Mixed
+from elbowroom.latents import LATENTS, PRIORS, FittedPrior, StandardPrior, VampPrior
+from elbowroom.likelihood_tables import Ordinal
+from elbowroom.likelihoods import LIKELIHOODS, Likelihood, Mixed, Table
 from elbowroom.randomness import generator_at, seed_of
 from elbowroom.vae import VAE
 
@@ -78,6 +79,26 @@ def _mixed(
     return Mixed(parts, list(groups.values())), dict(complete)
 
 
+def table_likelihood(cells: Mapping[str, str]) -> tuple[Table, dict[str, list[str]]]:
+    """The likelihood of a table's cells, from the text form of each, and the names of the cells by text form.
+
+    Whole numbers over ranges of different lengths share one part: a step costs by the part, not by the column.
+    """
+    forms, groups = defaultdict[str, list[str]](list), defaultdict[tuple[str, ...], list[int]](list)
+    for place, (name, text) in enumerate(cells.items()):
+        forms[text].append(name)
+        kind, _, options = text.partition(":")
+        groups[(kind,) if kind == "ordinal" and "open" in options else (kind, options)].append(place)
+    texts, parts = list(cells.values()), []
+    for key, places in groups.items():
+        if len(key) > 1:
+            parts.append(specs.make(texts[places[0]], LIKELIHOODS, "likelihood", len(places)))
+        else:
+            levels = [specs.parse(texts[place], LIKELIHOODS, "likelihood")[1]["levels"] for place in places]
+            parts.append(Ordinal(len(places), levels, open=True))
+    return Table(parts, list(groups.values())), dict(forms)
+
+
 def check_rows(likelihood: nn.Module, rows: Rows, columns: Sequence[str] | None) -> None:
     """Raise `DataError` with the first cell of the rows that does not fit the likelihood."""
     if not hasattr(likelihood, "check"):
@@ -88,7 +109,7 @@ def check_rows(likelihood: nn.Module, rows: Rows, columns: Sequence[str] | None)
 
 
 def _make(text: str, rows: Rows, columns: list[int] | None) -> tuple[Likelihood, str]:
-    family = {name: kind for name, kind in LIKELIHOODS.items() if kind is not Mixed}
+    family = {name: kind for name, kind in LIKELIHOODS.items() if not issubclass(kind, Mixed)}
     name, options = specs.parse(text, family, "likelihood")
     batches = (batch.x if columns is None else batch.x[:, columns] for batch in rows.in_order(rows.at_once))
     options = family[name].learn_options(batches, options)
@@ -153,7 +174,7 @@ def build(
         latent = LATENTS[covariance](encoder.width, n_latents, 0 if dial is None else Dial.width)  # type: ignore[arg-type]
         name, _ = specs.parse(prior, PRIORS, "prior")
         sizes = (n_latents, likelihood.n_inputs) if PRIORS[name] is VampPrior else (n_latents,)
-        told = () if PRIORS[name] is StandardPrior else (0 if dial is None else Dial.width,)
+        told = () if PRIORS[name] in (StandardPrior, FittedPrior) else (0 if dial is None else Dial.width,)
         model = VAE(encoder, latent, specs.make(prior, PRIORS, "prior", *sizes, *told), decoder, likelihood, dial)
     model.initialise(rows.spread(enough(rows.features)), generator_at(seed, "initialise"))
     return model

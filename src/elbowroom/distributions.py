@@ -24,12 +24,20 @@ MAX_COUNT = 1e12  # beyond, a Poisson is narrower than the rounding of its float
 class RowDistribution(ABC):
     """p(x|z) over rows: parameters (..., D), data (n, D) in any dtype, one log-probability a row."""
 
-    @abstractmethod
     def log_kernel(self, x: Tensor) -> Tensor:
         """The terms of log p(x|z) that depend on the parameters, in nats, (...,)."""
+        return self.kernel_cells(x).sum(-1)
 
     def log_base(self, x: Tensor) -> Tensor:
         """The terms of log p(x|z) that depend on x alone, in nats, (n,)."""
+        return self.base_cells(x).sum(-1)
+
+    def kernel_cells(self, x: Tensor) -> Tensor:
+        """`log_kernel` cell by cell, (..., D), where the features are independent given z."""
+        raise NotImplementedError(f"{type(self).__name__} has no log-probability of single cells")
+
+    def base_cells(self, x: Tensor) -> Tensor:
+        """`log_base` cell by cell, (n, D)."""
         return torch.zeros((), device=x.device)
 
     def log_prob(self, x: Tensor) -> Tensor:
@@ -55,6 +63,9 @@ class Bernoulli(RowDistribution):
     def log_kernel(self, x: Tensor) -> Tensor:
         return binomial_kernel(self.logits, x, 1)
 
+    def kernel_cells(self, x: Tensor) -> Tensor:
+        return x.to(self.logits.dtype) * self.logits - F.softplus(self.logits)
+
     @property
     def mean(self) -> Tensor:
         return self.logits.sigmoid()
@@ -72,9 +83,12 @@ class Binomial(RowDistribution):
     def log_kernel(self, x: Tensor) -> Tensor:
         return binomial_kernel(self.logits, x, self.total)
 
-    def log_base(self, x: Tensor) -> Tensor:
+    def kernel_cells(self, x: Tensor) -> Tensor:
+        return x.to(self.logits.dtype) * self.logits - self.total * F.softplus(self.logits)
+
+    def base_cells(self, x: Tensor) -> Tensor:
         x = x.double()
-        return (math.lgamma(self.total + 1) - (x + 1).lgamma() - (self.total - x + 1).lgamma()).sum(-1)
+        return math.lgamma(self.total + 1) - (x + 1).lgamma() - (self.total - x + 1).lgamma()
 
     @property
     def mean(self) -> Tensor:
@@ -90,12 +104,12 @@ class Gaussian(RowDistribution):
     def __init__(self, mean: Tensor, log_std: Tensor, loc: Tensor, scale: Tensor) -> None:
         self.location, self.log_std, self.loc, self.scale = mean, log_std, loc, scale
 
-    def log_kernel(self, x: Tensor) -> Tensor:
+    def kernel_cells(self, x: Tensor) -> Tensor:
         residual = (in_units(x, self.loc, self.scale, self.location) - self.location) * (-self.log_std).exp()
-        return -(0.5 * residual.square() + self.log_std).sum(-1)
+        return -(0.5 * residual.square() + self.log_std)
 
-    def log_base(self, x: Tensor) -> Tensor:
-        return -(self.scale.log() + HALF_LOG_2PI).sum().expand(x.shape[:-1])
+    def base_cells(self, x: Tensor) -> Tensor:
+        return -(self.scale.log() + HALF_LOG_2PI).expand(x.shape)
 
     @property
     def mean(self) -> Tensor:
@@ -112,14 +126,14 @@ class StudentT(RowDistribution):
     def __init__(self, mean: Tensor, log_std: Tensor, df: Tensor, loc: Tensor, scale: Tensor) -> None:
         self.location, self.log_std, self.df, self.loc, self.scale = mean, log_std, df, loc, scale
 
-    def log_kernel(self, x: Tensor) -> Tensor:
+    def kernel_cells(self, x: Tensor) -> Tensor:
         residual = (in_units(x, self.loc, self.scale, self.location) - self.location) * (-self.log_std).exp()
         half = 0.5 * (self.df + 1)
         norm = half.lgamma() - (0.5 * self.df).lgamma() - 0.5 * (math.pi * self.df).log() - self.log_std
-        return (norm - half * (residual.square() / self.df).log1p()).sum(-1)
+        return norm - half * (residual.square() / self.df).log1p()
 
-    def log_base(self, x: Tensor) -> Tensor:
-        return -self.scale.log().sum().expand(x.shape[:-1])
+    def base_cells(self, x: Tensor) -> Tensor:
+        return -self.scale.log().expand(x.shape)
 
     @property
     def mean(self) -> Tensor:
@@ -138,11 +152,11 @@ class Poisson(RowDistribution):
     def __init__(self, log_rate: Tensor) -> None:
         self.log_rate = log_rate
 
-    def log_kernel(self, x: Tensor) -> Tensor:
-        return (x.to(self.log_rate.dtype) * self.log_rate - self.log_rate.exp()).sum(-1)
+    def kernel_cells(self, x: Tensor) -> Tensor:
+        return x.to(self.log_rate.dtype) * self.log_rate - self.log_rate.exp()
 
-    def log_base(self, x: Tensor) -> Tensor:
-        return -log_factorial(x).sum(-1)
+    def base_cells(self, x: Tensor) -> Tensor:
+        return -log_factorial(x)
 
     @property
     def mean(self) -> Tensor:
@@ -160,10 +174,16 @@ class NegativeBinomial(RowDistribution):
 
     def log_kernel(self, x: Tensor) -> Tensor:
         x = x.to(self.log_rate.dtype)
+        return self._chances(x).sum(-1) + self._log_rising(x)
+
+    def kernel_cells(self, x: Tensor) -> Tensor:
+        x, r = x.to(self.log_rate.dtype), self.log_dispersion.exp()
+        return self._chances(x) + (x + r).lgamma() - r.lgamma()
+
+    def _chances(self, x: Tensor) -> Tensor:
         excess = self.log_rate - self.log_dispersion
-        tail = F.softplus(excess)
-        # log sigmoid(excess) is excess - tail, but not in the last digits, which large counts multiply
-        return (x * F.logsigmoid(excess) - self.log_dispersion.exp() * tail).sum(-1) + self._log_rising(x)
+        # log sigmoid(excess) is excess - softplus(excess), but not in the last digits, which large counts multiply
+        return x * F.logsigmoid(excess) - self.log_dispersion.exp() * F.softplus(excess)
 
     def _log_rising(self, x: Tensor) -> Tensor:
         """Sum of lgamma(x + r) - lgamma(r), which is zero wherever x is: computed at the non-zeros only."""
@@ -173,8 +193,8 @@ class NegativeBinomial(RowDistribution):
         terms = (x[row, column] + r[at]).lgamma() - r.lgamma()[at]
         return x.new_zeros(x.shape[0]).index_add(0, row, terms)
 
-    def log_base(self, x: Tensor) -> Tensor:
-        return -log_factorial(x).sum(-1)
+    def base_cells(self, x: Tensor) -> Tensor:
+        return -log_factorial(x)
 
     @property
     def mean(self) -> Tensor:
@@ -248,10 +268,10 @@ class Categorical(RowDistribution):
     def __init__(self, logits: Tensor) -> None:
         self.log_probs = logits.log_softmax(-1)
 
-    def log_kernel(self, x: Tensor) -> Tensor:
+    def kernel_cells(self, x: Tensor) -> Tensor:
         shape = torch.broadcast_shapes(self.log_probs.shape[:-1], x.shape)
         codes = x.long().expand(shape).unsqueeze(-1)
-        return self.log_probs.expand(*shape, -1).gather(-1, codes)[..., 0].sum(-1)
+        return self.log_probs.expand(*shape, -1).gather(-1, codes)[..., 0]
 
     @property
     def mean(self) -> Tensor:
@@ -270,14 +290,14 @@ class DiscretizedLogistic(RowDistribution):
     def __init__(self, mean: Tensor, log_scale: Tensor, levels: int) -> None:
         self.location, self.log_scale, self.levels = mean, log_scale, levels
 
-    def log_kernel(self, x: Tensor) -> Tensor:
+    def kernel_cells(self, x: Tensor) -> Tensor:
         x = x.to(self.location.dtype)
         precision = (-self.log_scale).exp()
         below = F.logsigmoid((x + 0.5 - self.location) * precision)
         above = F.logsigmoid((self.location - x + 0.5) * precision)
         # log(S(b) - S(a)) = log S(b) + log S(-a) + log(1 - exp(a - b)), exact for all a < b
         inside = below + above + (-torch.expm1(-precision)).log()
-        return torch.where(x <= 0, below, torch.where(x >= self.levels - 1, above, inside)).sum(-1)
+        return torch.where(x <= 0, below, torch.where(x >= self.levels - 1, above, inside))
 
     @property
     def mean(self) -> Tensor:
@@ -295,13 +315,13 @@ class ContinuousBernoulli(RowDistribution):
     def __init__(self, logits: Tensor) -> None:
         self.logits = logits
 
-    def log_kernel(self, x: Tensor) -> Tensor:
+    def kernel_cells(self, x: Tensor) -> Tensor:
         """The density is l e^(l x) / (e^l - 1): for l > 0 it is counted from its end, so that nothing large cancels."""
         x, size, small = x.to(self.logits.dtype), *self._magnitude()
         far = torch.where(self.logits > 0, x - 1, x) * self.logits - (-torch.expm1(-size) / size).log()
         square = self.logits.square()
         near = (x - 0.5) * self.logits - square * (1 / 24 - square * (1 / 2880 - square / 181440))
-        return torch.where(small, near, far).sum(-1)
+        return torch.where(small, near, far)
 
     def _magnitude(self) -> tuple[Tensor, Tensor]:
         """|l|, and where it is small enough for a power series; there it is 1, so that no gradient is infinite."""
@@ -321,31 +341,6 @@ class ContinuousBernoulli(RowDistribution):
         u = uniform(self.logits, generator)
         upper = 1 + torch.log1p((1 - u) * torch.expm1(-size)) / size
         return torch.where(self.logits > 0, upper, 1 - upper).clamp(0, 1)
-
-
-class Mixed(RowDistribution):
-    """Groups of columns, each with a distribution of its own; independent given z."""
-
-    def __init__(self, parts: list[RowDistribution], columns: list[Tensor]) -> None:
-        self.parts, self.columns = parts, columns
-
-    def log_kernel(self, x: Tensor) -> Tensor:
-        return torch.stack([p.log_kernel(x[:, c]) for p, c in zip(self.parts, self.columns, strict=True)]).sum(0)
-
-    def log_base(self, x: Tensor) -> Tensor:
-        bases = [p.log_base(x[:, c]).double().expand(len(x)) for p, c in zip(self.parts, self.columns, strict=True)]
-        return torch.stack(bases).sum(0)
-
-    @property
-    def mean(self) -> Tensor:
-        return self._join([part.mean for part in self.parts])
-
-    def sample(self, generator: Generator | None = None) -> Tensor:
-        return self._join([part.sample(generator) for part in self.parts])
-
-    def _join(self, values: list[Tensor]) -> Tensor:
-        order = torch.cat(self.columns).argsort()
-        return torch.cat(values, -1)[..., order]
 
 
 class _BinomialKernel(torch.autograd.Function):

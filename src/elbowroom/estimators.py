@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from numbers import Integral
 from typing import Any, ClassVar, Self
@@ -15,10 +15,12 @@ import torch
 from sklearn.utils._param_validation import Interval, StrOptions
 from torch import Tensor, nn
 
+from elbowroom import tables
 from elbowroom.base import BaseVAE
 from elbowroom.bodies import ImageDecoder, ImageEncoder, check_widths
 from elbowroom.data import choose, door
 from elbowroom.data.rows import BinarizedRows, Rows, rows_of
+from elbowroom.data.schema import Schema
 from elbowroom.errors import DataError, ElbowroomWarning, ParameterError
 from elbowroom.recommender import InteractionVAE
 from elbowroom.state import restore
@@ -26,7 +28,7 @@ from elbowroom.state import restore
 
 @dataclass(eq=False, repr=False, match_args=False)
 class TableVAE(BaseVAE):
-    """A variational autoencoder for tables of numbers: arrays (n, D) and pandas, polars or pyarrow frames.
+    """A variational autoencoder for tables: arrays (n, D), and pandas, polars or pyarrow frames of any columns.
 
     Parameters
     ----------
@@ -41,7 +43,8 @@ class TableVAE(BaseVAE):
         your own module, which maps what the decoder makes to p(x|z), such as one of `torch.distributions`, and wants
         `n_outputs` values a row (by default as many as there are features).
     prior : str
-        "standard", "mixture:components=100" or "vamp:components=500".
+        "standard", "mixture:components=100", "vamp:components=500", or "fitted", a mixture that is fitted to
+        the encodings after training. "auto" is "fitted" for a table with a schema, and "standard" for numbers.
     covariance : str
         Of the posterior: "diagonal" or "full".
     hidden : sequence of int
@@ -75,6 +78,12 @@ class TableVAE(BaseVAE):
         The same seed, machine and number of threads give the same bits.
     verbose : bool
         Show progress.
+    schema : "auto", "infer", Schema, mapping or None
+        What the columns hold (docs/tables.md). "auto" gives them kinds where X has text, categories, dates or
+        holes, and
+        reads complete numbers as numbers; "infer" does so always; a Schema, {"age": "count"} or SDV's metadata is
+        completed
+        from the data; None wants complete numbers.
 
     Attributes
     ----------
@@ -94,11 +103,78 @@ class TableVAE(BaseVAE):
     (178, 2)
     """
 
+    _: KW_ONLY
+    prior: str = "auto"
+    schema: str | Schema | Mapping[str, Any] | None = "auto"
+
+    _parameter_constraints: ClassVar[dict[str, Any]] = {
+        **BaseVAE._parameter_constraints,
+        "schema": [str, Schema, dict, None],
+    }
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = tables.allows_holes(self)
+        return tags
+
     def _read(self, X: Any, reset: bool) -> np.ndarray:
-        return door.validated(self, X, reset)
+        return tables.read_rows(self, X, reset)
 
     def _choose(self, facts: choose.Facts) -> choose.Choice:
         return choose.choose_table(facts)
+
+    def _choose_likelihood(self, rows: Rows) -> tuple[nn.Module, Any, str]:
+        return super()._likelihood(rows) if self.schema_ is None else tables.likelihood_of(self.schema_)
+
+    def _write(self, values: Tensor, like: Any = None) -> Any:
+        if self.schema_ is None:
+            return super()._write(values, like)
+        library = self.frame_kind_ if like is None else door.frame_kind(like)
+        return tables.write_rows(self.schema_, values.numpy(), library, like)
+
+    def impute(
+        self, X: Any, n: int | None = None, how: str = "likely", *, context: Any = None, random_state: Any = 0
+    ) -> Any:
+        """X with its missing cells filled in; all others are as they were.
+
+        Parameters
+        ----------
+        n : int or None
+            None for one table; else a list of n tables whose missing cells are drawn from p(missing | known) each, by
+            importance resampling: what differs between them is what is not known (multiple imputation, Rubin 1987).
+        how : str
+            What a single table has: "likely", the most likely category and the median of numbers, or "mean", the
+            mean of
+            numbers.
+        """
+        return tables.impute(self, X, n, how, context, random_state)
+
+    def sample(
+        self,
+        n_samples: int = 1,
+        *,
+        mean: bool = False,
+        given: Mapping[str, Any] | None = None,
+        context: Any = None,
+        random_state: Any = None,
+    ) -> Any:
+        """New rows: z from the prior, then x from p(x|z), or its mean with `mean=True`; in the shape of the data.
+
+        With `given`, such as {"country": "DE"}, rows from the model given these cells, by importance resampling.
+        """
+        if given is None:
+            return super().sample(n_samples, mean=mean, context=context, random_state=random_state)
+        return tables.sample_given(self, n_samples, mean, given, context, random_state)
+
+    @property
+    def _prior(self) -> str:
+        if self.prior != "auto":
+            return self.prior
+        return "standard" if self.schema_ is None else "fitted"
+
+    @property
+    def _cells(self) -> list[str] | None:
+        return super()._cells if self.schema_ is None else list(self.schema_.cells)
 
 
 @dataclass(eq=False, repr=False, match_args=False)

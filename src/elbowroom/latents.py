@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from typing import Any
 
+import numpy as np
 import torch
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.mixture import GaussianMixture as Mixture
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -19,6 +24,7 @@ PriorDistribution = StandardGaussian | GaussianMixture
 Encode = Callable[[Tensor], Posterior]
 
 MIN_LOG_STD, MAX_LOG_STD = -12.0, 6.0
+NOTHING = -60.0  # the log-weight of a component that is not there
 
 
 class Head(nn.Linear):
@@ -166,6 +172,58 @@ class VampPrior(Prior):
         self.pseudo_inputs.copy_(features[chosen] + 0.1 * spread * noise)
 
 
+class FittedPrior(Prior):
+    """N(0, I) while a model is trained; then a mixture of Gaussians where the encodings of its rows lie (Ghosh 2020).
+
+    Training is that of the standard prior. What the mixture adds is that no sample falls between the encodings: the
+    rate is lower, and samples of columns that go together do so.
+    """
+
+    means: Tensor
+    log_stds: Tensor
+    logits: Tensor
+    zero: Tensor
+
+    def __init__(self, size: int, components: int = 50, settled: bool = False) -> None:
+        super().__init__()
+        self.size, self.components, self.settled = size, check_components(components), settled is True
+        for name in ("means", "log_stds"):
+            self.register_buffer(name, torch.zeros(components, size))
+        self.register_buffer("logits", torch.zeros(components))
+        self.register_buffer("zero", torch.zeros(()), persistent=False)
+
+    def forward(self, encode: Encode, context: Tensor | None = None) -> PriorDistribution:
+        if not self.settled:
+            return StandardGaussian(self.size, self.zero)
+        return GaussianMixture(DiagonalGaussian(self.means, self.log_stds), self.logits)
+
+    @torch.no_grad()
+    def settle(self, z: Tensor, seed: int) -> None:
+        """Fit the mixture to draws z (n, d) from posteriors: as many components as held-out draws like best."""
+        kept, held = z[::5].double().numpy(), np.delete(z.double().numpy(), slice(None, None, 5), 0)
+        best = float((StandardGaussian(self.size, self.zero.double()).log_prob(torch.from_numpy(kept))).mean())
+        for k in (self.components // 10, self.components // 3, self.components):
+            if not 1 <= k <= len(held) // 10:
+                continue
+            settings = {"random_state": seed % 2**31, "max_iter": 60, "reg_covar": 1e-5, "init_params": "k-means++"}
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ConvergenceWarning)  # better is enough
+                found = Mixture(k, covariance_type="diag", **settings).fit(held)
+            if found.score(kept) > best:
+                best = found.score(kept)
+                self._take(found)
+
+    def _take(self, found: Any) -> None:
+        """Become a mixture of k components; the others have no weight."""
+        k, self.settled = len(found.weights_), True
+        self.logits.fill_(NOTHING)
+        self.means.zero_()
+        self.log_stds.zero_()
+        self.logits[:k] = torch.from_numpy(np.log(found.weights_.clip(1e-12)))
+        self.means[:k] = torch.from_numpy(found.means_)
+        self.log_stds[:k] = torch.from_numpy(0.5 * np.log(found.covariances_))
+
+
 def check_components(components: int) -> int:
     """Refuse a number of mixture components that is not a positive whole number."""
     if isinstance(components, bool) or not isinstance(components, int) or components < 1:
@@ -187,4 +245,4 @@ def rate_of(q: Posterior, p: PriorDistribution, z: Tensor) -> tuple[Tensor, Tens
 
 
 LATENTS = {"diagonal": DiagonalLatent, "full": FullLatent}
-PRIORS = {"standard": StandardPrior, "mixture": MixturePrior, "vamp": VampPrior}
+PRIORS = {"standard": StandardPrior, "mixture": MixturePrior, "vamp": VampPrior, "fitted": FittedPrior}

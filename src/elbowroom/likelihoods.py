@@ -13,11 +13,13 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
+from elbowroom import distribution_tables as tables
 from elbowroom import distributions as d
 from elbowroom.errors import ParameterError, unknown
 from elbowroom.gaussians import bounded
 from elbowroom.likelihood_base import Likelihood, highest, whole, whole_mask
 from elbowroom.likelihood_counts import Multinomial, NegativeBinomial, Poisson
+from elbowroom.likelihood_tables import Ordinal, Warped
 
 MIN_LOG_STD = -6.0  # softly: the density of a constant column has no upper limit without it (Rybkin et al. 2021)
 UNIT_STD = math.log(-math.expm1(MIN_LOG_STD))  # the raw value that stands for a standard deviation of 1
@@ -242,6 +244,11 @@ class Mixed(Likelihood):
             self.register_buffer(f"index{i}", torch.tensor(group), persistent=False)
 
     @property
+    def like(self) -> Tensor:
+        """A tensor in the model's precision and place."""
+        return next(self.parameters())
+
+    @property
     def n_moved(self) -> int:
         return sum(part.n_moved for part in self._parts)
 
@@ -267,7 +274,10 @@ class Mixed(Likelihood):
         totals = none if total is None else total.split(1, -1)
         moves = none if moved is None else moved.split([part.n_moved for part in self._parts], -1)
         found = [part(*given) for part, *given in zip(self._parts, outputs, totals, moves, strict=True)]
-        return d.Mixed(found, self._index)
+        return self._join(found)
+
+    def _join(self, parts: list[d.RowDistribution]) -> d.RowDistribution:
+        return tables.Mixed(parts, self._index)
 
     def inputs(self, x: Tensor) -> Tensor:
         return torch.cat([part.inputs(x[:, c]) for part, c in zip(self._parts, self._index, strict=True)], -1)
@@ -288,6 +298,50 @@ class Mixed(Likelihood):
             part.check(x[:, c], [names[i] for i in c.tolist()], first)
 
 
+class Table(Mixed):
+    """Columns of a table, in rows with holes (NaN): a hole adds nothing to the log-probability of its row.
+
+    The encoder sees a 0 in its place; that something is missing it is told by columns of their own, where the schema of
+    the table has them.
+    """
+
+    fill: Tensor
+
+    def __init__(self, parts: Sequence[Likelihood], columns: Sequence[Sequence[int]]) -> None:
+        super().__init__(parts, columns)
+        self.register_buffer("fill", torch.zeros(self.features, dtype=torch.float64))
+
+    def _join(self, parts: list[d.RowDistribution]) -> d.RowDistribution:
+        return tables.Table(parts, self._index, self.fill)
+
+    def inputs(self, x: Tensor) -> Tensor:
+        hole = x.isnan()
+        filled, seen = x.where(~hole, self.fill), []
+        for part, c in zip(self._parts, self._index, strict=True):
+            values = part.inputs(filled[:, c])
+            width = values.shape[-1] // len(c)
+            seen.append(values.masked_fill(hole[:, c].repeat_interleave(width, -1), 0))
+        return torch.cat(seen, -1)
+
+    def fit_marginals(self, x: Tensor) -> None:
+        filled = torch.stack([_filled(column) for column in x.T], 1)
+        self.fill.copy_(filled.median(0).values)
+        super().fit_marginals(filled)
+
+    def check(self, x: Tensor, columns: Sequence[Any] | None = None, first: int = 0) -> None:
+        super().check(x.where(~x.isnan(), self.fill), columns, first)
+
+
+def _filled(column: Tensor) -> Tensor:
+    """A column (n,) with its holes filled so that its distribution stays the same; ones where there is nothing else."""
+    hole = column.isnan()
+    known = column[~hole].sort().values
+    if not len(known):
+        return torch.ones_like(column)
+    at = torch.linspace(0, len(known) - 1, max(int(hole.sum()), 1), dtype=torch.float64).round().long()
+    return column.masked_scatter(hole, known[at])
+
+
 def _join_totals(totals: Sequence[Tensor | None]) -> Tensor | None:
     known = [t for t in totals if t is not None]
     return torch.cat([torch.ones_like(known[0]) if t is None else t for t in totals], -1) if known else None
@@ -304,5 +358,7 @@ LIKELIHOODS: dict[str, type[Likelihood]] = {
     "categorical": Categorical,
     "discretized_logistic": DiscretizedLogistic,
     "continuous_bernoulli": ContinuousBernoulli,
+    "warped": Warped,
+    "ordinal": Ordinal,
     "mixed": Mixed,
 }

@@ -74,9 +74,9 @@ def with_base(rows: Rows, likelihood: Any) -> Rows:
     if isinstance(rows, BinarizedRows) or rows.base is not None:
         return rows
     with torch.no_grad():
-        training = likelihood.training
+        training, like = likelihood.training, getattr(likelihood, "bias", getattr(likelihood, "like", None))
         likelihood.eval()  # in training it may draw
-        p = likelihood(likelihood.bias.new_zeros(1, likelihood.n_outputs)) if hasattr(likelihood, "bias") else None
+        p = None if like is None else likelihood(like.new_zeros(1, likelihood.n_outputs))
         likelihood.train(training)
         if p is None or not hasattr(p, "log_base"):
             return rows

@@ -16,6 +16,7 @@ from elbowroom.artefact import Artefact
 from elbowroom.beta import Beta, beta_of
 from elbowroom.card import card
 from elbowroom.data.interactions import Interactions
+from elbowroom.data.schema import Schema
 from elbowroom.errors import ArtefactError, ElbowroomError
 from elbowroom.history import History
 from elbowroom.objectives import Elbo, Iwae
@@ -128,6 +129,8 @@ def _parameter(name: str, value: Any) -> Any:
 
 def _plain(value: Any) -> Any:
     """Numbers, text, lists and mappings, as JSON knows them."""
+    if isinstance(value, Schema):
+        return value.form()
     if isinstance(value, np.generic | np.ndarray):
         return value.tolist()
     if isinstance(value, dict):
@@ -180,6 +183,7 @@ FITTED: dict[str, Callable[[Any], Any]] = {
     "image_shape_": _shape,
     "pixel_high_": _exactly(float),
     "context_categories_": _labels,
+    "schema_": lambda value: None if value is None else Schema.of(value),
     "likelihood_": _exactly(str, dict),
     "likelihood_reason_": _exactly(str),
     "seed_": _exactly(int),

@@ -11,7 +11,9 @@ from sklearn.utils import _safe_indexing
 
 from elbowroom.beta import Capacity, Constant, LogUniform, PerRow, Schedule, TargetDistortion, TargetRate
 from elbowroom.card import facts
+from elbowroom.data import door
 from elbowroom.data.choose import highest_pixel
+from elbowroom.data.frames import series_of
 from elbowroom.data.rows import evenly
 from elbowroom.errors import DataError, counted
 from elbowroom.tasks.curve import Curve, betas_of
@@ -196,8 +198,9 @@ def _table(estimator: Any, X: Any, context: Any, n: int) -> Shown:
     """Originals, reconstructions and samples: of the first columns, or of those that vary most where there are many."""
     some = _some(X, context, n, SHOWN_ROWS)
     originals, names = _values(estimator._unpack(some["X"], None)[0])
-    chosen = np.sort(np.argsort(-originals.std(0), kind="stable")[:SHOWN_COLUMNS])
-    if originals.shape[1] <= 2 * SHOWN_COLUMNS:
+    plain = originals.dtype != object
+    chosen = np.sort(np.argsort(-originals.std(0), kind="stable")[:SHOWN_COLUMNS]) if plain else np.arange(0)
+    if originals.shape[1] <= 2 * SHOWN_COLUMNS or not plain:
         chosen = np.arange(originals.shape[1])[:SHOWN_COLUMNS]
     reconstructions = _values(estimator.reconstruct(**some))[0]
     samples = _values(_samples(estimator, some, len(originals), mean=False))[0]
@@ -213,5 +216,8 @@ def _samples(estimator: Any, some: dict[str, Any], n: int, mean: bool) -> Any:
 
 
 def _values(X: Any) -> tuple[np.ndarray, list[str]]:
+    if door.frame_kind(X) is not None and door.is_mixed(X):
+        columns = series_of(X)
+        return np.column_stack([s.values.astype(object) for s in columns.values()]), list(columns)
     values = X.toarray() if sparse.issparse(X) else np.asarray(X)
     return values.astype(float), [f"column {i}" for i in range(values.shape[1])]

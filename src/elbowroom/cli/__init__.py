@@ -198,6 +198,10 @@ def sample(
         bool,
         Parameter(show_default=False, negative="", help="Means instead of draws: images without the noise of pixels."),
     ] = False,
+    given: Annotated[
+        list[str] | None,
+        Parameter(negative="", help="A cell that all rows have, of a table (may be repeated).", metavar="COLUMN=VALUE"),
+    ] = None,
     context: Annotated[str | None, Parameter(help="Label of a model with --batch-key.", metavar="LABEL")] = None,
     random_state: Seed = None,
     beta: Beta = None,
@@ -206,7 +210,68 @@ def sample(
     """New rows, drawn from the model."""
     from elbowroom.cli import commands
 
-    return commands.sample(model, n, out, mean, context, random_state, beta)
+    return commands.sample(model, n, out, mean, given or [], context, random_state, beta)
+
+
+@app.command(group=USE, usage="Usage: elbowroom impute MODEL FILE --out PATH [OPTIONS]")
+def impute(
+    model: Model,
+    file: File,
+    /,
+    *,
+    out: Out,
+    n: Annotated[
+        int | None,
+        Parameter(converter=whole, help="Draw so many imputations, PATH-1, PATH-2, ...", metavar="INT"),
+    ] = None,
+    how: Annotated[
+        Literal["likely", "mean"], Parameter(help="Of a single one: medians, or means, of numbers.")
+    ] = "likely",
+    random_state: Seed = None,
+    beta: Beta = None,
+    common: Common = common,
+) -> Answer:
+    """A table with its missing cells filled in."""
+    from elbowroom.cli import table_commands
+
+    return table_commands.impute(model, file, out, n, how, random_state, beta)
+
+
+@app.command(group=USE, usage="Usage: elbowroom detect MODEL FILE [OPTIONS]")
+def detect(
+    model: Model,
+    file: File,
+    /,
+    *,
+    contamination: Annotated[float, Parameter(help="Share of the rows that is strange.", metavar="SHARE")] = 0.05,
+    out: Annotated[
+        str | None, Parameter(group=OUTPUT, help="Scores of every row and cell (.csv, ...).", metavar="PATH")
+    ] = None,
+    beta: Beta = None,
+    common: Common = common,
+) -> Answer:
+    """The strange rows of a table, and the columns that make them strange."""
+    from elbowroom.cli import table_commands
+
+    return table_commands.detect(model, file, out, contamination, beta)
+
+
+@app.command(group=LOOK, usage="Usage: elbowroom quality REAL SYNTHETIC [OPTIONS]")
+def quality(
+    real: Annotated[str, Parameter(help=FILES, metavar="REAL")],
+    synthetic: Annotated[str, Parameter(help="Another.", metavar="SYNTHETIC")],
+    /,
+    *,
+    test: Annotated[str | None, Parameter(help="Real rows that were not trained on.", metavar="FILE")] = None,
+    target: Annotated[
+        str | None, Parameter(help="A column that trees learn from both, and predict in --test.", metavar="COLUMN")
+    ] = None,
+    common: Common = common,
+) -> Answer:
+    """How good a synthetic table is beside the real one."""
+    from elbowroom.cli import table_commands
+
+    return table_commands.quality(real, synthetic, test, target)
 
 
 @app.command(group=USE, usage="Usage: elbowroom score MODEL FILE [OPTIONS]")

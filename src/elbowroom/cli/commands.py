@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 
 import elbowroom
+from elbowroom import tables
 from elbowroom.cli.console import Answer, listed, number
 from elbowroom.cli.facts import describe, facts_of
 from elbowroom.cli.models import check_not_input, data_for, names_of, trained
 from elbowroom.cli.runs import begin, check_model, check_model_place, go_on, open_run, plan, shown
 from elbowroom.data.choose import highest_pixel
+from elbowroom.data.frame_files import check_table_output, write_frame
 from elbowroom.data.readers import Data, read_labels
 from elbowroom.data.writers import Result, check_output, check_place, write
 from elbowroom.errors import ParameterError, counted
@@ -39,33 +41,49 @@ def resume(folder: str, verbose: bool) -> Answer:
 def encode(model: str, file: str, out: str, beta: float | None) -> Answer:
     """Write posterior means."""
     check_output(out, images=False)
-    estimator, data, rows = _opened(model, file, out, beta)
+    estimator, data, rows = opened(model, file, out, beta)
     z = np.asarray(estimator.transform(rows))
     names = [str(name) for name in estimator.get_feature_names_out()]
     adata = data.x if hasattr(data.x, "obsm") else None
     write(out, Result(z, names, "Z", data.rows, obsm="X_vae", adata=adata))
-    return _written(out, z, "latents of")
+    return written(out, z, "latents of")
 
 
 def reconstruct(model: str, file: str, out: str, beta: float | None) -> Answer:
     """Write reconstructions."""
     check_output(out)
-    estimator, data, rows = _opened(model, file, out, beta)
+    estimator, data, rows = opened(model, file, out, beta)
+    if getattr(estimator, "schema_", None) is not None:
+        check_table_output(out)
+        write_frame(out, estimator.reconstruct(rows))
+        return written(out, np.empty((len(data), len(estimator.schema_))), "reconstructions of")
     x = np.asarray(estimator.reconstruct(rows))
     write(out, Result(x, names_of(estimator), rows=data.rows, high=_white(estimator)))
-    return _written(out, x, "reconstructions of")
+    return written(out, x, "reconstructions of")
 
 
 def sample(
-    model: str, n: int, out: str, mean: bool, context: str | None, random_state: int | None, beta: float | None
+    model: str,
+    n: int,
+    out: str,
+    mean: bool,
+    given: list[str],
+    context: str | None,
+    random_state: int | None,
+    beta: float | None,
 ) -> Answer:
     """Write new rows."""
     check_output(out)
     estimator = _load(model, out, beta)
+    if given or getattr(estimator, "schema_", None) is not None:
+        check_table_output(out)
+        cells = tables.cells_of(tables.schema_of(estimator, "--given"), given) if given else None
+        write_frame(out, estimator.sample(n, mean=mean, given=cells, random_state=random_state))
+        return written(out, np.empty((n, len(estimator.schema_))), "new")
     labels = None if context is None else [_category(estimator, context)] * n
     x = np.asarray(estimator.sample(n, mean=mean, context=labels, random_state=random_state))
     write(out, Result(x, names_of(estimator), high=_white(estimator)))
-    return _written(out, x, "new")
+    return written(out, x, "new")
 
 
 def score(model: str, file: str, draws: int, out: str | None, beta: float | None) -> Answer:
@@ -74,7 +92,7 @@ def score(model: str, file: str, draws: int, out: str | None, beta: float | None
         raise ParameterError("--draws must be a whole number from 0", f"it is {draws}", "Write --draws 1000.")
     if out is not None:
         check_output(out, images=False)
-    estimator, data, rows = _opened(model, file, out, beta)
+    estimator, data, rows = opened(model, file, out, beta)
     distortion, rate = estimator.distortion_and_rate(rows)
     columns = [-(distortion + rate), distortion, rate]
     if draws:
@@ -121,7 +139,7 @@ def report(model: str, file: str, out: str, labels: str | None, beta: float | No
     if not out.lower().endswith((".html", ".htm")):
         raise ParameterError("the name of a report must end in .html", f"{out} does not", "Write report.html.")
     check_place(Path(out))
-    estimator, data, rows = _opened(model, file, out, beta)
+    estimator, data, rows = opened(model, file, out, beta)
     if isinstance(estimator, elbowroom.InteractionVAE):
         if labels is not None:
             raise ParameterError(
@@ -162,7 +180,7 @@ def _load(model: str, out: str | None, beta: float | None) -> Any:
     return estimator
 
 
-def _opened(model: str, file: str, out: str | None, beta: float | None) -> tuple[Any, Data, Any]:
+def opened(model: str, file: str, out: str | None, beta: float | None) -> tuple[Any, Data, Any]:
     """A model, a file, and its rows as the model wants them."""
     check_not_input(out, file)
     estimator = _load(model, out, beta)
@@ -182,7 +200,8 @@ def _category(estimator: Any, label: str) -> Any:
     return next((category for category in known if str(category) == label), label) if known is not None else label
 
 
-def _written(out: str, values: np.ndarray, what: str) -> Answer:
+def written(out: str, values: np.ndarray, what: str) -> Answer:
+    """What was written where."""
     facts = {"out": out, "shape": values.shape}
     sizes = " x ".join(map(str, values.shape[1:]))
     return Answer(

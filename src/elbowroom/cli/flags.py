@@ -22,7 +22,8 @@ OUTPUT = Group("Output", sort_key=2)
 MODEL = Group("Model", sort_key=3)
 IMAGES = Group("Model: only images", sort_key=4)
 COUNTS = Group("Model: only counts", sort_key=5)
-INTERACTIONS = Group("Model: only interactions", sort_key=6)
+TABLES = Group("Model: only tables", sort_key=6)
+INTERACTIONS = Group("Model: only interactions", sort_key=7)
 TRAINING = Group("Training", sort_key=7)
 OTHER = Group("Other", sort_key=9)
 
@@ -96,14 +97,21 @@ class Parameters:
             MODEL,
             "auto",
             "auto looks at the data and says why; or bernoulli, binomial, gaussian, student_t, poisson, "
-            "negative_binomial, multinomial, categorical, discretized_logistic, continuous_bernoulli, with options as "
+            "negative_binomial, multinomial, categorical, discretized_logistic, continuous_bernoulli, warped, ordinal, "
+            "with options as "
             """in gaussian:scale=shared; or by columns: '{"gaussian": ["age"], "bernoulli": ["smoker"]}'.""",
             metavar="NAME",
         ),
     ] = None
     prior: Annotated[
         str | None,
-        of(MODEL, "standard", "standard, mixture:components=100 or vamp:components=500.", metavar="NAME"),
+        of(
+            MODEL,
+            "auto; images standard; counts standard",
+            "standard, mixture:components=100, vamp:components=500 or fitted, a mixture fitted after training; auto is "
+            "fitted for tables with a schema.",
+            metavar="NAME",
+        ),
     ] = None
     covariance: Annotated[Literal["diagonal", "full"] | None, of(MODEL, "diagonal", "Of the posterior.")] = None
     hidden: Annotated[
@@ -157,6 +165,16 @@ class Parameters:
     residual: Annotated[bool | None, of(INTERACTIONS, "no", "Hidden layers that add to what they are given.")] = None
     unknown_items: Annotated[
         Literal["warn", "refuse"] | None, of(INTERACTIONS, "warn", "What to do about items that are not known.")
+    ] = None
+    schema: Annotated[
+        str | None,
+        of(
+            TABLES,
+            "auto",
+            "auto gives columns kinds where some are no numbers or have holes; infer does so always; or a .json file: "
+            '{"age": "count"}.',
+            metavar="auto|infer|FILE",
+        ),
     ] = None
 
     objective: Annotated[

@@ -58,7 +58,18 @@ def plan(file: str, out: str, kind: str, labels: list[str], parameters: dict[str
     """The settings of a new run; a seed is drawn where none is given, so that a resumed run is the same run."""
     path, key = split_key(file)
     file = f"{path.absolute()}:{key}" if key else str(path.absolute())
+    schema = str(parameters.get("schema", ""))
+    if schema.endswith(".json"):  # a run keeps what the file says
+        parameters = parameters | {"schema": _schema_of(Path(schema))}
     return Run(file, str(Path(out).absolute()), kind, labels, {"random_state": secrets.randbits(31)} | parameters)
+
+
+def _schema_of(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        do = """Write {"age": "count"} to it."""
+        raise ParameterError("a schema is a JSON file", f"{path} can not be read ({error})", do) from error
 
 
 def check_model_place(out: str, overwrite: bool) -> None:

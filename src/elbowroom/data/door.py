@@ -18,7 +18,7 @@ from elbowroom.errors import DataError, ParameterError, counted
 
 AS_NUMBERS = "Drop the column, or turn it into numbers, for example one column of 0 and 1 for each category."
 
-IMPUTE = "Drop those rows or fill them in, for example with sklearn.impute.SimpleImputer."
+IMPUTE = "Drop those rows or fill them in, for example with VAEImputer; TableVAE with likelihood='auto' takes them."
 
 
 class InvalidParameter(ParameterError, InvalidParameterError):
@@ -42,8 +42,11 @@ def positive(name: str, value: Any) -> int:
     return int(value)
 
 
-def validated(estimator: Any, x: Any, reset: bool, **options: Any) -> Any:
-    """scikit-learn's `validate_data`, with its errors in three parts; NaN and infinities are refused by their place."""
+def validated(estimator: Any, x: Any, reset: bool, holes: bool = False, **options: Any) -> Any:
+    """scikit-learn's `validate_data`, with its errors in three parts; NaN and infinities are refused by their place.
+
+    With `holes`, NaN is not refused.
+    """
     if is_anndata(x):
         raise DataError(
             f"{type(estimator).__name__} reads arrays and data frames",
@@ -57,12 +60,26 @@ def validated(estimator: Any, x: Any, reset: bool, **options: Any) -> Any:
         raise _refused(x, str(error)) from error
     if checked.dtype.kind not in "biuf":
         raise Refused("every value must be a number", _first_text(x), AS_NUMBERS)
-    refuse_non_finite(checked, getattr(estimator, "feature_names_in_", None))
+    refuse_non_finite(checked, getattr(estimator, "feature_names_in_", None), holes=holes)
     return checked
 
 
-def numeric_frame(x: Any) -> Any:
-    """Refuse columns that are not numbers; turn the frames that scikit-learn can not read into ones that it can."""
+def check_columns(estimator: Any, x: Any, reset: bool) -> None:
+    """scikit-learn's checks of the names and the number of a frame's columns, whatever they hold."""
+    frame = opened(x)
+    if 0 in frame.shape:
+        raise DataError(TABLE, f"X has the shape {frame.shape}", "Pass at least one row and one column.")
+    try:
+        named = frame.head(1).to_pandas() if frame.implementation.is_pyarrow() else x
+        validate_data(estimator, named, reset=reset, skip_check_array=True)
+    except (ValueError, TypeError) as error:
+        raise _refused(x, str(error)) from error
+    if getattr(estimator, "feature_names_in_", None) is None:
+        raise DataError("column names must all be text", f"they are {list(frame.columns)!r:.80}", NAME_COLUMNS)
+
+
+def opened(x: Any) -> Any:
+    """A data frame as narwhals has it; anything else as it is."""
     try:
         frame = nw.from_native(x, pass_through=True)
     except DuplicateError as error:
@@ -70,6 +87,25 @@ def numeric_frame(x: Any) -> Any:
         raise DataError("column names must be unique", f"{twice[0]} comes more than once", "Rename it.") from error
     if isinstance(frame, nw.LazyFrame):
         raise DataError("X must hold its rows", "it is a lazy frame", "Pass X.collect().")
+    return frame
+
+
+def is_mixed(x: Any) -> bool:
+    """Whether a data frame holds what an array of numbers does not: text, categories, dates, or holes."""
+    frame = opened(x)
+    if not isinstance(frame, nw.DataFrame):
+        return False
+    columns = (frame.get_column(name) for name in frame.columns)
+    return any(not (c.dtype.is_numeric() or c.dtype == nw.Boolean) or _has_holes(c) for c in columns)
+
+
+def _has_holes(column: Any) -> bool:
+    return column.is_null().any() or (column.dtype.is_float() and column.is_nan().any())
+
+
+def numeric_frame(x: Any) -> Any:
+    """Refuse columns that are not numbers; turn the frames that scikit-learn can not read into ones that it can."""
+    frame = opened(x)
     if not isinstance(frame, nw.DataFrame):
         return x
     for name, dtype in frame.schema.items():
@@ -108,13 +144,13 @@ def _first_text(x: Any) -> str:
     return "X holds something else"
 
 
-def refuse_non_finite(x: Any, names: Sequence[str] | None, do: str = IMPUTE) -> None:
-    """Raise `DataError` at the first NaN or infinity."""
+def refuse_non_finite(x: Any, names: Sequence[str] | None, do: str = IMPUTE, holes: bool = False) -> None:
+    """Raise `DataError` at the first NaN or infinity; with `holes`, at the first infinity."""
     values = x.data if sparse.issparse(x) else x
     with np.errstate(all="ignore"):
         if values.dtype.kind != "f" or values.size == 0 or np.isfinite(values.sum(dtype=np.float64)):
             return
-    found = _first(x, values, ~np.isfinite(values), names)
+    found = _first(x, values, np.isinf(values) if holes else ~np.isfinite(values), names)
     if found is None:
         return
     count, place, value = found
@@ -223,11 +259,12 @@ def is_anndata(x: Any) -> bool:
 
 COLUMNS = "X must have the columns that the model was fitted on"
 TABLE = "X must be a table with rows and columns"
+NAME_COLUMNS = "Write X.columns = X.columns.astype(str)."
 RESHAPE = "Reshape your data: X.reshape(1, -1) makes it one row, X.reshape(-1, 1) one column."
 REFUSALS = (  # a part of scikit-learn's message; what was expected; what came, where we say it better; what to do
     ("features as input", COLUMNS, "", "Pass the same columns, in the same order."),
     ("feature names should match", COLUMNS, "", "Pass X[list(model.feature_names_in_)]."),
-    ("string names", "column names must all be text", "", "Write X.columns = X.columns.astype(str)."),
+    ("string names", "column names must all be text", "", NAME_COLUMNS),
     ("scalar array", TABLE, "X is {x!r:.60}", "Pass an array or a data frame."),
     ("Reshape your data|2-dimensional", TABLE, "", RESHAPE),
     ("with dim", TABLE, "", "Reshape your data to (rows, columns); for images use ImageVAE."),

@@ -18,6 +18,7 @@ import numpy as np
 from elbowroom.data import arrays
 from elbowroom.data.arrays import Found, check_rows, check_sparse
 from elbowroom.data.delimited import Columns, read_delimited
+from elbowroom.data.frame_files import typed_column
 from elbowroom.data.pictures import SUFFIXES, read_folder
 from elbowroom.data.streams import whole
 from elbowroom.errors import DataError, ElbowroomWarning, counted, missing
@@ -99,7 +100,7 @@ def read(
     Raises
     ------
     DataError
-        If the file is missing, broken, empty, or has no rows of numbers.
+        If the file is missing, broken or empty.
     MissingDependencyError
         If its format needs a package that is not installed.
     """
@@ -182,7 +183,6 @@ def _data_of_table(source: str, table: Table, labels: Sequence[str], features: S
         if name not in columns:
             raise unknown_column(name, columns, source)
     used = {name: columns[name] for name in names}
-    _refuse_text(used, "Drop it, or turn it into numbers." if known else "Keep it aside with --label {!r}, or drop it.")
     named = names if table.named else None
     whole_numbers = {name: _whole(column) for name, column in columns.items()}
     return Data(source, _frame(used) if named else _array(used), whole_numbers, named)
@@ -194,21 +194,14 @@ def _are_interactions(columns: Columns) -> bool:
     return len(words) == 2 and words[0] in USERS and words[1] in ITEMS
 
 
-def _refuse_text(columns: Columns, do: str) -> None:
-    for name, column in columns.items():
-        if column.dtype.kind not in "biuf":
-            first = next((str(value) for value in column if value is not None), "")
-            got = f"column {name!r} does not (first: {first[:40]!r})"
-            raise DataError("every column must hold numbers", got, do.format(name))
-
-
 def _frame(columns: Columns) -> Any:
     """A data frame of pandas or polars, or an array if neither is installed."""
     import narwhals.stable.v2 as nw
 
     for backend in ("pandas", "polars"):
         if columns and importlib.util.find_spec(backend):
-            return nw.from_dict(columns, backend=backend).to_native()
+            typed = {name: typed_column(column) for name, column in columns.items()}
+            return nw.from_dict(typed, backend=backend).to_native()
     return _array(columns)
 
 

@@ -9,6 +9,7 @@ from torch import Generator, Tensor
 
 from elbowroom.data.rows import Batch, Rows, joined
 from elbowroom.gaussians import normal
+from elbowroom.randomness import generator_at, seed_of
 from elbowroom.vae import VAE
 
 AT_ONCE = 1024
@@ -25,6 +26,14 @@ def sample_posterior(model: VAE, rows: Rows, draws: int, generator: Generator) -
     """Draws of z from q(z|x) of every row, (draws, n, d)."""
     posteriors = (model.encode(batch.x, batch.context) for batch in rows.in_order(AT_ONCE))
     return joined((q.rsample(normal((draws, *q.mean.shape), generator, q.mean)) for q in posteriors), len(rows), 1)
+
+
+def settle_prior(model: VAE, rows: Rows, seed: int) -> None:
+    """Fit a prior that waits for the encodings of training rows to them; with a range of beta they differ: it stays."""
+    if hasattr(model.prior, "settle") and model.dial is None:
+        z = sample_posterior(model, rows, 2, generator_at(seed, "settle"))
+        prior: Any = model.prior
+        prior.settle(z.transpose(0, 1).flatten(0, 1), seed_of(seed, "settle"))
 
 
 @torch.no_grad()

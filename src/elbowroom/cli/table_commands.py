@@ -1,0 +1,88 @@
+"""What the commands for tables do: impute, detect, and the quality of a synthetic table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from elbowroom import tables
+from elbowroom.cli.commands import opened
+from elbowroom.cli.console import Answer, listed
+from elbowroom.cli.models import names_of
+from elbowroom.data.frame_files import check_table_output, write_frame
+from elbowroom.data.readers import read
+from elbowroom.data.writers import Result, check_output, write
+from elbowroom.errors import ParameterError, counted
+from elbowroom.tasks.quality import quality as compare
+
+SHOWN = 10  # strange rows that are listed
+REASONS = 3  # columns that are named for each
+
+
+def impute(
+    model: str, file: str, out: str, n: int | None, how: str, random_state: int | None, beta: float | None
+) -> Answer:
+    """Write a table with its missing cells filled in, once or n times."""
+    check_table_output(out)
+    estimator, data, rows = opened(model, file, out, beta)
+    tables.schema_of(estimator, "impute")
+    seed = 0 if random_state is None else random_state
+    found = estimator.impute(rows, n, how, random_state=seed)
+    if n is None:
+        write_frame(out, found)
+        return Answer({"out": out, "rows": len(data)}, f"wrote {counted(len(data), 'row')} without holes to {out}")
+    path = Path(out)
+    names = [str(path.with_name(f"{path.stem}-{i}{path.suffix}")) for i in range(1, len(found) + 1)]
+    for name, frame in zip(names, found, strict=True):
+        write_frame(name, frame)
+    return Answer({"out": names, "rows": len(data)}, f"wrote {counted(len(names), 'imputation')}: {', '.join(names)}")
+
+
+def detect(model: str, file: str, out: str | None, contamination: float, beta: float | None) -> Answer:
+    """List, and perhaps write, how strange rows are and why."""
+    if not 0 < contamination <= 0.5:
+        raise ParameterError("--contamination must be above 0 and at most 0.5", f"it is {contamination}", "Try 0.05.")
+    if out is not None:
+        check_output(out, images=False)
+    estimator, data, rows = opened(model, file, out, beta)
+    scores, cells = tables.surprises(estimator, rows, 64)
+    cells = cells - cells.mean(0)
+    limit = float(np.percentile(scores, 100 * contamination))
+    names = names_of(estimator) or [f"x{i}" for i in range(cells.shape[1])]
+    if out is not None:
+        strange = scores <= limit
+        columns = ["score", "outlier", *names]
+        write(out, Result(np.column_stack([scores, strange, cells]), columns, "scores", data.rows))
+    order = np.argsort(scores, kind="stable")[: max(1, min(SHOWN, round(contamination * len(scores))))]
+    found: list[dict[str, Any]] = [
+        {"row": int(i), "score": float(scores[i]), "because": _reasons(cells[i], names)} for i in order
+    ]
+    lines = [(f"row {f['row']}", f"{f['score']:10.2f}  {_because(f['because'])}") for f in found]
+    head = f"{counted(len(scores), 'row')}; the strangest, log p(x) in nats, and the columns that make them strange\n\n"
+    return Answer({"rows": len(scores), "threshold": limit, "strangest": found}, head + listed(lines))
+
+
+def _reasons(cells: np.ndarray, names: Sequence[str]) -> dict[str, float]:
+    order = np.argsort(-cells, kind="stable")[:REASONS]
+    return {names[i]: float(cells[i]) for i in order if cells[i] > 0}
+
+
+def _because(reasons: dict[str, float]) -> str:
+    return ", ".join(f"{name} +{nats:.1f}" for name, nats in reasons.items())
+
+
+def quality(real: str, synthetic: str, test: str | None, target: str | None) -> Answer:
+    """Print how good a synthetic table is."""
+    first, second = read(real).x, read(synthetic).x
+    found = compare(first, second, None if test is None else read(test).x, target)
+    worst = sorted(found.pairs.items(), key=lambda item: item[1])[:5]
+    facts = {
+        **found.facts,
+        "columns": dict(found.marginals),
+        "worst_pairs": [{"columns": list(pair), "score": score} for pair, score in worst],
+    }
+    weak = "\n".join(f"  {a} and {b}: {score:.3f}" for (a, b), score in worst)
+    return Answer(facts, f"{found}\n\nleast alike together:\n{weak}" if worst else str(found))

@@ -1,0 +1,381 @@
+"""Kinds of columns: how the cells of a table become the numbers of a model, and back.
+
+A kind turns a column into one or more *cells*, each with a likelihood of its own. Numbers have a cell for their
+value and, where
+some values are frequent (a rainfall of exactly 0), one before it that says which of them it is; the value is then a
+hole. Kinds are values with a JSON form. What a kind leaves open (None) is learned from the data.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, ClassVar, Self
+
+import numpy as np
+
+from elbowroom.errors import DataError, ElbowroomWarning, ParameterError, counted, unknown
+
+LATTICE = 1000  # whole numbers over a range of at most so many have a probability each; wider ones a density
+FEW = 12  # different numbers, up to which each has a probability of its own
+FREQUENT = 0.03  # share of a number that has one among many
+MOST_SPIKES = 20
+MOST_CATEGORIES = 1000
+DAY = 86_400.0
+
+
+class Kind(ABC):
+    """What a column holds."""
+
+    sort: ClassVar[str] = "number"  # what it is read as; see `Series`
+
+    @abstractmethod
+    def learn(self, values: np.ndarray, name: str) -> Self:
+        """The kind with all that it leaves open, from the values (n,) that are no holes."""
+
+    @abstractmethod
+    def cells(self, name: str) -> dict[str, str]:
+        """Names and likelihoods of the cells."""
+
+    @abstractmethod
+    def encode(self, values: np.ndarray, name: str) -> np.ndarray:
+        """Cells (n, k) of values (n,); holes are NaN.
+
+        Raises
+        ------
+        DataError
+            At the first value that the kind does not know.
+        """
+
+    @abstractmethod
+    def decode(self, cells: np.ndarray) -> np.ndarray:
+        """Values (n,) of cells (n, k)."""
+
+
+@dataclass(frozen=True)
+class Real(Kind):
+    """Numbers.
+
+    Parameters
+    ----------
+    low, high : float or None
+        Where sampled values end: the range of the data.
+    step : float or None
+        Values are multiples of it: 1 for whole numbers, 0.01 for cents, 0 for none. Whole numbers over a short
+        range have
+        a probability each, all others a density.
+    spikes : tuple of float or None
+        Values with a probability of their own.
+    """
+
+    low: float | None = None
+    high: float | None = None
+    step: float | None = None
+    spikes: tuple[float, ...] | None = None
+
+    likelihood: ClassVar[str] = "warped"
+
+    def learn(self, values: np.ndarray, name: str) -> Self:
+        self._refuse(self._misfit(values), values, name)
+        kind = self._ranged(values)
+        kind = replace(kind, step=float(step_of(values) if self.step is None else self.step))
+        spikes = spikes_of(values, kind.lattice) if self.spikes is None else self.spikes
+        return replace(kind, spikes=tuple(float(spike) for spike in spikes))
+
+    def _ranged(self, values: np.ndarray) -> Self:
+        low, high = (float(end) for end in (values.min(), values.max()))
+        return replace(self, low=low if self.low is None else self.low, high=high if self.high is None else self.high)
+
+    @property
+    def lattice(self) -> bool:
+        """Whether every value has a probability: whole numbers over a short range."""
+        return self.step == 1 and self.high - self.low <= LATTICE  # type: ignore[operator]
+
+    def cells(self, name: str) -> dict[str, str]:
+        spikes = {f"{name} at": f"categorical:classes={len(self.spikes) + 1}"} if self.spikes else {}
+        levels = max(2, int(self.high - self.low) + 1) if self.lattice else 0  # type: ignore[operator]
+        return spikes | {name: f"ordinal:levels={levels},open=true" if self.lattice else self.likelihood}
+
+    def encode(self, values: np.ndarray, name: str) -> np.ndarray:
+        at = np.where(np.isnan(values), np.nan, 0.0)
+        for code, spike in enumerate(self.spikes or (), 1):
+            at[values == spike] = code
+        rest = np.where(at > 0, np.nan, values)
+        self._refuse(self._misfit(rest), values, name)
+        rest = np.round(rest - self.low) if self.lattice else rest
+        return np.column_stack([at, rest] if self.spikes else [rest])
+
+    def decode(self, cells: np.ndarray) -> np.ndarray:
+        values = cells[:, -1] + (self.low if self.lattice else 0)
+        if self.step:
+            values = np.round(np.round(values / self.step) * self.step, 9)
+        values = np.clip(values, self.low, self.high)
+        for code, spike in enumerate(self.spikes or (), 1):
+            values[cells[:, 0] == code] = spike
+        return values
+
+    def _misfit(self, values: np.ndarray) -> tuple[str, np.ndarray]:
+        return "finite numbers", np.isinf(values)
+
+    def _refuse(self, misfit: tuple[str, np.ndarray], values: np.ndarray, name: str) -> None:
+        wanted, broken = misfit
+        if broken.any():
+            row = int(np.argmax(broken))
+            do = f"Choose another kind: schema[{name!r}] = Real()."
+            raise DataError(f"column {name!r} must hold {wanted}", f"row {row} holds {values[row]:g}", do)
+
+
+@dataclass(frozen=True)
+class Positive(Real):
+    """Numbers above 0 that vary by factors, such as incomes and durations; zeros may be a spike."""
+
+    likelihood: ClassVar[str] = "warped:space=log"
+
+    def _misfit(self, values: np.ndarray) -> tuple[str, np.ndarray]:
+        known = self.spikes if self.spikes is not None else (0.0,)
+        return "numbers above 0", ~(np.isnan(values) | (values > 0) | np.isin(values, known)) | np.isinf(values)
+
+    def learn(self, values: np.ndarray, name: str) -> Self:
+        kind = super().learn(values, name)
+        zero = bool((values == 0).any()) and 0.0 not in kind.spikes  # type: ignore[operator]
+        return replace(kind, spikes=(0.0, *kind.spikes)) if zero else kind  # type: ignore[misc]
+
+    @property
+    def lattice(self) -> bool:
+        return False
+
+
+@dataclass(frozen=True)
+class Count(Real):
+    """Whole numbers from 0."""
+
+    step: float | None = 1.0
+
+    def _misfit(self, values: np.ndarray) -> tuple[str, np.ndarray]:
+        whole = (values >= 0) & (values == np.floor(values)) & np.isfinite(values)
+        return "whole numbers from 0", ~(np.isnan(values) | whole)
+
+
+@dataclass(frozen=True)
+class Datetime(Real):
+    """Dates and times, in seconds since 1970; the step is a day, a second or nothing."""
+
+    sort: ClassVar[str] = "time"
+
+    def learn(self, values: np.ndarray, name: str) -> Self:
+        step = DAY if (values % DAY == 0).all() else 1.0 if (values % 1 == 0).all() else 0.0
+        step = step if self.step is None else self.step
+        return replace(self._ranged(values), step=step, spikes=() if self.spikes is None else self.spikes)
+
+    @property
+    def lattice(self) -> bool:
+        return False
+
+
+@dataclass(frozen=True)
+class Binary(Kind):
+    """Truth values, or zeros and ones."""
+
+    sort: ClassVar[str] = "flag"
+
+    def learn(self, values: np.ndarray, name: str) -> Self:
+        self.encode(values, name)
+        return self
+
+    def cells(self, name: str) -> dict[str, str]:
+        return {name: "bernoulli"}
+
+    def encode(self, values: np.ndarray, name: str) -> np.ndarray:
+        broken = ~(np.isnan(values) | (values == 0) | (values == 1))
+        if broken.any():
+            got = f"row {int(np.argmax(broken))} holds {values[broken][0]:g}"
+            raise DataError(
+                f"column {name!r} must hold zeros and ones", got, f"Choose another kind: schema[{name!r}] = Count()."
+            )
+        return values[:, None]
+
+    def decode(self, cells: np.ndarray) -> np.ndarray:
+        return np.round(cells[:, 0])
+
+
+@dataclass(frozen=True)
+class Category(Kind):
+    """One of some categories: text, or numbers that are only names."""
+
+    categories: tuple[Any, ...] | None = None
+    sort: ClassVar[str] = "text"
+
+    def learn(self, values: np.ndarray, name: str) -> Self:
+        found: list[Any] = list(self.categories or ())
+        if self.categories is None:
+            found = sorted({plain(value) for value in values.tolist()}, key=lambda v: (isinstance(v, str), v))
+        if len(found) > MOST_CATEGORIES or (len(found) == len(values) > FEW and self.sort_of(values) == "text"):
+            got = f"{name!r} has {len(found):,} in {len(values):,} rows"
+            do = f"Drop it if it names rows (on the command line: --label {name!r}), or group its categories."
+            raise DataError(f"a column may have {MOST_CATEGORIES:,} categories, each in several rows", got, do)
+        return replace(self, categories=tuple(found))
+
+    @staticmethod
+    def sort_of(values: np.ndarray) -> str:
+        """Whether the categories are text or numbers."""
+        return "text" if values.dtype == object else "number"
+
+    def cells(self, name: str) -> dict[str, str]:
+        return {name: f"categorical:classes={len(self.categories) + 1}"}  # type: ignore[arg-type]
+
+    def encode(self, values: np.ndarray, name: str) -> np.ndarray:
+        """Codes; a category that was never seen has one more, the most unlikely of all."""
+        found = self._codes(values)
+        strange = found == -1
+        if strange.any():
+            row = int(np.argmax(strange))
+            message = (
+                f"column {name!r} has {counted(int(strange.sum()), 'cell')} of a category that the model does not know "
+            )
+            warnings.warn(f"{message}(first: row {row}, {plain(values[row])!r})", ElbowroomWarning, stacklevel=2)
+        return np.where(strange, len(self.categories or ()), found)[:, None]
+
+    def _codes(self, values: np.ndarray) -> np.ndarray:
+        """The place of every value among the categories; -1 of none of them, NaN of a hole."""
+        codes = {category: code for code, category in enumerate(self.categories or ())}
+        found = np.array([codes.get(value, -1.0) for value in values.tolist()], dtype=float)
+        holes = np.array([value is None or value != value for value in values.tolist()], dtype=bool)
+        found[holes] = np.nan
+        return found
+
+    def decode(self, cells: np.ndarray) -> np.ndarray:
+        known = np.empty(len(self.categories or ()) + 1, dtype=object)
+        known[:-1] = self.categories
+        hole = np.isnan(cells[:, 0])
+        found = known[np.where(hole, len(known) - 1, np.clip(cells[:, 0], 0, len(known) - 2)).astype(int)]
+        numbers = all(isinstance(c, int | float) and not isinstance(c, bool) for c in known[:-1])
+        return found.astype(float) if numbers else found
+
+
+@dataclass(frozen=True)
+class Ordinal(Category):
+    """One of some categories that have an order: low, middle, high."""
+
+    def cells(self, name: str) -> dict[str, str]:
+        return {name: f"ordinal:levels={max(2, len(self.categories))}"}  # type: ignore[arg-type]
+
+    def encode(self, values: np.ndarray, name: str) -> np.ndarray:
+        found, known = self._codes(values), self.categories or ()
+        if (found == -1).any():
+            row = int(np.argmax(found == -1))
+            listed = ", ".join(repr(c) for c in known[:8]) + ", ..." * (len(known) > 8)
+            raise DataError(
+                f"column {name!r} must hold one of {counted(len(known), 'category', 'categories')} in their order",
+                f"row {row} holds {plain(values[row])!r}",
+                f"Known are {listed}. Leave the cell empty, or fit again.",
+            )
+        return found[:, None]
+
+
+@dataclass(frozen=True)
+class Empty(Kind):
+    """Nothing at all: every cell is a hole."""
+
+    sort: ClassVar[str] = "any"
+
+    def learn(self, values: np.ndarray, name: str) -> Self:
+        return self
+
+    def cells(self, name: str) -> dict[str, str]:
+        return {}
+
+    def encode(self, values: np.ndarray, name: str) -> np.ndarray:
+        return np.empty((len(values), 0))
+
+    def decode(self, cells: np.ndarray) -> np.ndarray:
+        return np.full(len(cells), None, dtype=object)
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON knows it; whole numbers are int.
+
+    >>> plain(3.0), plain("a"), plain(0.5)
+    (3, 'a', 0.5)
+    """
+    if isinstance(value, float | np.floating) and float(value).is_integer() and abs(float(value)) < 2**53:
+        return int(value)
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def step_of(values: np.ndarray) -> float:
+    """What all values are multiples of: 1, 0.1, 0.01, 0.001, or 0 if nothing of these.
+
+    >>> step_of(np.array([1.5, 2.0, 3.1])), step_of(np.array([3.0, 4.0])), step_of(np.array([math.pi]))
+    (0.1, 1.0, 0.0)
+    """
+    return next((10.0**-d for d in range(4) if np.array_equal(np.round(values, d), values)), 0.0)
+
+
+def spikes_of(values: np.ndarray, lattice: bool) -> list[float]:
+    """Values that get a probability of their own: all but the rarest of a few, or the frequent ones among many.
+
+    The rarest is left to the density, which needs one value to know its place, and takes numbers never seen.
+    """
+    found, counts = np.unique(values, return_counts=True)
+    order = np.argsort(-counts, kind="stable")
+    if 1 < len(found) <= FEW and len(values) >= 10 * len(found):
+        return sorted(found[order[:-1]].tolist())
+    if lattice:
+        return []
+    frequent = counts[order] >= max(FREQUENT * len(values), 5)
+    return sorted(found[order][frequent][:MOST_SPIKES].tolist())
+
+
+def kind_from(value: Any) -> Kind:
+    """A kind from its JSON form, its name, or as it is.
+
+    >>> kind_from({"kind": "count", "low": 0}), kind_from("binary")
+    (Count(low=0, high=None, step=1.0, spikes=None), Binary())
+    """
+    if isinstance(value, Kind):
+        return value
+    options = dict(value) if isinstance(value, Mapping) else {"kind": value}
+    name = options.pop("kind", None)
+    if not isinstance(name, str) or name not in KINDS:
+        raise unknown("the kind of a column", name, KINDS)
+    known = {field.name for field in fields(KINDS[name])}  # type: ignore[arg-type]
+    for key, option in options.items():
+        if key not in known:
+            raise unknown(f"an option of the kind {name!r}", key, known or ["(it has none)"])
+        _check_option(name, key, option)
+    return KINDS[name](**{key: tuple(o) if isinstance(o, list) else o for key, o in options.items()})
+
+
+def _check_option(kind: str, key: str, value: Any) -> None:
+    """Refuse what JSON may say and a kind can not use."""
+    number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    items = isinstance(value, list | tuple) and all(
+        isinstance(v, str | bool | int | float) and (isinstance(v, str) or math.isfinite(v)) for v in value
+    )
+    listed = key in ("spikes", "categories")
+    unique = not listed or value is None or (items and len({*value}) == len(value))
+    if not unique or not (value is None or (items if listed else number)):
+        wanted = "a list of different values" if listed else "a finite number"
+        raise ParameterError(f"{key} of the kind {kind!r} must be {wanted}", f"it is {value!r:.60}", "Correct it.")
+
+
+def kind_form(kind: Kind) -> dict[str, Any]:
+    """The JSON form of a kind."""
+    name = next(name for name, known in KINDS.items() if known is type(kind))
+    options = asdict(kind)  # type: ignore[call-overload]
+    return {"kind": name, **{key: list(v) if isinstance(v, tuple) else v for key, v in options.items()}}
+
+
+KINDS: dict[str, type[Kind]] = {
+    "real": Real,
+    "positive": Positive,
+    "count": Count,
+    "binary": Binary,
+    "category": Category,
+    "ordinal": Ordinal,
+    "datetime": Datetime,
+    "empty": Empty,
+}

@@ -1,0 +1,296 @@
+"""The schema of a table: what every column holds, how its cells become numbers, and what comes out again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+import numpy as np
+
+from elbowroom.columns import Category, Kind, kind_form, kind_from
+from elbowroom.data import frames
+from elbowroom.data.frames import Series
+from elbowroom.data.infer import infer
+from elbowroom.errors import DataError, ParameterError, unknown
+
+SDV = {"numerical": None, "categorical": "category", "boolean": "binary", "datetime": "datetime"}
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column: its kind, the dtype and categories that its library has for it, and whether it has holes."""
+
+    kind: Kind | None = None
+    dtype: str = ""
+    nulls: bool | None = None
+
+    def learn(self, name: str, series: Series) -> Column:
+        """The column with all that it leaves open, from its values."""
+        holes = is_hole(series.values)
+        values = series.values[~holes]
+        kind = self.kind or infer(values, series.sort, series.ordered, series.categories)
+        nulls = bool(holes.any()) if self.nulls is None else self.nulls
+        known = kind.learn(_as(kind, values, name), name) if len(values) else infer(values, series.sort)
+        return Column(known, series.dtype, nulls and bool(len(values)))
+
+    def cells(self, name: str) -> dict[str, str]:
+        """Names and likelihoods of the cells: whether the value is missing, where some are, and those of the kind."""
+        missing = {f"{name} is missing": "bernoulli"} if self.nulls else {}
+        return missing | self.known.cells(name)
+
+    @property
+    def known(self) -> Kind:
+        """The kind, which a schema that was learned has."""
+        assert self.kind is not None
+        return self.kind
+
+    def encode(self, name: str, series: Series) -> np.ndarray:
+        """The cells (n, k) of a column."""
+        holes = is_hole(series.values)
+        cells = self.known.encode(_as(self.known, series.values, name), name)
+        return np.column_stack([holes, cells]) if self.nulls else cells
+
+    def decode(self, cells: np.ndarray) -> np.ndarray:
+        """The values (n,) of cells (n, k)."""
+        values = self.known.decode(cells[:, int(bool(self.nulls)) :])
+        if self.nulls:
+            values[cells[:, 0] == 1] = None if values.dtype == object else np.nan
+        return values
+
+
+def is_hole(values: np.ndarray) -> np.ndarray:
+    """Where values are missing."""
+    if values.dtype == object:
+        return np.array([value is None for value in values.tolist()], dtype=bool)
+    return np.isnan(values)
+
+
+def _as(kind: Kind, values: np.ndarray, name: str) -> np.ndarray:
+    """Values as a kind reads them: categories may be anything, all others are numbers."""
+    if isinstance(kind, Category) or values.dtype != object or kind.sort == "any":
+        return values
+    try:
+        return np.array([np.nan if value is None else float(value) for value in values], dtype=float)
+    except ValueError as error:
+        do = f"Choose another kind: schema[{name!r}] = Category()."
+        raise DataError(f"column {name!r} must hold numbers", f"it holds text ({error})", do) from error
+
+
+class Schema(Mapping[str, Kind]):
+    """The kinds of a table's columns, in order: `schema["age"]` is one, and can be set.
+
+    Parameters
+    ----------
+    columns : mapping
+        Names to kinds, their names ("count"), their JSON form, or None to have them inferred.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from elbowroom import Count, Schema
+    >>> schema = Schema.infer(pd.DataFrame({"age": [31.5, 40.0, 22.0], "country": ["de", "fr", "de"]}))
+    >>> schema["country"].categories
+    ('de', 'fr')
+    >>> schema["age"] = Count()
+    """
+
+    def __init__(self, columns: Mapping[str, Any]) -> None:
+        self.columns = {name: _column(name, value) for name, value in columns.items()}
+
+    @classmethod
+    def infer(cls, X: Any) -> Self:
+        """The schema of a pandas, polars or pyarrow frame, or of an array with NaN."""
+        series = read(X)
+        return cls(dict.fromkeys(series)).learn(series)
+
+    @classmethod
+    def of(cls, value: Any) -> Self:
+        """A schema from one, from its JSON form (as mapping or text), from kinds by name, or from SDV's metadata.
+
+        Raises
+        ------
+        ParameterError
+            If it is none of these.
+        """
+        if isinstance(value, cls):
+            return cls(value.columns)
+        if isinstance(value, str):
+            value = _json(value)
+        if not isinstance(value, Mapping):
+            raise ParameterError("a schema maps columns to kinds", f"it is {value!r:.60}", "Write {'age': 'count'}.")
+        if isinstance(value.get("tables"), Mapping) or isinstance(value.get("columns"), Mapping):
+            return cls(_from_sdv(value))
+        return cls(_from_form(value) if value.get("format") == "elbowroom schema" else value)
+
+    def learn(self, series: Mapping[str, Series]) -> Self:
+        """The schema with all that it leaves open, from the columns of a table."""
+        for name in self.columns:
+            if name not in series:
+                raise unknown("a column of the schema", name, series)
+        missing = [name for name in series if name not in self.columns]
+        columns = self.columns | dict.fromkeys(missing, Column())
+        return type(self)({name: columns[name].learn(name, series[name]) for name in series})
+
+    def form(self) -> dict[str, Any]:
+        """The JSON form, which `Schema.of` reads."""
+        return {"format": "elbowroom schema", "columns": [_form(name, c) for name, c in self.columns.items()]}
+
+    # ---- a mapping of kinds ----------------------------------------------------------------------------------------
+
+    def __getitem__(self, name: str) -> Kind:
+        if name not in self.columns:
+            raise KeyError(str(unknown("a column", name, self.columns)))
+        return self.columns[name].kind  # type: ignore[return-value]
+
+    def __setitem__(self, name: str, kind: Any) -> None:
+        """Choose the kind of a column; what it leaves open is learned in `fit`."""
+        if name not in self.columns:
+            raise unknown("a column of the schema", name, self.columns)
+        self.columns[name] = replace(self.columns[name], kind=kind_from(kind))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.columns)
+
+    def __len__(self) -> int:
+        return len(self.columns)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Schema) and list(self.columns.items()) == list(other.columns.items())
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        listed = "".join(
+            f"\n  {name!r}: {c.kind or 'inferred'}{', nulls' * bool(c.nulls)}" for name, c in self._items()
+        )
+        return f"Schema({listed})"
+
+    def _items(self) -> Iterable[tuple[str, Column]]:
+        return self.columns.items()
+
+    # ---- tables to numbers and back --------------------------------------------------------------------------------
+
+    @property
+    def cells(self) -> dict[str, str]:
+        """Names and likelihoods of all cells of a row, in order."""
+        return {cell: form for name, c in self._items() for cell, form in c.cells(name).items()}
+
+    @property
+    def owners(self) -> list[str]:
+        """The column of every cell."""
+        return [name for name, c in self._items() for _ in c.cells(name)]
+
+    def at(self, name: str) -> list[int]:
+        """The places of a column's cells in a row."""
+        return [i for i, owner in enumerate(self.owners) if owner == name]
+
+    def encode(self, series: Mapping[str, Series]) -> np.ndarray:
+        """Rows (n, cells) of a table's columns, float64; holes are NaN.
+
+        Raises
+        ------
+        DataError
+            At the first value that a column's kind does not know.
+        """
+        return np.column_stack([c.encode(name, series[name]) for name, c in self._items()])
+
+    def row(self, given: Mapping[str, Any]) -> np.ndarray:
+        """One row (1, cells) of which only the given columns are known; None is a missing value."""
+        row = np.full((1, len(self.cells)), np.nan)
+        for name, value in given.items():
+            if name not in self.columns:
+                raise unknown("a column that is given", name, self.columns)
+            column = self.columns[name]
+            if value is None and not column.nulls:
+                raise DataError(f"column {name!r} is never missing", "it is given as None", "Leave it out.")
+            row[:, self.at(name)] = column.encode(name, frames.of_value(name, value))
+        return row
+
+    def decode(self, rows: np.ndarray) -> dict[str, np.ndarray]:
+        """The columns of rows (n, cells), as values."""
+        return {name: c.decode(rows[:, self.at(name)]) for name, c in self._items()}
+
+    def native(self, name: str, values: np.ndarray, library: str, dtype: str | None = None) -> Any:
+        """A column of a library from its values, in the dtype that it had in the data, or another."""
+        column = self.columns[name]
+        categories = column.kind.categories if isinstance(column.kind, Category) else None
+        return frames.native(values, column.known.sort, column.dtype if dtype is None else dtype, library, categories)
+
+    def frame(self, rows: np.ndarray, library: str, like: Any = None) -> Any:
+        """A frame of a library from rows (n, cells); its dtypes are those of the frame `like` if there is one."""
+        dtypes = {} if like is None else frames.dtypes_of(like)
+        columns = {n: self.native(n, v, library, dtypes.get(n)) for n, v in self.decode(rows).items()}
+        return frames.frame_of(columns, library, like)
+
+
+def read(X: Any) -> dict[str, Series]:
+    """The columns of a data frame, or of an array, whose names are then x0, x1, ..."""
+    if isinstance(X, np.ndarray):
+        return frames.series_of_array(X, [f"x{i}" for i in range(X.shape[1])])
+    return frames.series_of(X)
+
+
+def _column(name: Any, value: Any) -> Column:
+    if not isinstance(name, str):
+        raise ParameterError("a schema names columns by text", f"{name!r} is none", "Write {'age': 'count'}.")
+    if isinstance(value, Column):
+        return value
+    if not isinstance(value, Mapping):
+        return Column(None if value is None else kind_from(value))
+    options = dict(value)
+    dtype, nulls = options.pop("dtype", ""), options.pop("nulls", None)
+    if not isinstance(dtype, str) or len(dtype) > 500 or not (nulls is None or isinstance(nulls, bool)):
+        raise ParameterError(
+            f"column {name!r} must have a dtype and nulls", f"they are {dtype!r:.60} and {nulls!r}", "Correct them."
+        )
+    return Column(kind_from(options) if options else None, dtype, nulls)
+
+
+def _form(name: str, column: Column) -> dict[str, Any]:
+    kind = {} if column.kind is None else kind_form(column.kind)
+    return {"name": name, **kind, "dtype": column.dtype, "nulls": column.nulls}
+
+
+def _from_form(form: Mapping[str, Any]) -> dict[str, Any]:
+    columns = form.get("columns")
+    if not isinstance(columns, list) or not all(
+        isinstance(c, Mapping) and isinstance(c.get("name"), str) for c in columns
+    ):
+        raise ParameterError("a schema has a list of columns with names", f"it has {columns!r:.60}", "Save it again.")
+    found = {column["name"]: {key: v for key, v in column.items() if key != "name"} for column in columns}
+    if len(found) < len(columns):
+        raise ParameterError("the columns of a schema must have different names", "two have the same", "Rename one.")
+    return found
+
+
+def _json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise ParameterError(
+            "a schema as text is JSON", f"it is not ({error})", """Write '{"age": "count"}'."""
+        ) from error
+
+
+def _from_sdv(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Kinds from the metadata of the Synthetic Data Vault, for one table."""
+    tables: Any = metadata.get("tables")
+    if isinstance(tables, Mapping):
+        if len(tables) != 1:
+            got = f"it has {len(tables)}: {', '.join(map(str, tables))}"
+            raise ParameterError("metadata must be of one table", got, "Pass metadata['tables'][name].")
+        metadata = next(iter(tables.values()))
+    columns: Any = metadata.get("columns")
+    found = {}
+    for name, column in columns.items():
+        sdtype = column.get("sdtype") if isinstance(column, Mapping) else column
+        if sdtype not in SDV:
+            raise ParameterError(
+                f"a column's sdtype must be one of {', '.join(SDV)}",
+                f"that of {name!r} is {sdtype!r}",
+                "Drop the column from data and metadata: names of rows and people are not modelled.",
+            )
+        found[name] = SDV[sdtype]
+    return found

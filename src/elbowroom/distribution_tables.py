@@ -1,0 +1,161 @@
+"""p(x|z) over rows of tables: columns of several kinds, warped numbers, ordered codes, and rows with holes."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import Generator, Tensor
+from torch.nn import functional as F
+
+from elbowroom.distributions import RowDistribution, uniform
+from elbowroom.gaussians import HALF_LOG_2PI, normal
+from elbowroom.warps import Warp
+
+NODES = 64  # of the quadrature for a mean
+END = 1e4  # a threshold that nothing is beyond
+
+
+class Mixed(RowDistribution):
+    """Groups of columns, each with a distribution of its own; independent given z."""
+
+    def __init__(self, parts: list[RowDistribution], columns: list[Tensor]) -> None:
+        self.parts, self.columns = parts, columns
+
+    def log_kernel(self, x: Tensor) -> Tensor:
+        return torch.stack([p.log_kernel(x[:, c]) for p, c in zip(self.parts, self.columns, strict=True)]).sum(0)
+
+    def log_base(self, x: Tensor) -> Tensor:
+        bases = [p.log_base(x[:, c]).double().expand(len(x)) for p, c in zip(self.parts, self.columns, strict=True)]
+        return torch.stack(bases).sum(0)
+
+    def kernel_cells(self, x: Tensor) -> Tensor:
+        return self._join([p.kernel_cells(x[:, c]) for p, c in zip(self.parts, self.columns, strict=True)])
+
+    def base_cells(self, x: Tensor) -> Tensor:
+        parts = [(p.base_cells(x[:, c]).double(), c) for p, c in zip(self.parts, self.columns, strict=True)]
+        return self._join([base.expand(len(x), len(c)) for base, c in parts])
+
+    @property
+    def mean(self) -> Tensor:
+        return self._join([part.mean for part in self.parts])
+
+    def sample(self, generator: Generator | None = None) -> Tensor:
+        return self._join([part.sample(generator) for part in self.parts])
+
+    def _join(self, values: list[Tensor]) -> Tensor:
+        """Values of the groups (..., D) in the order of the columns, in the widest of their dtypes."""
+        order = torch.cat(self.columns).argsort()
+        return torch.cat(values, -1)[..., order]
+
+
+class Table(Mixed):
+    """Columns of several kinds, in rows with holes (NaN): a hole has no say. `fill` (D,) is what columns know."""
+
+    def __init__(self, parts: list[RowDistribution], columns: list[Tensor], fill: Tensor) -> None:
+        super().__init__(parts, columns)
+        self.fill = fill
+
+    def log_kernel(self, x: Tensor) -> Tensor:
+        return self.kernel_cells(x).sum(-1)
+
+    def log_base(self, x: Tensor) -> Tensor:
+        return self.base_cells(x).sum(-1)
+
+    def kernel_cells(self, x: Tensor) -> Tensor:
+        hole = x.isnan()
+        return super().kernel_cells(x.where(~hole, self.fill)).masked_fill(hole, 0)
+
+    def base_cells(self, x: Tensor) -> Tensor:
+        hole = x.isnan()
+        return super().base_cells(x.where(~hole, self.fill)).masked_fill(hole, 0)
+
+
+class Warped(RowDistribution):
+    """Numbers whose normal scores, by a monotone warp, are Gaussian; with `log`, the warp is of their logarithm."""
+
+    def __init__(self, mean: Tensor, log_std: Tensor, warp: Warp, log: bool = False) -> None:
+        self.location, self.log_std, self.warp, self.log = mean, log_std, warp, log
+
+    def kernel_cells(self, x: Tensor) -> Tensor:
+        score = self.warp.score(self._inner(x))[0].to(self.location.dtype)
+        return -(0.5 * ((score - self.location) * (-self.log_std).exp()).square() + self.log_std)
+
+    def base_cells(self, x: Tensor) -> Tensor:
+        inner = self._inner(x)
+        return self.warp.score(inner)[1] - HALF_LOG_2PI - (inner if self.log else 0)
+
+    @property
+    def mean(self) -> Tensor:
+        """E[x|z], by Gauss-Hermite quadrature over the scores."""
+        nodes, weights = (self.location.new_tensor(part, dtype=torch.float64) for part in _HERMITE)
+        scores = self.location.double() + self.log_std.double().exp() * nodes.view(-1, *[1] * self.location.dim())
+        return torch.tensordot(weights, self._outer(scores), 1)
+
+    def sample(self, generator: Generator | None = None) -> Tensor:
+        noise = normal(self.location.shape, generator, self.location)
+        return self._outer(self.location + self.log_std.exp() * noise)
+
+    def _inner(self, x: Tensor) -> Tensor:
+        return x.double().log() if self.log else x.double()
+
+    def _outer(self, scores: Tensor) -> Tensor:
+        return self.warp.value(scores).exp() if self.log else self.warp.value(scores)
+
+
+_HERMITE = tuple(
+    part / scale
+    for part, scale in zip(np.polynomial.hermite_e.hermegauss(NODES), (1.0, math.sqrt(2 * math.pi)), strict=True)
+)
+
+
+class Ordinal(RowDistribution):
+    """Codes with an order: a logistic variable cut at thresholds (McCullagh 1980).
+
+    `edges` (D, L+1) are the thresholds around L codes. Where they are `open`, lower and higher codes go on at the
+    distance
+    `pace` (D,); else nothing is beyond.
+    """
+
+    def __init__(self, location: Tensor, log_scale: Tensor, edges: Tensor, pace: Tensor, open: bool = False) -> None:
+        self.location, self.log_scale, self.edges, self.pace, self.open = location, log_scale, edges, pace, open
+
+    def kernel_cells(self, x: Tensor) -> Tensor:
+        precision = (-self.log_scale).exp()
+        low, high = (edge(x, self.edges, self.pace).to(self.location.dtype) for edge in (lower_edge, upper_edge))
+        below, above = (high - self.location) * precision, (self.location - low) * precision
+        # log(S(b) - S(a)) = log S(b) + log S(-a) + log(1 - exp(a - b)), exact for all a < b
+        return F.logsigmoid(below) + F.logsigmoid(above) + (-torch.expm1(-(high - low) * precision)).log()
+
+    @property
+    def mean(self) -> Tensor:
+        """The median: codes are places in an order, whose average means nothing."""
+        return self._code(self.location)
+
+    def sample(self, generator: Generator | None = None) -> Tensor:
+        return self._code(self.location + self.log_scale.exp() * uniform(self.location, generator).logit())
+
+    def _code(self, latent: Tensor) -> Tensor:
+        """The code whose edges are around a value (..., D)."""
+        flat = latent.reshape(-1, len(self.edges)).T.contiguous().to(self.edges.dtype)
+        code = (torch.searchsorted(self.edges, flat) - 1).T.view(latent.shape).to(latent.dtype)
+        last = self.edges.shape[1] - 2
+        if not self.open:
+            return code.clamp(0, last)
+        under = ((latent - self.edges[:, 0]) / self.pace).ceil().clamp_max(0) - 1
+        over = ((latent - self.edges[:, -1]) / self.pace).ceil().clamp_min(1) + last
+        return torch.where(code < 0, under, torch.where(code > last, over, code)).to(latent.dtype)
+
+
+def upper_edge(x: Tensor, edges: Tensor, pace: Tensor) -> Tensor:
+    """The threshold above codes (..., D)."""
+    return lower_edge(x + 1, edges, pace)
+
+
+def lower_edge(x: Tensor, edges: Tensor, pace: Tensor) -> Tensor:
+    """The threshold below codes (..., D)."""
+    last = edges.shape[1] - 1
+    inside = x.clamp(0, last)
+    at = inside.reshape(-1, len(edges)).T.long()
+    return edges.gather(1, at).T.view(x.shape) + (x - inside) * pace

@@ -1,0 +1,231 @@
+"""Tables of any columns at an estimator's door: when they get a schema, and how their rows go in and come out."""
+
+from __future__ import annotations
+
+import datetime
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import narwhals.stable.v2 as nw
+import numpy as np
+import torch
+from sklearn.utils.validation import check_is_fitted
+from torch import Tensor
+
+from elbowroom.build import table_likelihood
+from elbowroom.columns import Category
+from elbowroom.data import door
+from elbowroom.data.frames import Series, series_of
+from elbowroom.data.schema import Schema, read
+from elbowroom.errors import DataError, ElbowroomWarning, ParameterError, unknown
+from elbowroom.likelihoods import Table
+from elbowroom.randomness import generator_at, resolve_seed
+from elbowroom.tasks import complete
+from elbowroom.tasks import impute as task
+from elbowroom.tasks.complete import completions
+
+FEW = 30  # different draws, below which conditional samples repeat themselves
+WHY = "every column has a kind (schema_)"
+
+
+def read_rows(estimator: Any, X: Any, reset: bool) -> np.ndarray:
+    """Rows of a table (n, D): numbers as they are, or the cells of its schema. In a fit the schema is decided."""
+    if reset:
+        estimator.schema_ = None
+        _check_choice(estimator)
+    opened = door.opened(X)
+    named = isinstance(opened, nw.DataFrame) and all(isinstance(name, str) for name in opened.columns)
+    frame = named or door.is_mixed(X)  # complete numbers without names are an array
+    if not reset and estimator.schema_ is None:
+        return door.validated(estimator, X, reset)
+    if not frame or (not reset and estimator._names is None):
+        return _read_array(estimator, X, reset)
+    if reset and not (wants_schema(estimator) or (allows_holes(estimator) and door.is_mixed(X))):
+        return door.validated(estimator, X, reset)
+    door.check_columns(estimator, X, reset)
+    return _encoded(estimator, series_of(X), reset)
+
+
+def _check_choice(estimator: Any) -> None:
+    if wants_schema(estimator) and not _automatic(estimator):
+        got = f"schema={estimator.schema!r:.40} and likelihood={estimator.likelihood!r:.40}"
+        raise ParameterError("a table has a schema or a likelihood", got, "Leave likelihood='auto'.")
+
+
+def wants_schema(estimator: Any) -> bool:
+    """Whether a schema was asked for."""
+    return estimator.schema is not None and not (isinstance(estimator.schema, str) and estimator.schema == "auto")
+
+
+def _automatic(estimator: Any) -> bool:
+    return isinstance(estimator.likelihood, str) and estimator.likelihood == "auto"
+
+
+def allows_holes(estimator: Any) -> bool:
+    """Whether missing cells are normal input."""
+    return estimator.schema is not None and _automatic(estimator)
+
+
+def _read_array(estimator: Any, X: Any, reset: bool) -> np.ndarray:
+    """Rows of an array: with NaN in it, or where a schema is asked for, through a schema."""
+    if estimator._names is not None and not reset:
+        names = ", ".join(estimator._names[:5])
+        raise DataError(
+            f"X must be a data frame with the columns that the model was fitted on ({names}, ...)",
+            f"it is of type {type(X).__name__}",
+            "Pass a pandas, polars or pyarrow frame.",
+        )
+    x = door.validated(estimator, X, reset, holes=allows_holes(estimator))
+    holes = x.dtype.kind == "f" and bool(np.isnan(x).any())
+    if estimator.schema_ is None and not holes and not wants_schema(estimator):
+        return x
+    rows = _encoded(estimator, read(x), reset)
+    return rows.astype(np.float32) if x.dtype == np.float32 else rows
+
+
+def _encoded(estimator: Any, series: Mapping[str, Series], reset: bool) -> np.ndarray:
+    if reset:
+        estimator.schema_ = schema_for(estimator.schema, series)
+    return estimator.schema_.encode(series)
+
+
+def schema_for(wanted: Any, series: Mapping[str, Series]) -> Schema:
+    """The schema of a table's columns, with what was wanted of it.
+
+    Raises
+    ------
+    DataError
+        If no column has a value.
+    """
+    inferred = isinstance(wanted, str) and wanted in ("auto", "infer")
+    schema = (Schema({}) if inferred else Schema.of(wanted)).learn(series)
+    if not schema.cells:
+        raise DataError("a table must have values", "every cell is missing (NaN)", "Check where the data comes from.")
+    return schema
+
+
+def likelihood_of(schema: Schema) -> tuple[Table, dict[str, list[str]], str]:
+    """The likelihood of a schema's cells, its text form, and why it was chosen."""
+    likelihood, forms = table_likelihood(schema.cells)
+    return likelihood, forms, WHY
+
+
+# ---- what is missing -------------------------------------------------------------------------------------------------
+
+
+def schema_of(estimator: Any, what: str) -> Schema:
+    """The schema of a fitted estimator, or an error that says how to get one."""
+    check_is_fitted(estimator)
+    if estimator.schema_ is None:
+        raise ParameterError(
+            f"{what} needs a table whose columns have kinds",
+            "the model was fitted on an array of numbers",
+            "Fit with schema='infer'.",
+        )
+    return estimator.schema_
+
+
+def impute(estimator: Any, X: Any, n: int | None, how: str, context: Any, random_state: Any) -> Any:
+    """X with its holes filled, once, or n times by draws."""
+    schema, how = schema_of(estimator, "impute"), task.check_how(how)
+    times = None if n is None else task.check_draws(n)
+    rows, model = estimator._open(X, context, torch.float32)
+    X = X if door.frame_kind(X) else door.validated(estimator, X, False, holes=True)
+    seed, keep = resolve_seed(random_state), times or task.DRAWS
+    at = rows.dense(torch.arange(len(rows))).isnan().any(1).nonzero()[:, 0]  # a spike makes a hole too: harmless
+    drawn = completions(model, rows.take(at), keep, max(task.DRAWS, 2 * keep), seed) if len(at) else None
+    if times is None:
+        return X if drawn is None else task.filled(schema, X, _spread(task.single(schema, drawn, how), at, len(rows)))
+    return [X if drawn is None else _filled(schema, X, drawn[i : i + 1], at, len(rows)) for i in range(times)]
+
+
+def _filled(schema: Schema, X: Any, drawn: Tensor, at: Tensor, n: int) -> Any:
+    values = {name: column[0] for name, column in task.values_of(schema, drawn).items()}
+    return task.filled(schema, X, _spread(values, at, n))
+
+
+def _spread(values: dict[str, np.ndarray], at: Tensor, n: int) -> dict[str, np.ndarray]:
+    """Columns of some rows as columns of all n rows."""
+    out = {}
+    for name, column in values.items():
+        out[name] = np.full(n, None if column.dtype == object else np.nan, dtype=column.dtype)
+        out[name][at.numpy()] = column
+    return out
+
+
+def sample_given(estimator: Any, n: int, mean: bool, given: Mapping[str, Any], context: Any, random_state: Any) -> Any:
+    """Rows from the model given some of their cells."""
+    schema, n = schema_of(estimator, "given"), door.positive("n_samples", n)
+    if mean:
+        raise ParameterError("samples with given are draws", "mean=True asks for means", "Leave mean out.")
+    row = torch.from_numpy(schema.row(given))
+    codes = estimator._encode_context(context, n, reset=False)
+    context = None if codes is None else torch.as_tensor(codes, dtype=torch.float32)
+    generator = generator_at(resolve_seed(random_state), "given")
+    rows, size = complete.sample_given(estimator.model_, row, context, n, generator)
+    if size < FEW:
+        message = f"rows with {dict(given)} are rare in the model: its samples rest on about {size:.1f} different draws"
+        warnings.warn(message, ElbowroomWarning, stacklevel=3)
+    return estimator._write(rows)
+
+
+def cells_of(schema: Schema, words: Sequence[str]) -> dict[str, Any]:
+    """Cells from words such as country=DE, in the type of their columns."""
+    found = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not equals:
+            raise ParameterError("--given looks like COLUMN=VALUE", f"it is {word!r}", "Write --given country=DE.")
+        found[name] = cell_of(schema, name, value)
+    return found
+
+
+def cell_of(schema: Schema, name: str, word: str) -> Any:
+    """A value of a column from a word, as it is typed; no word at all is a missing value."""
+    if name not in schema:
+        raise unknown("a column that is given", name, schema)
+    kind = schema[name]
+    if not word:
+        return None
+    try:
+        if isinstance(kind, Category):
+            return next((c for c in kind.categories or () if str(c) == word), word)
+        if kind.sort == "time":
+            return datetime.datetime.fromisoformat(word)
+        return {"true": 1.0, "false": 0.0}.get(word.lower()) if word.isalpha() else float(word)
+    except ValueError as error:
+        raise ParameterError(
+            f"column {name!r} must be given as {kind.sort}", f"it is {word!r}", "Correct it."
+        ) from error
+
+
+# ---- what is strange -------------------------------------------------------------------------------------------------
+
+
+def surprises(estimator: Any, X: Any, draws: int) -> tuple[np.ndarray, np.ndarray]:
+    """log p(x) of every row (n,), and -log p(column | the rest of its row) of every cell (n, columns), in nats."""
+    rows, model = estimator._open(X, None, torch.float64)
+    whole, cells = complete.surprises(model, rows, draws, 0)
+    if estimator.schema_ is None:
+        return whole.numpy(), cells.numpy()
+    columns = [cells[:, estimator.schema_.at(name)].sum(1) for name in estimator.schema_]
+    return whole.numpy(), torch.stack(columns, 1).numpy()
+
+
+def beside(X: Any, values: np.ndarray) -> Any:
+    """An array (n, columns) as a frame like X, or as it is if X is none."""
+    kind = door.frame_kind(X)
+    if kind is None:
+        return values
+    return door.to_frame(values, [str(name) for name in door.opened(X).columns], kind, X)
+
+
+# ---- rows out --------------------------------------------------------------------------------------------------------
+
+
+def write_rows(schema: Schema, values: np.ndarray, library: str | None, like: Any = None) -> Any:
+    """Rows (n, cells) as a frame of a library, or as an array."""
+    if library is None:
+        return np.column_stack([np.asarray(column, dtype=float) for column in schema.decode(values).values()])
+    return schema.frame(values, library, like)

@@ -1,0 +1,307 @@
+"""How good a synthetic table is beside the real one: marginals, pairs, rare categories, privacy, usefulness.
+
+Scores are between 0 and 1, and 1 is best, unless they say otherwise. The definitions are those of the literature: the
+complement of the Kolmogorov-Smirnov statistic and of the total variation distance, similarity of correlations and of
+contingency tables (as in SDMetrics), distance to the closest record, train on synthetic and test on real (Esteban
+2017), and
+the AUC of a classifier that is to tell the tables apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+from scipy.stats import ks_2samp
+
+from elbowroom.data.frames import Series
+from elbowroom.data.schema import is_hole, read
+from elbowroom.errors import DataError, ParameterError
+
+BINS = 10  # of numbers that are compared with categories
+RARE = 0.05  # share, below which a category is rare
+FEW_VALUES = 10  # different numbers, up to which they are compared as categories
+MOST_COMPARED = 2000  # rows whose nearest neighbours are sought
+MOST_LEARNED = 20_000  # rows that a classifier learns from
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of both tables as numbers (n,), NaN for a hole: codes of categories, or values."""
+
+    name: str
+    real: np.ndarray
+    synthetic: np.ndarray
+    categories: tuple[Any, ...] | None
+
+    @property
+    def score(self) -> float:
+        """1 minus the Kolmogorov-Smirnov statistic, or minus the total variation distance of the categories."""
+        real, synthetic = known(self.real), known(self.synthetic)
+        if not len(real) or not len(synthetic):
+            return float(len(real) == len(synthetic))
+        if self.categories is None:
+            return 1 - float(ks_2samp(real, synthetic).statistic)
+        return 1 - variation(shares(real, len(self.categories)), shares(synthetic, len(self.categories)))
+
+    @property
+    def missing_score(self) -> float:
+        """1 minus the difference between the shares of missing cells."""
+        return 1 - abs(float(np.isnan(self.real).mean() - np.isnan(self.synthetic).mean()))
+
+    def codes(self) -> tuple[np.ndarray, np.ndarray, int]:
+        """Both as codes, and how many there are: categories, or bins of equal shares of real numbers; holes last."""
+        parts = [self.real, self.synthetic]
+        size = len(self.categories or ())
+        if self.categories is None:
+            inner = np.unique(np.quantile(known(self.real), np.linspace(0, 1, BINS + 1)[1:-1]))
+            parts = [np.where(np.isnan(p), np.nan, np.searchsorted(inner, p, side="right")) for p in parts]
+            size = len(inner) + 1
+        real, synthetic = (np.where(np.isnan(part), size, part).astype(int) for part in parts)
+        return real, synthetic, size + 1
+
+
+def known(values: np.ndarray) -> np.ndarray:
+    """Values that are not missing."""
+    return values[~np.isnan(values)]
+
+
+def shares(codes: np.ndarray, size: int) -> np.ndarray:
+    """How often each code comes."""
+    return np.bincount(codes.astype(int), minlength=size) / max(len(codes), 1)
+
+
+def variation(a: np.ndarray, b: np.ndarray) -> float:
+    """Total variation distance of two distributions."""
+    return 0.5 * float(np.abs(a - b).sum())
+
+
+def columns_of(real: Any, synthetic: Any) -> list[Column]:
+    """The columns of two tables side by side.
+
+    Raises
+    ------
+    DataError
+        If they do not have the same columns.
+    """
+    ours, theirs = read(real), read(synthetic)
+    for name in [*ours, *theirs]:
+        if name not in ours or name not in theirs:
+            got = f"column {name!r} is in one of them alone"
+            raise DataError("the tables must have the same columns", got, "Drop or add it.")
+    return [_column(name, ours[name], theirs[name]) for name in ours]
+
+
+def _column(name: str, real: Series, synthetic: Series) -> Column:
+    text = real.values.dtype == object or synthetic.values.dtype == object
+    few = not text and len(np.unique(known(real.values))) <= FEW_VALUES
+    if not text and not few:
+        return Column(name, real.values, synthetic.values, None)
+    both = [[value if text else float(value) for value in s.values.tolist()] for s in (real, synthetic)]
+    holes = [is_hole(s.values) for s in (real, synthetic)]
+    found = {v for part, hole in zip(both, holes, strict=True) for v, h in zip(part, hole, strict=True) if not h}
+    categories = tuple(sorted(found, key=lambda value: (str(type(value)), value)))
+    places = {category: float(i) for i, category in enumerate(categories)}
+    codes = [np.array([places.get(v, np.nan) for v in part]) for part in both]
+    return Column(name, codes[0], codes[1], categories)
+
+
+# ---- marginals and pairs ---------------------------------------------------------------------------------------------
+
+
+def pair_score(a: Column, b: Column) -> float:
+    """How alike two columns go together: 1 - |difference of correlations| / 2, or of contingency tables the overlap."""
+    if a.categories is None and b.categories is None:
+        real, synthetic = correlation(a.real, b.real), correlation(a.synthetic, b.synthetic)
+        return 1 - abs(real - synthetic) / 2
+    (real_a, made_a, size_a), (real_b, made_b, size_b) = a.codes(), b.codes()
+    size = size_a * size_b
+    return 1 - variation(shares(real_a * size_b + real_b, size), shares(made_a * size_b + made_b, size))
+
+
+def correlation(a: np.ndarray, b: np.ndarray) -> float:
+    """Pearson's correlation where both are known; 0 where one does not vary."""
+    both = ~(np.isnan(a) | np.isnan(b))
+    a, b = a[both], b[both]
+    if len(a) < 2 or np.ptp(a) == 0 or np.ptp(b) == 0:
+        return 0.0
+    return float(np.corrcoef(a, b)[0, 1])
+
+
+def rare_categories(columns: list[Column]) -> dict[str, tuple[float, float]]:
+    """Shares of the rare categories, in the real and in the synthetic table, by "column=category"."""
+    found = {}
+    for column in columns:
+        if column.categories is None:
+            continue
+        sizes = len(column.categories)
+        real, made = shares(known(column.real), sizes), shares(known(column.synthetic), sizes)
+        for category, a, b in zip(column.categories, real.tolist(), made.tolist(), strict=True):
+            if 0 < a < RARE:
+                found[f"{column.name}={category}"] = (a, b)
+    return found
+
+
+# ---- rows ------------------------------------------------------------------------------------------------------------
+
+
+def scaled(columns: list[Column]) -> tuple[np.ndarray, np.ndarray]:
+    """Both tables as points at Gower's distances: ranks of numbers, indicators of categories and of holes."""
+    real, made = [], []
+    for column in columns:
+        if column.categories is None:
+            order = np.sort(known(column.real))
+            middle = [
+                np.searchsorted(order, p) + np.searchsorted(order, p, side="right")
+                for p in (column.real, column.synthetic)
+            ]
+            parts = [
+                np.where(np.isnan(p), -1, m / (2 * max(len(order), 1)))[:, None]
+                for p, m in zip((column.real, column.synthetic), middle, strict=True)
+            ]
+        else:
+            codes_real, codes_made, size = column.codes()
+            parts = [np.eye(size)[codes] / 2 for codes in (codes_real, codes_made)]
+        real.append(parts[0])
+        made.append(parts[1])
+    return np.hstack(real), np.hstack(made)
+
+
+def nearest_ratio(columns: list[Column], seed: int = 0) -> float:
+    """Median distance of a synthetic row to its nearest real row, over that of a real row to its nearest other one.
+
+    About 1 for rows that are as far from the real ones as these are from each other; near 0 for copies.
+    """
+    from sklearn.neighbors import NearestNeighbors
+
+    real, made = scaled(columns)
+    random = np.random.default_rng(seed)
+    some = [p[random.permutation(len(p))[:MOST_COMPARED]] for p in (real, made)]
+    search = NearestNeighbors(metric="manhattan").fit(real)
+    own = search.kneighbors(some[0], 2)[0][:, 1]
+    other = search.kneighbors(some[1], 1)[0][:, 0]
+    return float(other.mean() / own.mean()) if own.mean() > 0 else float("nan")
+
+
+def features(columns: list[Column]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Both tables for a boosted-tree classifier, and which columns are categories."""
+    few = np.array([c.categories is not None and len(c.categories) <= 255 for c in columns])
+    return np.column_stack([c.real for c in columns]), np.column_stack([c.synthetic for c in columns]), few
+
+
+def detection_auc(columns: list[Column], seed: int = 0) -> float:
+    """AUC of boosted trees that are to tell real from synthetic rows, over five folds; 0.5 is best, 1 worst."""
+    from sklearn.ensemble import HistGradientBoostingClassifier
+    from sklearn.metrics import roc_auc_score
+    from sklearn.model_selection import StratifiedKFold, cross_val_predict
+
+    real, made, few = features(columns)
+    n = min(len(real), len(made), MOST_LEARNED)
+    random = np.random.default_rng(seed)
+    x = np.vstack([p[random.permutation(len(p))[:n]] for p in (real, made)])
+    y = np.repeat([0, 1], n)
+    model = HistGradientBoostingClassifier(categorical_features=few, random_state=seed)
+    folds = StratifiedKFold(5, shuffle=True, random_state=seed)
+    chance = cross_val_predict(model, x, y, cv=folds, method="predict_proba")[:, 1]
+    return float(roc_auc_score(y, chance))
+
+
+def utility(train: Any, test: Any, target: str, seed: int = 0) -> float:
+    """Score on rows of `test` of boosted trees that learned `target` from `train`: AUC of classes, R2 of numbers."""
+    from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
+    from sklearn.metrics import roc_auc_score
+
+    columns = columns_of(test, train)
+    names = [column.name for column in columns]
+    if target not in names:
+        raise ParameterError("the target must be a column", f"{target!r} is none", f"Choose among {', '.join(names)}.")
+    at = names.index(target)
+    x_test, x_train, few = (np.delete(part, at, -1) for part in features(columns))
+    y_test, y_train = columns[at].real, columns[at].synthetic
+    keep, kept = ~np.isnan(y_train), ~np.isnan(y_test)
+    settings = {"categorical_features": few, "random_state": seed}
+    if columns[at].categories is None:
+        model = HistGradientBoostingRegressor(**settings).fit(x_train[keep], y_train[keep])
+        return float(model.score(x_test[kept], y_test[kept]))
+    classes = np.unique(y_train[keep])
+    if len(classes) < 2:
+        return 0.5
+    model = HistGradientBoostingClassifier(**settings).fit(x_train[keep], y_train[keep])
+    chances = np.zeros((kept.sum(), len(columns[at].categories or ())))
+    chances[:, classes.astype(int)] = model.predict_proba(x_test[kept])
+    present = np.unique(y_test[kept]).astype(int)
+    scores = [roc_auc_score(y_test[kept] == c, chances[:, c]) for c in present if 0 < (y_test[kept] == c).mean() < 1]
+    return float(np.mean(scores))
+
+
+# ---- all of it -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Quality:
+    """How good a synthetic table is. `str` of it is a summary; `facts` are all its numbers.
+
+    marginals, missing, pairs : scores by column, and by pair of columns; rare : shares of rare categories, real and
+    synthetic; nearest : `nearest_ratio`; auc : `detection_auc`; utility, utility_real : of trees that learned the
+    target
+    from the synthetic and from the real table, on real test rows, None without them.
+    """
+
+    marginals: Mapping[str, float]
+    missing: Mapping[str, float]
+    pairs: Mapping[tuple[str, str], float]
+    rare: Mapping[str, tuple[float, float]]
+    nearest: float
+    auc: float
+    utility: float | None = None
+    utility_real: float | None = None
+
+    @property
+    def facts(self) -> dict[str, float]:
+        """Its numbers by name."""
+        found = {
+            "marginals": float(np.mean(list(self.marginals.values()))),
+            "missing": float(np.mean(list(self.missing.values()))),
+            "pairs": float(np.mean(list(self.pairs.values()))) if self.pairs else 1.0,
+            "rare_categories": float(len(self.rare)),
+            "rare_categories_lost": float(sum(made == 0 for _, made in self.rare.values())),
+            "nearest_neighbour_ratio": self.nearest,
+            "detection_auc": self.auc,
+        }
+        if self.utility is not None and self.utility_real is not None:
+            found |= {"utility": self.utility, "utility_of_real": self.utility_real}
+        return found
+
+    def __str__(self) -> str:
+        return "\n".join(f"{name.replace('_', ' '):<24} {value:8.4g}" for name, value in self.facts.items())
+
+
+def quality(real: Any, synthetic: Any, test: Any = None, target: str | None = None, seed: int = 0) -> Quality:
+    """Compare a synthetic table with the real one that it was made from.
+
+    Parameters
+    ----------
+    real, synthetic : data frames with the same columns
+    test : data frame, optional
+        Real rows that no model was trained on, to test trees that learned `target`.
+    target : str, optional
+        The column that is learned.
+    """
+    if (test is None) != (target is None):
+        raise ParameterError("usefulness needs test rows and a target", "one is given alone", "Give both or none.")
+    columns = columns_of(real, synthetic)
+    useful = (
+        (None, None) if target is None else (utility(synthetic, test, target, seed), utility(real, test, target, seed))
+    )
+    return Quality(
+        {column.name: column.score for column in columns},
+        {column.name: column.missing_score for column in columns},
+        {(a.name, b.name): pair_score(a, b) for a, b in combinations(columns, 2)},
+        rare_categories(columns),
+        nearest_ratio(columns, seed),
+        detection_auc(columns, seed),
+        *useful,
+    )

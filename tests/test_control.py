@@ -190,10 +190,7 @@ def test_a_batch_spreads_over_the_range() -> None:
     assert torch.equal(fixed, control.draw(64, None))
     assert fixed.min() >= 0.01
     assert fixed.max() <= 10
-    draws = [control.draw(64, generator_at(i, "test"), i / 499) for i in range(500)]
-    assert all(float(told.diff().min()) > 0 for told in draws)
-    assert float(draws[0].log().mean()) > float(draws[-1].log().mean()) + 1, "large betas first, then small ones"
-    many = torch.cat(draws).log()
+    many = torch.cat([control.draw(64, generator_at(i, "test")) for i in range(500)]).log()
     thirds = torch.histogram(many, torch.tensor([0.0, 0.01, 0.1, 1, 10, 1e9]).log().clamp(-50, 50)).hist / len(many)
     assert float(thirds.min()) > 0.05, "the ends have draws on both sides, and no part of the range is forgotten"
 

@@ -95,10 +95,8 @@ LONG_FUNCTIONS: dict[str, str] = {}
 KINDS_OF_COLUMNS = ["Binary", "Category", "Count", "Datetime", "Ordinal", "Positive", "Real"]
 ESTIMATORS = ["CountVAE", "ImageVAE", "InteractionVAE", "TableVAE", "VAEDetector", "VAEImputer"]
 RECOMMENDERS = ["EASE", "Fold", "ItemKNN", "Popularity", "Split", "evaluate"]
-PUBLIC = sorted(
-    [*ESTIMATORS, *KINDS_OF_COLUMNS, *RECOMMENDERS, "Schema", "Sweep", "__version__", "beta_from", "load", "quality"]
-    + ["sweep"]
-)
+OTHERS = ["Schema", "Sweep", "__version__", "beta_from", "load", "quality", "sweep"]
+PUBLIC = sorted([*ESTIMATORS, *KINDS_OF_COLUMNS, *RECOMMENDERS, *OTHERS])
 
 
 def name_of(path: Path) -> str:

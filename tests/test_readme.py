@@ -13,6 +13,7 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 GUIDE = (ROOT / "docs" / "guide.md").read_text()
 TABLES = (ROOT / "docs" / "tables.md").read_text()
+RECOMMEND = (ROOT / "docs" / "recommend.md").read_text()
 RANGE = (ROOT / "docs" / "range.md").read_text()
 
 
@@ -37,6 +38,15 @@ def test_the_page_of_ranges():
     for block in blocks(RANGE, "python"):
         exec(compile(block.replace("epochs=100", "epochs=20"), "range.md", "exec"), names)
     assert names["best"].model_.dial.beta == names["beta"]
+
+
+def test_the_page_of_recommendations(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    for block in blocks(RECOMMEND, "python"):
+        exec(compile(block, "recommend.md", "exec"), names)
+    assert names["ours"]["ndcg@10"] > 0
+    assert (tmp_path / "recommendations.html").stat().st_size > 10_000
 
 
 def test_the_page_of_tables():
@@ -73,6 +83,8 @@ def test_commands(tmp_path, monkeypatch, capsys):
     people = pd.DataFrame({"age": age, "income": 900.0 * age + random.normal(0, 5000, 200), "country": country})
     people.loc[::7, "income"] = None
     people.to_csv("people.csv", index=False)
+    clicks = {"user": random.integers(0, 30, 200), "item": random.integers(0, 12, 200)}
+    pd.DataFrame(clicks).to_csv("clicks.csv", index=False)
     commands = [
         line for block in blocks(README, "bash") for line in block.splitlines() if line.startswith("elbowroom ")
     ]
@@ -85,6 +97,7 @@ def test_commands(tmp_path, monkeypatch, capsys):
     assert len(pd.read_csv("synthetic.csv")) == 1000
     assert list(pd.read_csv("synthetic.csv").columns) == ["age", "income", "country"]
     assert Path("report.html").exists()
+    assert set(pd.read_parquet("lists.parquet")["user"]) == set(clicks["user"])
     assert set(pd.read_csv("germans.csv")["country"]) == {"DE"}
     assert not pd.read_csv("full.csv").isna().any().any()
 

@@ -28,7 +28,6 @@ from elbowroom.data import door
 from elbowroom.data.choose import Choice, Facts
 from elbowroom.data.rows import Rows, evenly, rows_of
 from elbowroom.devices import PRECISIONS
-from elbowroom.dial import Dial
 from elbowroom.errors import DataError
 from elbowroom.guests import guest_body, own_stream
 from elbowroom.interrupt import Interrupt
@@ -127,17 +126,12 @@ class BaseVAE(TransformerMixin, BaseEstimator, ABC):
     def _encoder(self, inputs: int, context: int) -> nn.Module:
         """The encoder, from the width of what it sees to its own."""
         hidden = check_widths("hidden", self.hidden)
-        return MLP(inputs, hidden, None, self.activation, bool(self.gated), context, self._told)
+        return MLP(inputs, hidden, None, self.activation, bool(self.gated), context)
 
     def _decoder(self, outputs: int, context: int) -> nn.Module:
         """The decoder, from latents to what the likelihood wants."""
         hidden = check_widths("hidden", self.hidden)[::-1]
-        return MLP(self.n_latents, hidden, outputs, self.activation, bool(self.gated), context, self._told)
-
-    @property
-    def _told(self) -> int:
-        """How much of a body's context is a dial's code of beta."""
-        return Dial.width if isinstance(self.beta_, LogUniform) else 0
+        return MLP(self.n_latents, hidden, outputs, self.activation, bool(self.gated), context)
 
     def _bodies(self, context: int, inputs: int, outputs: int) -> tuple[nn.Module, nn.Module]:
         """Encoder and decoder: the caller's, or those that fit the data."""

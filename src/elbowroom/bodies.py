@@ -20,15 +20,12 @@ from elbowroom.errors import ParameterError, unknown
 
 
 class Film(nn.Module):
-    """Scale and shift every channel by a linear function of the context (Perez et al. 2018); starts as the identity.
+    """Scale and shift every channel by a linear function of the context (Perez et al. 2018); starts as the identity."""
 
-    Without shifts it is a gate, with half the parameters.
-    """
-
-    def __init__(self, context: int, channels: int, spatial: bool = False, shifts: bool = True) -> None:
+    def __init__(self, context: int, channels: int, spatial: bool = False) -> None:
         super().__init__()
-        self.spatial, self.shifts = spatial, shifts
-        self.linear = nn.Linear(context, (1 + shifts) * channels, bias=False)  # the layer that is modulated has one
+        self.spatial = spatial
+        self.linear = nn.Linear(context, 2 * channels, bias=False)  # the layer that is modulated has one
         nn.init.zeros_(self.linear.weight)
 
     def forward(self, h: Tensor, context: Tensor | None) -> Tensor:
@@ -43,10 +40,7 @@ class Film(nn.Module):
         code = self.linear(F.pad(context, (0, lacking)) if lacking else context)
         rows = -4 if self.spatial else -2
         blocks = h.unflatten(rows, (len(context), -1))
-        code = code.view(len(context), 1, -1, *[1] * (-2 - rows))
-        if not self.shifts:
-            return (blocks * (1 + code)).flatten(rows - 1, rows)
-        scale, shift = code.chunk(2, rows + 1)
+        scale, shift = code.view(len(context), 1, -1, *[1] * (-2 - rows)).chunk(2, rows + 1)
         return torch.addcmul(shift, blocks, 1 + scale).flatten(rows - 1, rows)
 
 
@@ -75,7 +69,7 @@ class SparseLinear(nn.Module):
 class Layer(nn.Module):
     """A linear or convolutional map, its norm, its context, its non-linearity.
 
-    `told` is the width of a code that gates it; `residual` adds its input to it.
+    `residual` adds its input to it.
     """
 
     def __init__(
@@ -85,7 +79,6 @@ class Layer(nn.Module):
         activation: str,
         gated: bool = False,
         context: int = 0,
-        told: int = 0,
         norm: bool = False,
         residual: bool = False,
     ) -> None:
@@ -93,10 +86,9 @@ class Layer(nn.Module):
         self.inner, self.gated, self.residual = inner, gated, residual
         self.norm = nn.LayerNorm(width) if norm else None
         self.film = Film(context, width, isinstance(inner, nn.Conv2d)) if context else None
-        self.gate = Film(told, width, shifts=False) if told else None
         self.activation = activation_of(activation)
 
-    def forward(self, h: Tensor, context: Tensor | None, code: Tensor | None = None) -> Tensor:
+    def forward(self, h: Tensor, context: Tensor | None) -> Tensor:
         """Map features by the linear map, then modulate and bend them."""
         before, h = h, self.inner(h)
         if self.gated:  # h * sigmoid(g), both linear (van den Oord 2016); the gate replaces the activation
@@ -105,8 +97,6 @@ class Layer(nn.Module):
             h = self.norm(h)
         if self.film is not None:
             h = self.film(h, context)
-        if self.gate is not None:
-            h = self.gate(h, code)
         h = h if self.gated else self.activation(h)
         return before + h if self.residual else h
 
@@ -126,9 +116,6 @@ class MLP(nn.Module):
         Gated linear units instead of `activation` (the MLP of the VampPrior paper, Tomczak & Welling 2018).
     context : int
         Width of the context that modulates every hidden layer, or the output where there is none; 0 for no context.
-    told : int
-        How much of the context, at its front, is a dial's code of beta. It gates the last hidden layer of an encoder's
-        body and every hidden layer of a decoder's, and scales and shifts the decoder's output.
     norm : bool
         Layer norm in every hidden layer (Ba et al. 2016).
     residual : bool
@@ -147,7 +134,6 @@ class MLP(nn.Module):
         activation: str = "silu",
         gated: bool = False,
         context: int = 0,
-        told: int = 0,
         norm: bool = False,
         residual: bool = False,
         sparse: bool = False,
@@ -155,36 +141,28 @@ class MLP(nn.Module):
     ) -> None:
         super().__init__()
         self.inputs, self.hidden, self.outputs = inputs, tuple(hidden), outputs
-        self.activation, self.gated, self.context, self.told = activation, gated, context, told
+        self.activation, self.gated, self.context = activation, gated, context
         self.norm, self.residual, self.sparse, self.dropout = norm, residual, sparse, dropout
         self.layers = nn.ModuleList(self._layer(i, *sizes) for i, sizes in enumerate(pairwise((inputs, *self.hidden))))
         self.last = nn.Linear((inputs, *self.hidden)[-1], outputs, bias=False) if outputs is not None else None
         self.width = outputs if outputs is not None else (inputs, *self.hidden)[-1]
-        self.film = Film(context - told, self.width) if context > told and not self.hidden else None
-        self.end = Film(told, self.width) if told and (outputs is not None or not self.hidden) else None
+        self.film = Film(context, self.width) if context and not self.hidden else None
 
     def forward(self, h: Any, context: Tensor | None = None) -> Tensor:
         """Map (..., inputs), a Tensor or a sparse batch, to (..., width)."""
         if self.dropout:
             h = self._with_dropout(h)
-        code = None
-        if self.told and context is not None:
-            code, context = context[..., : self.told], context[..., self.told :]
         for layer in self.layers:
-            h = layer(h, context, code)
+            h = layer(h, context)
         if self.last is not None:
             h = self.last(h)
-        h = h if self.film is None else self.film(h, context)
-        return h if self.end is None else self.end(h, code)
+        return h if self.film is None else self.film(h, context)
 
     def _layer(self, i: int, before: int, width: int) -> Layer:
         sparse = self.sparse and i == 0
         inner = (SparseLinear if sparse else nn.Linear)(before, width * (1 + self.gated))
         adds = self.residual and before == width and not sparse
-        untold = len(self.hidden) - 1 if self.outputs is None else 0  # what a row is, an encoder says at every beta
-        told = self.told if i >= untold else 0
-        context = self.context - self.told
-        return Layer(inner, width, self.activation, self.gated, context, told, self.norm, adds)
+        return Layer(inner, width, self.activation, self.gated, self.context, self.norm, adds)
 
     def _with_dropout(self, h: Any) -> Any:
         if isinstance(h, SparseBatch):  # of what is not zero

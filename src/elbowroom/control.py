@@ -20,7 +20,6 @@ from elbowroom.objectives import Terms
 BLOCKS = 32  # betas of a range in a batch: rows of a block share their beta, and the work that it makes
 BEYOND = (0.3, 0.1)  # of the range's width in log beta: drawn below and above it, so that its ends have two sides
 AT_ENDS = 0.5  # share of the draws of a range that crowd at its ends, which have neighbours on one side only
-EARLY, LATE = 0.6, 3.0  # powers of a draw's place in [0, 1] as a run starts and ends: large betas first, then small
 REACHED = {"rate": 0.03, "distortion": 0.02}  # relative errors that count as the target
 
 
@@ -34,11 +33,8 @@ class Control:
     def check(self, rows: Rows) -> None:
         """Refuse rows that the policy can not be used on."""
 
-    def draw(self, n: int, generator: Generator | None, progress: float = 1.0) -> Tensor | None:
-        """Betas (k,) that the network is told, each for n / k rows; None if it is told none.
-
-        Without a generator they are fixed, to compare epochs by.
-        """
+    def draw(self, n: int, generator: Generator | None) -> Tensor | None:
+        """Betas (k,) that the network is told, each for n / k rows; None if it is told none."""
         return None
 
     def step(self, progress: float, x: Tensor, terms: Terms, told: Tensor | None) -> float | Tensor:
@@ -76,23 +72,18 @@ class RowControl(Control):
 
 
 class RangeControl(Control):
-    """Betas drawn from a range, spread evenly over every batch, more often near the ends.
-
-    Large betas come more often when a run starts, and small ones when it ends: few latents are learned before many,
-    and what small betas ask for, fine detail, is learned best by small steps.
-    """
+    """Betas drawn log-uniformly from a range, a little more often at its ends, and spread evenly over every batch."""
 
     policy: LogUniform
 
-    def draw(self, n: int, generator: Generator | None, progress: float = 1.0) -> Tensor:
+    def draw(self, n: int, generator: Generator | None) -> Tensor:
         blocks = BLOCKS if n % BLOCKS == 0 else n
         within = 0.5 if generator is None else torch.rand(blocks, generator=generator, device=self.device)
         even = (torch.arange(blocks, device=self.device) + within) / blocks
         place = torch.lerp(even, (1 - (math.pi * even).cos()) / 2, AT_ENDS)
-        if generator is not None:
-            below, above = BEYOND
-            place = (1 + below + above) * place ** (EARLY * (LATE / EARLY) ** progress) - below
-        return (math.log(self.policy.low) + math.log(self.policy.high / self.policy.low) * place).exp()
+        below, above = BEYOND if generator is not None else (0.0, 0.0)
+        width = math.log(self.policy.high / self.policy.low)
+        return (math.log(self.policy.low) + width * ((1 + below + above) * place - below)).exp()
 
     def step(self, progress: float, x: Tensor, terms: Terms, told: Tensor | None) -> Tensor:
         return self.final(x, told)

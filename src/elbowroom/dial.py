@@ -15,7 +15,8 @@ from elbowroom.bodies import Film, by_row
 from elbowroom.errors import ParameterError
 
 BUMPS = 6  # a rich, smooth basis: how beta enters matters more than what it then does (docs/range.md)
-LOUD = 3.0  # in a body: the optimiser moves all weights at one speed, so that its gates open faster (docs/range.md)
+# The optimiser moves all weights at one speed: what hears beta louder changes faster with it (docs/range.md).
+LOUD_LAYERS, LOUD_HEADS = 10.0, 3.0  # for hidden layers; for the posterior's head and the likelihood's own parameters
 
 
 class Dial(nn.Module):
@@ -62,7 +63,7 @@ class Dial(nn.Module):
 
     def join(self, code: Tensor, context: Tensor | None) -> Tensor:
         """What the hidden layers are told: the context (k, width) of beta, then that of the rows, if they have one."""
-        loud = LOUD * code
+        loud = LOUD_LAYERS * code
         return loud if context is None else torch.cat([by_row(loud, len(context)), context], -1)
 
     def at(self, beta: float) -> Self:

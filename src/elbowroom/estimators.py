@@ -124,7 +124,7 @@ class TableVAE(BaseVAE):
         return choose.choose_table(facts)
 
     def _choose_likelihood(self, rows: Rows) -> tuple[nn.Module, Any, str]:
-        return super()._likelihood(rows) if self.schema_ is None else tables.likelihood_of(self.schema_)
+        return super()._choose_likelihood(rows) if self.schema_ is None else tables.likelihood_of(self.schema_)
 
     def _write(self, values: Tensor, like: Any = None) -> Any:
         if self.schema_ is None:

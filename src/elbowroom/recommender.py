@@ -183,7 +183,7 @@ class InteractionVAE(BaseVAE):
         """What the hidden layers of encoder and decoder have in common."""
         norm, residual = bool(self.norm), bool(self.residual)
         return {
-            "activation": self.activation, "gated": bool(self.gated), "told": self._told, "norm": norm,
+            "activation": self.activation, "gated": bool(self.gated), "norm": norm,
             "residual": residual,
         }  # fmt: skip
 

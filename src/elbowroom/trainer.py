@@ -213,7 +213,7 @@ class Run:
         noise = generator_at(seed, "noise", step, device=self.device)
         if self.may_draw:
             torch.manual_seed(seed_of(seed, "modules", step))
-        batch, told = self.rows.batch(index, noise), self.control.draw(len(index), noise, self._progress(step))
+        batch, told = self.rows.batch(index, noise), self.control.draw(len(index), noise)
         with autocast(self.settings.precision, self.device):
             terms = self.objective(self.model, batch, noise, told)
             beta = self.control.step(self._progress(step), batch.x, terms, told)

@@ -9,7 +9,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from elbowroom.bodies import by_row
-from elbowroom.dial import Dial
+from elbowroom.dial import LOUD_HEADS, Dial
 from elbowroom.errors import ParameterError
 from elbowroom.gaussians import normal
 from elbowroom.latents import Posterior, Prior, PriorDistribution, rate_of
@@ -148,13 +148,16 @@ class VAE(nn.Module):
     def _encode_inputs(self, inputs: Tensor, context: Tensor | None, code: Tensor | None) -> Posterior:
         if self.dial is None or code is None:
             return self.latent(self.encoder(inputs, context))
-        return self.latent(self.encoder(inputs, self.dial.join(code, context)), code)
+        return self.latent(self.encoder(inputs, self.dial.join(code, context)), LOUD_HEADS * code)
 
     def _prior(self, code: Tensor | None) -> PriorDistribution:
         if self.dial is None or code is None:
             return self.prior(lambda inputs: self._encode_inputs(inputs, None, None))
-        reference, context = self.dial.reference, code[0] if len(code) == 1 else code
-        return self.prior(lambda inputs: self._encode_inputs(inputs, None, self._code(reference)), context)
+        reference, told = self.dial.reference, LOUD_HEADS * code
+        return self.prior(
+            lambda inputs: self._encode_inputs(inputs, None, self._code(reference)),
+            told[0] if len(told) == 1 else told,
+        )
 
     def _decode(self, z: Tensor, context: Tensor | None, total: Tensor | None, code: Tensor | None) -> Any:
         if self.dial is None or code is None:
@@ -162,7 +165,7 @@ class VAE(nn.Module):
         h = self.decoder(self.dial.entry(z, code), self.dial.join(code, context))
         if self.dial.move is None:
             return self.likelihood(h, total)
-        moved = self.dial.move(code)
+        moved = self.dial.move(LOUD_HEADS * code)
         return self.likelihood(h, total, moved if len(moved) == 1 else by_row(moved, z.shape[-2]))
 
     @torch.no_grad()

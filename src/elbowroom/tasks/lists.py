@@ -70,7 +70,10 @@ class Recommended:
         metric = next((m for m in self.metrics if first.values[m].ndim), None)
         if metric is None:
             return []
-        return [f"{model} − {name}, {metric}: {first.compare(other, metric)}" for name, other in others]
+        return [
+            f"{model} − {name}, {metric}, paired: {first.compare(other, metric)}".replace("+-", "±")
+            for name, other in others
+        ]
 
 
 def _error(error: float) -> str:

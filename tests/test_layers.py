@@ -89,7 +89,10 @@ LAYER = {name: number for number, names in enumerate(LAYERS) for name in names}
 
 MOST_LINES, MOST_IN_FUNCTION, MEDIAN = 400, 40, 7
 # Each with its reason; an excuse that is not needed any more fails.
-LONG_FILES = {"base": "all public methods of the estimators stand in one place, with their docstrings"}
+LONG_FILES = {
+    "base": "all public methods of the estimators stand in one place, with their docstrings",
+    "cli/__init__": "all commands stand in one place, as they are typed",
+}
 LONG_FUNCTIONS: dict[str, str] = {}
 
 KINDS_OF_COLUMNS = ["Binary", "Category", "Count", "Datetime", "Ordinal", "Positive", "Real"]

@@ -107,7 +107,7 @@ class Parameters:
         str | None,
         of(
             MODEL,
-            "auto; images standard; counts standard",
+            "auto; images standard; counts standard; interactions standard",
             "standard, mixture:components=100, vamp:components=500 or fitted, a mixture fitted after training; auto is "
             "fitted for tables with a schema.",
             metavar="NAME",

@@ -126,7 +126,7 @@ class VAEDetector(OutlierMixin, _AroundTable):
     estimator_ : TableVAE
     offset_ : float
         The score below which a row is an outlier.
-    usual_ : array (n_features_in_,)
+    usual_ : array (D,)
         What each column contributes on average.
     """
 

@@ -104,6 +104,8 @@ def _values(words: Sequence[str]) -> np.ndarray:
         return np.array(list(map(float, words)))
     except ValueError:
         pass
+    if all(word.strip().lower() in ("true", "false") for word in words):
+        return np.array([word.strip().lower() == "true" for word in words])
     try:
         return np.array([float(WORDS.get(word.strip().lower(), word)) for word in words])
     except ValueError:

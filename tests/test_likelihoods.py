@@ -528,7 +528,7 @@ def test_a_decoder_that_says_nothing_gives_the_marginals(case: str) -> None:
             expected = seen.quantile(0.5, dim=0)
         if isinstance(part, kinds.Categorical):
             expected = seen.mode(0).values
-        if getattr(part, "space", "") == "log":  # a heavy tail: test_tables compares quantiles
+        if getattr(part, "space", "") == "log":  # a heavy tail: its mean hangs on a few values
             continue
         share = 0.01 if isinstance(part, kinds.Warped) else 1e-3  # a warp is a smooth curve through quantiles
         assert bool(((found[columns] - expected).abs() < share * seen.std(0) + 1e-3).all()), (

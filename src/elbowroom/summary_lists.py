@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from elbowroom.baselines import EASE, ItemKNN, Popularity
+from elbowroom.baselines import EASE, Baseline, ItemKNN, Popularity
 from elbowroom.card import facts
 from elbowroom.data.holdout import Fold, cut
 from elbowroom.data.rows import evenly
@@ -18,7 +18,6 @@ from elbowroom.tasks.lists import Recommended, User
 from elbowroom.tasks.report import Number, Report
 
 METRICS = ("ndcg@10", "recall@20[plain]", "recall@20[min]", "coverage@20", "popularity@20")
-KINDS = {"Popularity": Popularity, "ItemKNN": ItemKNN, "EASE": EASE}
 LARGEST_EASE = 20_000  # items, whose products then take 1.6 GB
 FOLDED, LONGEST, SHOWN_USERS, SHOWN_ITEMS = 5000, 20, 8, 10
 
@@ -57,6 +56,12 @@ def summarise_lists(estimator: Any, X: Any) -> Report:
     )
 
 
+def baselines(train: Any) -> list[Baseline]:
+    """The baselines that this many items allow, fitted on a CSR matrix (users, items)."""
+    kinds = (Popularity, ItemKNN, *((EASE,) if train.shape[1] <= LARGEST_EASE else ()))
+    return [kind().fit(train) for kind in kinds]
+
+
 def fold_of(estimator: Any, X: Any) -> tuple[Fold, str]:
     """A fold, and what it is in words."""
     if isinstance(X, Fold):
@@ -67,8 +72,7 @@ def fold_of(estimator: Any, X: Any) -> tuple[Fold, str]:
 
 def _recommended(estimator: Any, fold: Fold, protocol: str) -> Recommended:
     train = estimator.known_.matrix
-    names = [name for name in KINDS if name != "EASE" or train.shape[1] <= LARGEST_EASE]
-    models = {type(estimator).__name__: estimator, **{name: KINDS[name]().fit(train) for name in names}}
+    models = {type(model).__name__: model for model in (estimator, *baselines(train))}
     seen = np.asarray((train != 0).sum(0)).ravel()
     order = np.argsort(-seen, kind="stable")
     lists = {name: model.rank(fold.seen, min(LONGEST, train.shape[1])) for name, model in models.items()}

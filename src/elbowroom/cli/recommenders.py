@@ -16,7 +16,7 @@ from elbowroom.data.holdout import cut
 from elbowroom.data.readers import Data
 from elbowroom.data.writers import check_output, check_table, write_columns
 from elbowroom.errors import ArtefactError, ParameterError, counted
-from elbowroom.summary_lists import KINDS, LARGEST_EASE
+from elbowroom.summary_lists import baselines
 from elbowroom.tasks import recommend as task
 from elbowroom.tasks.evaluate import Evaluation, metric_of
 
@@ -91,13 +91,8 @@ def evaluate(model: str, file: str, fold_in: float, metrics: Sequence[str], know
     estimator = opened(model, beta)
     data, _ = data_for(estimator, file)
     fold, about = _of_known(estimator, data) if known else _of_new(estimator, data, fold_in)
-    found = {
-        type(estimator).__name__: elbowroom.evaluate(estimator, fold, metrics),
-        **{
-            type(baseline).__name__: elbowroom.evaluate(baseline.fit(estimator.known_.matrix), fold, metrics)
-            for baseline in baselines(len(estimator.items_))
-        },
-    }
+    models = (estimator, *baselines(estimator.known_.matrix))
+    found = {type(each).__name__: elbowroom.evaluate(each, fold, metrics) for each in models}
     facts = {
         "model": model,
         "users": len(next(iter(found.values())).users),
@@ -126,11 +121,6 @@ def _of_known(estimator: Any, data: Data) -> tuple[elbowroom.Fold, str]:
     new = hidden - hidden.multiply(seen != 0)
     new.eliminate_zeros()
     return elbowroom.Fold(seen, new.tocsr()), f"{counted(len(users), 'known user')}, new interactions to be found"
-
-
-def baselines(items: int) -> list[Any]:
-    """The baselines that this many items allow."""
-    return [kind() for kind in KINDS.values() if kind is not elbowroom.EASE or items <= LARGEST_EASE]
 
 
 def table(found: dict[str, Evaluation]) -> str:

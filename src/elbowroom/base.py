@@ -190,10 +190,10 @@ class BaseVAE(TransformerMixin, BaseEstimator, ABC):
         if self.verbose:
             Progress(0).say(f"likelihood {self.likelihood_}: {self.likelihood_reason_}")
         span = self.beta_ if isinstance(self.beta_, LogUniform) else None
-        model = build(likelihood, self._bodies, self.n_latents, self.covariance, self._prior, rows, self.seed_, span)
+        train, held_out = split(rows, self.validation_fraction, self.seed_)
+        model = build(likelihood, self._bodies, self.n_latents, self.covariance, self._prior, train, self.seed_, span)
         if self._start is not None:
             model.load_state_dict(self._start)
-        train, held_out = split(rows, self.validation_fraction, self.seed_)
         self.epochs_ = epochs_for(len(train), self.batch_size) if self.epochs == "auto" else int(self.epochs)
         checkpoints = None if checkpoint is None else Checkpoints(checkpoint)
         progress = Progress(self.epochs_, silent=not self.verbose)

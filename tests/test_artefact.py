@@ -217,6 +217,10 @@ def edits():
         yield put("fitted", key, value=value)
     for value in (None, [], "x", {"rate": "x"}):
         yield put("diagnosis", value=value)
+    yield put("diagnosis", "active", value=[True] * 99)
+    yield put("diagnosis", "rate_per_latent", value=[])
+    yield put("fitted", "feature_names_in_", value=["one"])
+    yield put("fitted", "frame_kind_", value="sqlite")
     yield put("model", "encoder", "extra", value=1)
     yield put("model", "prior", value={"class": "MixturePrior", "size": 3, "components": 10**12})
 

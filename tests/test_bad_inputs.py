@@ -285,6 +285,12 @@ def test_a_bound_beyond_the_dtype_refuses_nothing(likelihood, dtype):
     assert table(epochs=1, likelihood=likelihood).fit(X).likelihood_.startswith(likelihood.split(":")[0])
 
 
+@pytest.mark.parametrize("name", ["n_latents", "epochs", "batch_size", "beta", "learning_rate"])
+def test_true_is_no_number(name: str) -> None:
+    with pytest.raises(ElbowroomError, match=f"'{name}' parameter of TableVAE must be a number. Got True"):
+        table(**{name: True}).fit(WINE)
+
+
 def test_a_column_of_zeros_beside_real_numbers_is_no_bernoulli():
     X = np.random.default_rng(0).normal(size=(60, 3))
     later = X.copy()

@@ -23,6 +23,8 @@ from elbowroom import CountVAE, ImageVAE, InteractionVAE, TableVAE, trainer
 from elbowroom.beta import POLICIES
 from elbowroom.cli import app, commands, demos, flags, run
 from elbowroom.cli.console import problem_of
+from elbowroom.cli.runs import Run
+from elbowroom.errors import ArtefactError
 from elbowroom.files import held
 from elbowroom.latents import PRIORS
 from elbowroom.likelihoods import LIKELIHOODS
@@ -384,6 +386,7 @@ BAD = [
     ("fit people.csv --out m --config none.toml", 2, "none.toml does not exist"),
     ("fit people.csv --out m --config people.csv", 2, "is no TOML file"),
     ("fit people.csv --out m --config wrong.toml", 2, "epohcs"),
+    ("fit people.csv --out m --config json.toml", 2, "json in json.toml belongs on the command line"),
     ("fit people.csv --out none/m", 2, "none does not exist. Create it."),
     ("fit people.csv --out people", 2, "Add --overwrite"),
     ("fit people.csv --out people.csv --overwrite", 2, "people.csv is something else"),
@@ -428,6 +431,7 @@ BAD = [
     ("score people people.csv --draws=-1", 2, "--draws"),
     ("score people digits.npz", 1, ""),
     ("report people people.csv --out report.pdf", 2, "must end in .html"),
+    ("report people people.csv --out none/report.html", 2, "none does not exist. Create it."),
     ("report people people.csv --out r.html --labels clss", 1, "Did you mean 'class'?"),
     ("report people people.csv --out r.html --labels y.npy", 1, "does not exist"),
     ("info broken", 1, "broken"),
@@ -438,6 +442,7 @@ BAD = [
 @pytest.mark.parametrize(("line", "code", "expected"), BAD, ids=[line for line, *_ in BAD])
 def test_bad_command_lines(here, capsys, line, code, expected):
     Path("empty.csv").touch()
+    Path("json.toml").write_text("json = true\n")
     Path("x.pkl").write_bytes(b"x")
     Path("pictures").mkdir()
     Path("broken.run").mkdir()
@@ -591,6 +596,14 @@ def test_resume_with_other_data_or_in_two_processes(rows, capsys):
     assert list(Path("m.run").glob("step-*"))  # what was trained is not lost
     assert run(["fit", "rows.npy", "--out", "m", "--overwrite", *RUN, "--no-verbose"]) == 0
     assert not Path("m.run").exists()
+
+
+def test_of_two_processes_that_begin_a_run_one_does(tmp_path):
+    run = Run("rows.npy", str(tmp_path / "m"), "auto", [], {})
+    run.save()
+    with pytest.raises(ArtefactError, match="used by another"):
+        run.save()
+    assert [path.name for path in tmp_path.iterdir()] == ["m.run"]
 
 
 def test_commands_that_train_keep_the_memory_of_a_step(rows, capsys, monkeypatch):

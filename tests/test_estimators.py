@@ -18,7 +18,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import cross_val_score
 from small import COUNTS, DIGITS, NAMES, WINE, counts, images, table
 
+import elbowroom
 from elbowroom.errors import DataError, ElbowroomError, ElbowroomWarning
+from elbowroom.summary import summarise
 
 # ---- kinds of input and output
 
@@ -384,3 +386,50 @@ def test_time_stamps_keep_their_seconds() -> None:
     model = table(n_latents=1, epochs=300, learning_rate=1e-2).fit(stamps)
     assert abs(model.reconstruct(stamps) - stamps).max() < 40
     assert model.sample(100, random_state=0).std(0).max() < 120
+
+
+def test_a_frame_with_numbered_columns_gives_samples_with_numbered_columns() -> None:
+    model = table(epochs=1).fit(pd.DataFrame(WINE))
+    assert list(model.sample(3).columns) == list(range(WINE.shape[1]))
+
+
+def test_labels_that_are_numbers_stay_numbers(tmp_path: Path) -> None:
+    dose = np.where(np.arange(len(WINE)) % 2, 0.5, 2.0)
+    model = table(epochs=1).fit(WINE, context=dose)
+    model.save(tmp_path / "model")
+    again = elbowroom.load(tmp_path / "model")
+    assert again.context_categories_.tolist() == [0.5, 2.0]
+    np.testing.assert_array_equal(again.transform(WINE, context=dose), model.transform(WINE, context=dose))
+
+
+def test_what_is_computed_in_double_follows_the_weights() -> None:
+    """The float64 copy of a model is kept, and made anew when weights have changed."""
+    model = table(epochs=1).fit(WINE)
+    before = model.transform(WINE)
+    np.testing.assert_array_equal(model.transform(WINE), before)
+    with torch.no_grad():
+        model.model_.latent.head.bias += 1
+    np.testing.assert_allclose(model.transform(WINE), before + 1, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("pixels", "expected"),
+    [
+        ((0, 16), (0, 16)),
+        ((0, 200), (0, 255)),
+        ((0.1, 0.9), (0, 1)),
+        ((-0.9, 0.8), (-1, 1)),
+        ((-3.0, 2.0), (-3, 2)),
+        ((-5.0, -5.0), (-5, 0)),
+    ],
+)
+def test_black_and_white_of_images(pixels: tuple[float, float], expected: tuple[float, float], tmp_path: Path) -> None:
+    X = np.full((30, 4, 4), pixels[0])
+    X[::2, :2] = pixels[1]
+    model = images(epochs=1, likelihood="gaussian").fit(X)
+    assert model.pixel_range_ == expected
+    shown = summarise(model, X)
+    assert shown.originals.min() == (pixels[0] - expected[0]) / (expected[1] - expected[0])
+    assert shown.originals.max() == (pixels[1] - expected[0]) / (expected[1] - expected[0])
+    model.save(tmp_path / "model")
+    assert elbowroom.load(tmp_path / "model").pixel_range_ == expected

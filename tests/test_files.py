@@ -78,7 +78,7 @@ def test_pictures_come_back_from_a_folder(tmp_path, shape):
     values = np.random.default_rng(0).integers(0, 255, shape).astype(np.uint8)
     target = f"{tmp_path}/new/"
     check_output(target)
-    write(target, Result(values, high=255))
+    write(target, Result(values, pixels=(0, 255)))
     data = read(target)
     assert list(data.rows[:2]) == ["00.png", "01.png"]
     np.testing.assert_array_equal(data.x, values.squeeze())
@@ -89,11 +89,11 @@ def test_pictures_come_back_from_a_folder(tmp_path, shape):
 
 def test_a_grid_shows_images_enlarged_and_says_what_it_leaves_out(tmp_path):
     path = str(tmp_path / "grid.png")
-    write(path, Result(np.ones((5, 8, 8)) * 4, high=4))
+    write(path, Result(np.ones((5, 8, 8)) * 4, pixels=(0, 4)))
     picture = np.asarray(Image.open(path))
     assert picture.shape == (2 * 34 + 2, 3 * 34 + 2)
     with pytest.warns(ElbowroomWarning, match="first 400 of 401"):
-        write(path, Result(np.ones((401, 2, 2)), high=1))
+        write(path, Result(np.ones((401, 2, 2)), pixels=(0, 1)))
 
 
 @given(hnp.arrays(st.sampled_from([np.float64, np.float32, np.int64]), hnp.array_shapes(min_dims=2, max_dims=2)))

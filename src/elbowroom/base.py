@@ -27,6 +27,7 @@ from elbowroom.checkpoints import Checkpoints
 from elbowroom.data import door
 from elbowroom.data.choose import Choice, Facts
 from elbowroom.data.rows import Rows, evenly, rows_of
+from elbowroom.data.writers import check_file_place
 from elbowroom.devices import PRECISIONS
 from elbowroom.errors import DataError
 from elbowroom.guests import guest_body, own_stream
@@ -43,6 +44,7 @@ from elbowroom.tasks.curve import Curve, betas_of, curve
 from elbowroom.tasks.diagnose import Diagnosis
 from elbowroom.tasks.score import LogLikelihood
 from elbowroom.trainer import Trainer
+from elbowroom.vae import in_double
 
 DIAGNOSED = 10_000  # training rows that the diagnosis looks at
 
@@ -121,7 +123,7 @@ class BaseVAE(TransformerMixin, BaseEstimator, ABC):
         kind = self.frame_kind_ if like is None else door.frame_kind(like)
         if kind is None:
             return values.numpy()
-        return door.to_frame(values.numpy(), self._names or [f"x{i}" for i in range(values.shape[1])], kind, like)
+        return door.to_frame(values.numpy(), self._names, kind, like)
 
     def _encoder(self, inputs: int, context: int) -> nn.Module:
         """The encoder, from the width of what it sees to its own."""
@@ -233,6 +235,14 @@ class BaseVAE(TransformerMixin, BaseEstimator, ABC):
             raise door.InvalidParameter(
                 expected.rstrip("."), f"Got {got.rstrip('.')}", f"See help({type(self).__name__})."
             ) from None
+        for name, allowed in self._parameter_constraints.items():
+            value = getattr(self, name)
+            if isinstance(value, bool | np.bool_) and any(isinstance(one, Interval) for one in allowed):
+                raise door.InvalidParameter(
+                    f"The {name!r} parameter of {type(self).__name__} must be a number",
+                    f"Got {value!r} instead",
+                    f"See help({type(self).__name__}).",
+                )
 
     @property
     def _beta_now(self) -> float:
@@ -413,6 +423,7 @@ class BaseVAE(TransformerMixin, BaseEstimator, ABC):
     ) -> Path:
         """Write one self-contained HTML page about the model on rows X; labels (n,) colour the latent map."""
         check_is_fitted(self)
+        check_file_place(Path(path))
         summarise(self, X, labels, label_name, context).write(path)
         return Path(path)
 
@@ -456,7 +467,7 @@ class BaseVAE(TransformerMixin, BaseEstimator, ABC):
 
     def _model(self, dtype: torch.dtype) -> Any:
         """The model, or a float64 copy: in float32 a row's result changes in the last bits with its company."""
-        return self.model_ if dtype == torch.float32 else copy.deepcopy(self.model_).double()
+        return self.model_ if dtype == torch.float32 else in_double(self.model_)
 
 
 def _tensor(codes: np.ndarray | None, dtype: torch.dtype) -> Tensor | None:

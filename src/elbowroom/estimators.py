@@ -223,9 +223,9 @@ class CountVAE(BaseVAE):
         if not door.is_anndata(X):
             return X, context
         X = door.same_variables(X, getattr(self, "var_names_", None))
-        counts = X.X if self.layer is None else member(X.layers, self.layer, "layer")
+        counts = X.X if self.layer is None else door.member(X.layers, self.layer, "layer")
         if self.batch_key is not None:
-            context = member(X.obs, self.batch_key, "batch_key").to_numpy()
+            context = door.member(X.obs, self.batch_key, "batch_key").to_numpy()
         return counts, context
 
     def encode_to(self, adata: Any, key: str = "X_vae") -> None:
@@ -299,7 +299,7 @@ class ImageVAE(BaseVAE):
             )
         if reset:
             self.image_shape_ = tuple(int(size) for size in x.shape[1:])
-            self.pixel_high_ = float(x.max())
+            self.pixel_range_ = choose.pixel_range(float(x.min()), float(x.max()))
         elif x.shape[1:] != self.image_shape_:
             raise DataError(
                 f"images must have the shape {self.image_shape_} that the model was fitted on",
@@ -311,7 +311,7 @@ class ImageVAE(BaseVAE):
 
     def _binarized(self, flat: np.ndarray) -> np.ndarray:
         """Zeros and ones by threshold, or chances in [0, 1] to draw them with."""
-        high = choose.highest_pixel(self.pixel_high_)
+        high = self.pixel_range_[1]
         if flat.min() < 0 or flat.max() > high:
             raise DataError(
                 f"binarize={self.binarize!r} needs pixels from 0 to {high:g}",
@@ -353,6 +353,11 @@ class ImageVAE(BaseVAE):
         return ImageDecoder(self.n_latents, self._shape, *self._stages, per_pixel, self.activation, context)
 
     @property
+    def _black_and_white(self) -> tuple[float, float]:
+        """The values of black and white pixels in what the model makes."""
+        return self.pixel_range_ if self.binarize is None else (0.0, 1.0)
+
+    @property
     def _shape(self) -> tuple[int, int, int]:
         """Channels, height and width of an image."""
         height, width, *channels = self.image_shape_
@@ -373,17 +378,6 @@ class ImageVAE(BaseVAE):
             int(self.blocks) if self.body == "residual" else 0,
             hidden[0] if hidden else 256,
         )
-
-
-def member(mapping: Any, key: str, what: str) -> Any:
-    """mapping[key], or an error that lists the keys."""
-    if key not in mapping:
-        raise DataError(
-            f"{what} must name a member of the AnnData",
-            f"{key!r} is not there",
-            f"It has {', '.join(map(repr, mapping)) or 'none'}.",
-        )
-    return mapping[key]
 
 
 def load(path: str | os.PathLike[str]) -> BaseVAE:

@@ -83,7 +83,7 @@ def restore(families: dict[str, type], path: str | os.PathLike[str]) -> Any:
         estimator = _estimator(families, saved.config)
         estimator.model_ = model
         estimator.history_ = _history(saved.history)
-        estimator.diagnosis_ = _diagnosis(saved.config["diagnosis"])
+        estimator.diagnosis_ = _diagnosis(saved.config["diagnosis"], model.n_latents)
         estimator.beta_ = beta_of(estimator.beta)
         if "interactions" in saved.config:
             estimator.known_ = Interactions.of_parts(saved.config["interactions"], saved.data)
@@ -110,6 +110,9 @@ def _estimator(families: dict[str, type], config: dict[str, Any]) -> Any:
     estimator._check_parameters()
     for key, value in config["fitted"].items():
         setattr(estimator, key, FITTED[key](value))
+    names, width = estimator._names, getattr(estimator, "n_features_in_", None)
+    if names is not None and width is not None and len(names) != width:
+        raise ValueError(f"{len(names)} features are named, of {width}")
     return estimator
 
 
@@ -144,13 +147,17 @@ def _history(saved: dict[str, Any]) -> History:
         isinstance(v, int | float) for record in history.records for v in record.values()
     ):
         raise ValueError("the history has no records")
+    if not all(isinstance(note, str) for note in [*history.notes, history.verdict]):
+        raise TypeError("the notes of the history are no texts")
     return history
 
 
-def _diagnosis(saved: dict[str, Any]) -> Diagnosis:
+def _diagnosis(saved: dict[str, Any], n_latents: int) -> Diagnosis:
     read: dict[str, Any] = {name: float(value) for name, value in saved.items() if not isinstance(value, list)}
     read["rate_per_latent"] = np.array(saved["rate_per_latent"], float)
     read["active"] = np.array(saved["active"], bool)
+    if not read["rate_per_latent"].shape == read["active"].shape == (n_latents,):
+        raise ValueError(f"the diagnosis is not of {n_latents} latents")
     return Diagnosis(**read)
 
 
@@ -168,20 +175,34 @@ def _names(value: Any) -> np.ndarray:
 
 
 def _labels(value: Any) -> np.ndarray | None:
-    return None if value is None else np.array([_exactly(str, int, bool)(label) for label in _exactly(list)(value)])
+    label = _exactly(str, int, float, bool)
+    return None if value is None else np.array([label(one) for one in _exactly(list)(value)])
 
 
 def _shape(value: Any) -> tuple[int, ...]:
     return tuple(_exactly(int)(size) for size in _exactly(list)(value))
 
 
+def _frame_kind(value: Any) -> str | None:
+    if value not in (None, "pandas", "polars", "pyarrow", "modin", "cudf"):
+        raise ValueError(f"{value!r} is no kind of data frame")
+    return value
+
+
+def _range(value: Any) -> tuple[float, float]:
+    low, high = (_exactly(float)(end) for end in _exactly(list)(value))
+    if not low < high:
+        raise ValueError(f"pixels can not go from {low} to {high}")
+    return low, high
+
+
 FITTED: dict[str, Callable[[Any], Any]] = {
     "n_features_in_": _exactly(int),
     "feature_names_in_": _names,
     "var_names_": lambda value: None if value is None else _names(value),
-    "frame_kind_": _exactly(str, type(None)),
+    "frame_kind_": _frame_kind,
     "image_shape_": _shape,
-    "pixel_high_": _exactly(float),
+    "pixel_range_": _range,
     "context_categories_": _labels,
     "schema_": lambda value: None if value is None else Schema.of(value),
     "likelihood_": _exactly(str, dict),

@@ -12,7 +12,6 @@ from sklearn.utils import _safe_indexing
 from elbowroom.beta import Capacity, Constant, LogUniform, PerRow, Schedule, TargetDistortion, TargetRate
 from elbowroom.card import facts
 from elbowroom.data import door
-from elbowroom.data.choose import highest_pixel
 from elbowroom.data.frames import series_of
 from elbowroom.data.rows import evenly
 from elbowroom.errors import DataError, counted
@@ -186,12 +185,16 @@ Shown = tuple[np.ndarray, np.ndarray, np.ndarray, list[str]]
 def _images(estimator: Any, X: Any, context: Any, n: int) -> Shown:
     """Originals, reconstructions and samples with values 0..1."""
     some = _some(X, context, n, SHOWN_IMAGES)
-    high = highest_pixel(estimator.pixel_high_)
-    out = 1.0 if estimator.binarize is not None else high  # a binarised model speaks of zeros and ones
-    samples = _samples(estimator, some, SHOWN_SAMPLES, mean=True)
-    images = (np.asarray(some["X"]) / high, estimator.reconstruct(**some) / out, samples / out)
-    shown = [np.clip(i[..., 0] if i.ndim == 4 and i.shape[-1] == 1 else i, 0, 1) for i in images]
-    return shown[0], shown[1], shown[2], []
+    made = estimator.reconstruct(**some), _samples(estimator, some, SHOWN_SAMPLES, mean=True)
+    originals = _grey(np.asarray(some["X"]), estimator.pixel_range_)
+    reconstructions, samples = (_grey(images, estimator._black_and_white) for images in made)
+    return originals, reconstructions, samples, []
+
+
+def _grey(images: np.ndarray, pixels: tuple[float, float]) -> np.ndarray:
+    """Images with values 0..1, and without an axis of one channel."""
+    images = images[..., 0] if images.ndim == 4 and images.shape[-1] == 1 else images
+    return np.clip((images - pixels[0]) / (pixels[1] - pixels[0]), 0, 1)
 
 
 def _table(estimator: Any, X: Any, context: Any, n: int) -> Shown:

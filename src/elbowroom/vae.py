@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+from itertools import chain
 from typing import Any, NamedTuple, Self
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Generator, Tensor, nn
@@ -173,3 +175,16 @@ class VAE(nn.Module):
         """Start from training rows (n, D): the likelihood at their marginals, the prior at their features."""
         self.likelihood.fit_marginals(x.to(torch.float64))  # type: ignore[operator]
         self.prior.initialise(self.likelihood.inputs(x), generator)  # type: ignore[operator]
+
+
+def in_double(model: VAE) -> VAE:
+    """A float64 copy of a model, made once for as long as its weights stay as they are."""
+    state = [(tensor.data_ptr(), tensor._version) for tensor in chain(model.parameters(), model.buffers())]
+    known, copied = _DOUBLES.get(model, (None, None))
+    if copied is None or known != state:
+        copied = copy.deepcopy(model).double()
+        _DOUBLES[model] = state, copied
+    return copied
+
+
+_DOUBLES: WeakKeyDictionary[VAE, tuple[list[tuple[int, int]], VAE]] = WeakKeyDictionary()

@@ -7,6 +7,7 @@ heavy is imported before a command begins.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from typing import Annotated, Literal, NoReturn
@@ -82,6 +83,8 @@ app = App(
 
 def main(tokens: Sequence[str] | None = None) -> NoReturn:
     """Run the command line, and exit."""
+    if not os.environ.get("COLUMNS", "80").isdecimal() or int(os.environ.get("COLUMNS", "80")) < 20:
+        del os.environ["COLUMNS"]  # no page of help fits into it
     sys.exit(run(sys.argv[1:] if tokens is None else tokens))
 
 

@@ -14,10 +14,9 @@ from elbowroom.cli.console import Answer, listed, number
 from elbowroom.cli.facts import describe, facts_of
 from elbowroom.cli.models import check_not_input, data_for, names_of, trained
 from elbowroom.cli.runs import begin, check_model, check_model_place, go_on, open_run, plan, shown
-from elbowroom.data.choose import highest_pixel
 from elbowroom.data.frame_files import check_table_output, write_frame
 from elbowroom.data.readers import Data, read_labels
-from elbowroom.data.writers import Result, check_output, check_place, write
+from elbowroom.data.writers import Result, check_file_place, check_output, write
 from elbowroom.errors import ParameterError, counted
 
 SCORES = ("elbo", "distortion", "rate", "log_likelihood", "effective_sample_size")
@@ -58,7 +57,7 @@ def reconstruct(model: str, file: str, out: str, beta: float | None) -> Answer:
         write_frame(out, estimator.reconstruct(rows))
         return written(out, np.empty((len(data), len(estimator.schema_))), "reconstructions of")
     x = np.asarray(estimator.reconstruct(rows))
-    write(out, Result(x, names_of(estimator), rows=data.rows, high=_white(estimator)))
+    write(out, Result(x, names_of(estimator), rows=data.rows, pixels=_pixels(estimator)))
     return written(out, x, "reconstructions of")
 
 
@@ -82,7 +81,7 @@ def sample(
         return written(out, np.empty((n, len(estimator.schema_))), "new")
     labels = None if context is None else [_category(estimator, context)] * n
     x = np.asarray(estimator.sample(n, mean=mean, context=labels, random_state=random_state))
-    write(out, Result(x, names_of(estimator), high=_white(estimator)))
+    write(out, Result(x, names_of(estimator), pixels=_pixels(estimator)))
     return written(out, x, "new")
 
 
@@ -138,7 +137,7 @@ def report(model: str, file: str, out: str, labels: str | None, beta: float | No
     """Write a report."""
     if not out.lower().endswith((".html", ".htm")):
         raise ParameterError("the name of a report must end in .html", f"{out} does not", "Write report.html.")
-    check_place(Path(out))
+    check_file_place(Path(out))
     estimator, data, rows = opened(model, file, out, beta)
     if isinstance(estimator, elbowroom.InteractionVAE):
         if labels is not None:
@@ -187,11 +186,9 @@ def opened(model: str, file: str, out: str | None, beta: float | None) -> tuple[
     return estimator, *data_for(estimator, file)
 
 
-def _white(estimator: Any) -> float:
-    """The value of a white pixel in what the model makes."""
-    if not isinstance(estimator, elbowroom.ImageVAE) or estimator.binarize is not None:
-        return 1.0
-    return highest_pixel(estimator.pixel_high_)
+def _pixels(estimator: Any) -> tuple[float, float]:
+    """The values of black and white pixels in what the model makes."""
+    return estimator._black_and_white if isinstance(estimator, elbowroom.ImageVAE) else (0.0, 1.0)
 
 
 def _category(estimator: Any, label: str) -> Any:

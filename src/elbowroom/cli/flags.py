@@ -251,5 +251,7 @@ def from_config_file(app: App, commands: tuple[str, ...], arguments: ArgumentCol
         raise CycloptsError(msg=f"Invalid value for --config: {path} does not exist.") from None
     except (ValueError, OSError) as error:
         raise CycloptsError(msg=f"Invalid value for --config: {path} is no TOML file ({error}).") from error
+    if taken := values.keys() & {"json", "debug", "config"}:
+        raise CycloptsError(msg=f"Invalid value for --config: {min(taken)} in {path} belongs on the command line.")
     plain = {key: json.dumps(value) if isinstance(value, dict) else value for key, value in values.items()}
     Dict(plain, source=str(path), use_commands_as_keys=False)(app, commands, arguments)

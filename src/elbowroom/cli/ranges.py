@@ -8,6 +8,7 @@ import os
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from elbowroom import specs
 from elbowroom.cli.console import Answer, as_json
 from elbowroom.cli.facts import facts_of
 from elbowroom.cli.models import check_not_input, data_for, trained
-from elbowroom.cli.runs import Run, check_model_place, estimator_of, read_for, rows_for, shown
+from elbowroom.cli.runs import Run, check_model_place, estimator_of, read_for, rows_for, shown, typed
 from elbowroom.data.writers import Result, check_output, check_place, write
 from elbowroom.devices import keep_all_memory
 from elbowroom.errors import ElbowroomError, ElbowroomWarning, ParameterError, counted
@@ -141,7 +142,7 @@ def sweep(
         raise
     models = [{"beta": beta, **_ended(os.path.join(out, f"beta-{specs.value_form(beta)}"))} for beta in betas]
     facts = {"sweep": out, "file": data.source, "rows": len(data), "seed": found.first.seed_, "models": models}
-    look = f"look at it: elbowroom curve {shown(Path(out))} {data.source}"
+    look = f"look at it: elbowroom curve {typed(Path(out))} {quote(data.source)}"
     text = f"{counted(len(data), 'row')}, seed {found.first.seed_}\n\n{_table(models)}\n\n"
     return Answer(facts, f"{text}saved to {shown(Path(out))}; {look}")
 

@@ -6,11 +6,13 @@ import json
 import os
 import secrets
 import shutil
+import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any, get_args
 
 from elbowroom._version import __version__
@@ -22,7 +24,7 @@ from elbowroom.data.readers import Data, nearest, read, split_key
 from elbowroom.data.writers import check_place
 from elbowroom.devices import keep_all_memory
 from elbowroom.errors import ArtefactError, ElbowroomError, ElbowroomWarning, ParameterError
-from elbowroom.files import held, write_atomically
+from elbowroom.files import held
 from elbowroom.state import name_features
 from elbowroom.sweep_folder import is_sweep
 
@@ -48,10 +50,18 @@ class Run:
         return Path(f"{self.out}.run")
 
     def save(self) -> None:
-        """Write the settings."""
-        self.folder.mkdir(exist_ok=True)
+        """Make the folder, with the settings in it, at one stroke: of two processes that try, one does."""
         settings = {"format": "elbowroom run", "version": __version__, **asdict(self)}
-        write_atomically(self.folder / SETTINGS, json.dumps(settings, indent=1))
+        fresh = Path(tempfile.mkdtemp(dir=self.folder.parent, prefix=f".{self.folder.name[:40]}."))
+        try:
+            (fresh / SETTINGS).write_text(json.dumps(settings, indent=1), "utf-8")
+            fresh.chmod(0o755)
+            fresh.rename(self.folder)
+        except OSError as error:
+            shutil.rmtree(fresh)
+            if self.folder.exists():
+                raise _in_use(self.folder) from error
+            raise
 
 
 def plan(file: str, out: str, kind: str, labels: list[str], parameters: dict[str, Any]) -> Run:
@@ -87,7 +97,7 @@ def check_model_place(out: str, overwrite: bool) -> None:
     if not (run / SETTINGS).is_file():
         raise ParameterError("the folder of a run must be new", f"{run} is something else", "Choose another name.")
     if not overwrite:
-        do = f"Run: elbowroom resume {shown(run)}, or add --overwrite to begin anew."
+        do = f"Run: elbowroom resume {typed(run)}, or add --overwrite to begin anew."
         raise ParameterError("there must be no unfinished run of this model", f"{shown(run)} is one", do)
 
 
@@ -97,7 +107,7 @@ def check_model(model: str) -> None:
     if not path.exists():
         raise ArtefactError("a model is a folder that fit has saved", f"{model} does not exist", nearest(path))
     if (path / SETTINGS).is_file():
-        do = f"Run: elbowroom resume {model}"
+        do = f"Run: elbowroom resume {quote(model)}"
         raise ArtefactError("a model is a folder that fit has saved", f"{model} is a run that has not ended", do)
     if is_sweep(model):
         models = sorted(model.parent for model in path.glob("beta-*/config.json"))
@@ -142,7 +152,7 @@ def open_run(folder: str) -> Run:
 def begin(run: Run, verbose: bool) -> Answer:
     """Train from the start."""
     data, estimator = _prepare(run, verbose)
-    if run.folder.exists():  # after all checks, for the old run is lost with it
+    if (run.folder / SETTINGS).exists():  # after all checks, for the old run is lost with it
         with locked(run.folder):
             shutil.rmtree(run.folder)
     run.save()
@@ -175,7 +185,7 @@ def _carry_out(run: Run, data: Data, estimator: BaseVAE) -> Answer:
             if {path.name for path in run.folder.iterdir()} <= {SETTINGS}:
                 shutil.rmtree(run.folder)
             elif not isinstance(error, ElbowroomError):
-                note = f"what was trained is kept; go on: elbowroom resume {shown(run.folder)}"
+                note = f"what was trained is kept; go on: elbowroom resume {typed(run.folder)}"
                 warnings.warn(note, ElbowroomWarning, stacklevel=2)
             raise
         name_features(estimator, data.names)
@@ -189,13 +199,11 @@ def _answer(run: Run, data: Data) -> Answer:
     facts = {"model": run.out, "file": data.source, "rows": len(data), **facts_of(run.out)}
     text = describe(facts)
     if facts["complete"]:
-        model = shown(Path(run.out))
-        return Answer(
-            facts, f"{text}\n\nsaved to {model}; look at it: elbowroom report {model} {data.source} --out report.html"
-        )
+        look = f"look at it: elbowroom report {typed(Path(run.out))} {quote(data.source)} --out report.html"
+        return Answer(facts, f"{text}\n\nsaved to {shown(Path(run.out))}; {look}")
     facts["run"] = str(run.folder)
     text += f"\n\ninterrupted; the model so far is in {shown(Path(run.out))}; "
-    return Answer(facts, f"{text}go on: elbowroom resume {shown(run.folder)}", INTERRUPTED)
+    return Answer(facts, f"{text}go on: elbowroom resume {typed(run.folder)}", INTERRUPTED)
 
 
 def estimator_of(run: Run, data: Data, verbose: bool) -> BaseVAE:
@@ -247,9 +255,19 @@ def locked(folder: Path) -> Iterator[None]:
         try:
             stack.enter_context(held(folder / SETTINGS))
         except BlockingIOError:
-            do = "Wait for it, or stop it."
-            raise ArtefactError("a run goes on in one process", f"{folder} is used by another", do) from None
+            raise _in_use(folder) from None
         yield
+
+
+def _in_use(folder: Path) -> ArtefactError:
+    return ArtefactError(
+        "a run goes on in one process", f"{shown(folder)} is used by another", "Wait for it, or stop it."
+    )
+
+
+def typed(path: Path) -> str:
+    """A path as a shell takes it."""
+    return quote(shown(path))
 
 
 def shown(path: Path) -> str:

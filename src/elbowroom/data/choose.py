@@ -84,9 +84,14 @@ def choose_image(facts: Facts) -> Choice:
     return Choice("gaussian", f"pixels are real numbers from {facts.low:g} to {facts.high:g}")
 
 
-def highest_pixel(seen: float) -> float:
-    """The top of the scale of images whose largest pixel is `seen`: 1, a number of few levels, or 255."""
-    return 1.0 if seen <= 1 else seen if seen <= FEW_LEVELS else max(255.0, seen)
+def pixel_range(low: float, high: float) -> tuple[float, float]:
+    """Black and white of images whose pixels go from `low` to `high`.
+
+    White is 1, a number of few levels, or 255; black is 0. Images with negative pixels go from -1 to 1, or as they do.
+    """
+    if low < 0:
+        return (-1.0, 1.0) if low >= -1 and high <= 1 else (low, max(high, 0.0))
+    return 0.0, 1.0 if high <= 1 else high if high <= FEW_LEVELS else max(255.0, high)
 
 
 def choose_counts(facts: Facts) -> Choice:

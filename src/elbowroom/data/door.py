@@ -210,12 +210,13 @@ def frame_kind(x: Any) -> str | None:
     return frame.implementation.value if isinstance(frame, nw.DataFrame) else None
 
 
-def to_frame(values: np.ndarray, names: Sequence[str], kind: Any, like: Any = None) -> Any:
+def to_frame(values: np.ndarray, names: Sequence[str] | None, kind: Any, like: Any = None) -> Any:
     """A frame of the given library from an array (n, D), with the labels of the pandas frame `like` if there is one."""
-    frame = nw.from_dict({name: values[:, i] for i, name in enumerate(names)}, backend=kind).to_native()
+    known = [f"x{i}" for i in range(values.shape[1])] if names is None else names
+    frame = nw.from_dict({name: values[:, i] for i, name in enumerate(known)}, backend=kind).to_native()
     if kind == "pandas" and like is not None:
         return frame.set_axis(like.index, axis=0).set_axis(like.columns, axis=1)
-    return frame
+    return frame.set_axis(range(len(known)), axis=1) if kind == "pandas" and names is None else frame
 
 
 def one_hot(labels: Any, n: int, categories: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
@@ -231,7 +232,7 @@ def one_hot(labels: Any, n: int, categories: np.ndarray | None) -> tuple[np.ndar
         )
     if labels.dtype.kind not in "iubU":
         _refuse_missing(labels)
-        labels = labels.astype(str)
+        labels = labels if labels.dtype.kind == "f" else labels.astype(str)
     if categories is None:
         categories = np.unique(labels)
     unknown = ~np.isin(labels, categories)
@@ -255,6 +256,17 @@ def _refuse_missing(labels: np.ndarray) -> None:
 def is_anndata(x: Any) -> bool:
     """Whether x is an AnnData, without importing the package."""
     return type(x).__name__ == "AnnData" and hasattr(x, "obsm")
+
+
+def member(mapping: Any, key: str, what: str) -> Any:
+    """mapping[key], or an error that lists the keys."""
+    if key not in mapping:
+        raise DataError(
+            f"{what} must name a member of the AnnData",
+            f"{key!r} is not there",
+            f"It has {', '.join(map(repr, mapping)) or 'none'}.",
+        )
+    return mapping[key]
 
 
 COLUMNS = "X must have the columns that the model was fitted on"

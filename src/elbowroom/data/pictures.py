@@ -79,14 +79,15 @@ def png_bytes(image: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def eight_bit(images: np.ndarray, high: float) -> np.ndarray:
-    """Images with values from 0 to `high` as 8-bit ones, (n, h, w) or (n, h, w, 3)."""
+def eight_bit(images: np.ndarray, pixels: tuple[float, float]) -> np.ndarray:
+    """Images as 8-bit ones, (n, h, w) or (n, h, w, 3), from the values of their black and white pixels."""
     if images.ndim == 4 and images.shape[-1] not in (1, 3):
         raise DataError(
             "a picture has 1 or 3 channels", f"the images have {images.shape[-1]}", "Write an .npy file instead."
         )
     images = images[..., 0] if images.ndim == 4 and images.shape[-1] == 1 else images
-    return np.rint(np.clip(images.astype(np.float64) / high, 0, 1) * 255).astype(np.uint8)
+    black, white = pixels
+    return np.rint(np.clip((images.astype(np.float64) - black) / (white - black), 0, 1) * 255).astype(np.uint8)
 
 
 def grid(images: np.ndarray, count: int) -> np.ndarray:

@@ -36,8 +36,8 @@ class Result:
         The name of the array in an .npz.
     rows : array of str (n,) or None
         Names of the rows.
-    high : float
-        The value of a white pixel.
+    pixels : (float, float)
+        The values of black and white pixels.
     obsm : str
         The name in the `.obsm` of an .h5ad; without it the values are its `.X`.
     adata : AnnData or None
@@ -48,7 +48,7 @@ class Result:
     names: Sequence[str] | None = None
     key: str = "X"
     rows: np.ndarray | None = None
-    high: float = 1.0
+    pixels: tuple[float, float] = (0.0, 1.0)
     obsm: str = ""
     adata: Any = None
 
@@ -82,13 +82,13 @@ def check_output(target: str, images: bool = True) -> None:
     ending = ending_of(target)
     if ending in PICTURES and not images:
         raise ParameterError("only images are written as pictures", f"{target} is to be one", "Write an .npy or .csv.")
-    check_place(Path(target))
     path = Path(target)
     if ending == "/":
+        check_place(path)
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise ParameterError("pictures are written to a new folder", f"{target} is there", "Choose another name.")
-    elif path.is_dir():
-        raise ParameterError("the output must be a file", f"{target} is a folder", "Name a file in it.")
+    else:
+        check_file_place(path)
     if ending in PICTURES:
         pictures.pillow()
     if ending == ".h5ad" and not importlib.util.find_spec("anndata"):
@@ -118,6 +118,13 @@ def check_place(path: Path) -> None:
         raise ParameterError("an output is written to a folder that exists", f"{folder} {state}", "Create it.")
     if not os.access(folder, os.W_OK):
         raise ParameterError("an output needs a folder to write to", f"{folder} is read-only", "Choose another.")
+
+
+def check_file_place(path: Path) -> None:
+    """Refuse a path that can not become a file."""
+    check_place(path)
+    if path.is_dir():
+        raise ParameterError("the output must be a file", f"{path} is a folder", "Name a file in it.")
 
 
 def write(target: str, result: Result) -> None:
@@ -230,13 +237,13 @@ def write_h5ad(path: Path, result: Result) -> None:
 
 def write_grid(path: Path, result: Result) -> None:
     """One picture of many images."""
-    images = pictures.eight_bit(result.values[: pictures.GRID + 1], result.high)
+    images = pictures.eight_bit(result.values[: pictures.GRID + 1], result.pixels)
     write_atomically(path, pictures.png_bytes(pictures.grid(images, len(result.values))))
 
 
 def write_folder(path: Path, result: Result) -> None:
     """A folder with a picture of every image."""
-    images = pictures.eight_bit(result.values, result.high)
+    images = pictures.eight_bit(result.values, result.pixels)
     fresh = Path(tempfile.mkdtemp(dir=path.absolute().parent, prefix=f".{path.name[:40]}."))
     try:
         for name, image in zip(pictures.numbered(len(images)), images, strict=True):

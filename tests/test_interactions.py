@@ -12,7 +12,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import sparse
+from scipy import sparse, stats
 from sklearn.metrics import ndcg_score
 
 from elbowroom import EASE, Fold, ItemKNN, Popularity, Split, evaluate
@@ -25,7 +25,7 @@ from elbowroom.data.rows import InteractionRows
 from elbowroom.data.sparse import SparseBatch, dot
 from elbowroom.data.toy import msweb
 from elbowroom.errors import DataError, ParameterError
-from elbowroom.likelihood_items import ItemMultinomial, Items
+from elbowroom.likelihood_items import ItemMultinomial, ItemNegativeBinomial, ItemPoisson, Items
 from elbowroom.randomness import normal_by_row
 from elbowroom.tasks.rank import best, in_order
 
@@ -132,6 +132,36 @@ def test_the_likelihood_of_items_is_the_multinomial(draws):
         for a, b in zip(found, expected, strict=True):
             assert torch.allclose(a, b)
     assert torch.allclose(p.mean, usual.mean)
+
+
+@pytest.mark.parametrize("kind", [ItemPoisson, ItemNegativeBinomial])
+@pytest.mark.parametrize("draws", [(), (3,)])
+def test_counts_of_items_have_their_own_distributions(kind, draws):
+    """Log-probabilities and moments of scipy's distributions, whose means are the total's shares."""
+    X = matrix(6, 9, 0.5, high=3)
+    x, dense = SparseBatch.of(X), torch.from_numpy(X.toarray()).double()
+    likelihood = kind(9, 4).double()
+    if kind is ItemNegativeBinomial:
+        likelihood.log_dispersion.data.normal_()
+    h = torch.randn(*draws, 6, 4, dtype=torch.float64)
+    total = likelihood.row_total(x)
+    p = likelihood(h, total)
+    mean = (total * (h @ likelihood.table.mT + likelihood.bias).softmax(-1)).detach().numpy()
+    if kind is ItemPoisson:
+        expected = stats.poisson(mean).logpmf(dense.numpy())
+    else:
+        r = likelihood.log_dispersion.exp().detach().numpy()
+        expected = stats.nbinom(r, r / (r + mean)).logpmf(dense.numpy())
+    seen = (total[:, 0] > 0).numpy()  # a total of nothing is taken for nearly nothing by the one, exactly by the other
+    for given_rows in (x, dense):
+        found = p.log_prob(given_rows).detach().numpy()
+        np.testing.assert_allclose(found[..., seen], expected.sum(-1)[..., seen], rtol=1e-9)
+        assert np.isfinite(found).all()
+    np.testing.assert_allclose(p.mean.detach().numpy(), mean)
+    one = likelihood(h[..., :1, :].expand(*draws, 6000, 4), torch.full((6000, 1), 7.0))
+    many = one.sample(torch.Generator().manual_seed(0))
+    error = many.std(-2) / math.sqrt(6000)
+    assert ((many.mean(-2) - one.mean[..., 0, :]).abs() < 5 * error).all()
 
 
 def test_the_kernel_of_items_says_when_it_is_used_twice():

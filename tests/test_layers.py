@@ -42,6 +42,7 @@ LAYERS = [
     ["likelihoods"],
     # L3: the model
     ["vae", "guests"],
+    ["spectrum"],
     # L4: what training needs
     ["objectives", "optimiser", "checkpoints"],
     ["control"],
@@ -95,7 +96,7 @@ LONG_FILES = {
 }
 LONG_FUNCTIONS: dict[str, str] = {}
 
-KINDS_OF_COLUMNS = ["Binary", "Category", "Count", "Datetime", "Ordinal", "Positive", "Real"]
+KINDS_OF_COLUMNS = ["Binary", "Category", "Count", "Datetime", "Measured", "Ordinal", "Positive", "Real"]
 ESTIMATORS = ["CountVAE", "ImageVAE", "InteractionVAE", "TableVAE", "VAEDetector", "VAEImputer"]
 RECOMMENDERS = ["EASE", "Fold", "ItemKNN", "Popularity", "Split", "evaluate"]
 OTHERS = ["Schema", "Sweep", "__version__", "beta_from", "load", "quality", "sweep"]

@@ -25,6 +25,8 @@ from elbowroom.cli import run
 from elbowroom.data.sparse import SparseBatch
 from elbowroom.data.toy import msweb
 from elbowroom.errors import ArtefactError, DataError, ElbowroomWarning, ParameterError
+from elbowroom.randomness import seed_of
+from elbowroom.spectrum import leading
 
 SMALL = {"n_latents": 3, "hidden": (8,), "epochs": 4, "batch_size": 16, "random_state": 0}
 CLICKS = matrix(60, 25, 0.25)
@@ -43,6 +45,53 @@ def model() -> InteractionVAE:
 @pytest.fixture(scope="module")
 def named() -> InteractionVAE:
     return vae().fit(FRAME)
+
+
+# ---- where training starts -------------------------------------------------------------------------------------------
+
+
+def test_the_leading_directions_are_those_of_the_normalised_interactions():
+    clicks = CLICKS.toarray() > 0
+    users, items = np.maximum(clicks.sum(1), 1), np.maximum(clicks.sum(0), 1)
+    normalised = clicks / np.sqrt(users)[:, None] / np.sqrt(items)
+    _, sizes, exact = np.linalg.svd(normalised, full_matrices=False)
+    found = leading(CLICKS, 24, 0).numpy()[:, :6]  # of so small a matrix all are found, and exact
+    np.testing.assert_allclose(np.abs(exact[:6] @ (found * np.sqrt(items)[:, None])), np.eye(6), atol=1e-3)
+    history = clicks / np.sqrt(users)[:, None]  # a row of length 1, as the encoder sees it
+    np.testing.assert_allclose(np.linalg.norm(history @ found, axis=0), sizes[:6], rtol=1e-4)
+
+
+@pytest.mark.parametrize("options", [{}, {"tied": True}, {"gated": True}, {"hidden": (40,)}])
+def test_tables_of_items_start_there(options):
+    """A learning rate of next to nothing leaves them where they started."""
+    model = vae(learning_rate=1e-12, average=False, **options).fit(CLICKS).model_
+    width = min(24, *model.encoder.hidden)
+    wanted = leading(CLICKS, model.likelihood.width, seed_of(0, "spectrum")).numpy()
+    for table in (model.encoder.layers[0].inner.weight, model.likelihood.table):
+        found = table.detach().numpy()[:, :width]
+        np.testing.assert_allclose(found / np.linalg.norm(found), wanted / np.linalg.norm(wanted), atol=1e-6)
+
+
+def test_it_may_start_at_random():
+    drawn = vae(init="random", learning_rate=1e-12, average=False).fit(CLICKS).model_.likelihood.table.detach()
+    assert torch.linalg.matrix_rank(drawn) == 8
+    assert abs(float(drawn.std()) * np.sqrt(3 * 8) - 1) < 0.2
+
+
+@pytest.mark.parametrize("likelihood", ["poisson", "negative_binomial"])
+def test_play_counts(likelihood, tmp_path):
+    plays = matrix(60, 25, 0.25, high=40)
+    model = vae(likelihood=likelihood, counts=True, epochs=20, learning_rate=3e-3).fit(plays)
+    assert model.likelihood_ == likelihood
+    losses = model.history_["distortion"]
+    assert losses[-1] < losses[0]
+    model.save(tmp_path / "model")
+    again = elbowroom.load(tmp_path / "model")
+    for one, other in zip(model.recommend([0, 5], N=4), again.recommend([0, 5], N=4), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert model.sample(7, random_state=0).shape == (7, 25)
+    with pytest.raises(ParameterError, match="Set counts=True"):
+        vae(likelihood=likelihood).fit(plays)
 
 
 # ---- the same history, the same list ---------------------------------------------------------------------------------
@@ -221,7 +270,7 @@ def test_every_kind_of_model_trains_recommends_and_is_saved(options, tmp_path):
         assert np.array_equal(found.recommend([0, 1], 5)[1], fitted.recommend([0, 1], 5)[1])
         assert np.array_equal(found.transform(CLICKS), fitted.transform(CLICKS))
     if options.get("tied"):
-        assert loaded.model_.encoder.layers[0].inner.weight is loaded.model_.likelihood.table
+        assert loaded.model_.encoder.layers[0].inner.weight is loaded.model_.likelihood.table.detach()
 
 
 def test_fit_reads_and_leaves_no_global_randomness():

@@ -20,7 +20,19 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from small import WINE, table
 
 import elbowroom
-from elbowroom import Category, Count, Positive, Real, Schema, TableVAE, VAEDetector, VAEImputer, quality
+from elbowroom import (
+    Binary,
+    Category,
+    Count,
+    Measured,
+    Positive,
+    Real,
+    Schema,
+    TableVAE,
+    VAEDetector,
+    VAEImputer,
+    quality,
+)
 from elbowroom.artefact import CHECKSUMS, CONFIG
 from elbowroom.build import table_likelihood
 from elbowroom.columns import KINDS, kind_form, kind_from, step_of
@@ -492,6 +504,7 @@ CHECKED = [
     VAEDetector(TableVAE(2, schema="infer", epochs=2, hidden=(8,)), n_draws=8),
     VAEImputer(TableVAE(2, schema="infer", epochs=2, hidden=(8,))),
     VAEDetector(TableVAE(2, epochs=3, hidden=(8,)), n_draws=8),
+    VAEDetector(n_draws=8),
     TableVAE(2, schema="infer", epochs=2, hidden=(8,)),
 ]
 
@@ -514,17 +527,41 @@ def test_the_imputer_learns_what_goes_together() -> None:
     assert (error**2).mean() < 0.3 * (plain**2).mean()
 
 
-def test_the_detector_names_the_column_that_is_strange() -> None:
+@pytest.mark.parametrize("inner", [None, table(schema="infer", epochs=60, hidden=(64,))])
+def test_the_detector_names_the_column_that_is_strange(inner: TableVAE | None) -> None:
     random = np.random.default_rng(0)
     z = random.normal(size=600)
     frame = pd.DataFrame({"a": z, "b": z + 0.1 * random.normal(size=600), "c": random.choice(["x", "y"], 600)})
-    detector = VAEDetector(table(schema="infer", epochs=60, hidden=(64,)), random_state=0).fit(frame)
+    detector = VAEDetector(inner, random_state=0).fit(frame)
     odd = frame.iloc[:20].assign(b=lambda f: f["b"] + 1.5)
     assert detector.score_samples(odd).mean() < detector.score_samples(frame).mean() - 2
     assert (detector.predict(odd) == -1).mean() > 0.7
     why = detector.contributions(odd)
     assert list(why.columns) == ["a", "b", "c"]
     assert (why[["a", "b"]].mean() > why["c"].mean() + 1).all()
+
+
+def test_far_rows_do_not_bend_a_robust_table() -> None:
+    """A tenth of the rows is far off along one direction: they stay strange to a model that has learned from them."""
+    random = np.random.default_rng(0)
+    z = random.normal(size=(400, 1))
+    x = np.hstack([z, z, z, z]) + 0.2 * random.normal(size=(400, 4))
+    x[:40] += 6 * np.array([1, -1, 1, -1])
+    robust = VAEDetector(random_state=0).fit(x)
+    assert set(map(type, robust.estimator_.schema_.values())) == {Measured}
+    scores = robust.score_samples(x)
+    assert (scores[:40] < np.quantile(scores[40:], 0.01)).mean() > 0.95
+
+
+def test_robust_tables_keep_what_is_no_number() -> None:
+    frame = pd.DataFrame({"n": [0, 0, 0, 3] * 10, "flag": [True, False] * 20, "text": ["a", "b"] * 20, "r": 0.5})
+    frame["r"] += np.arange(40) / 3
+    model = table(schema="robust", epochs=2).fit(frame)
+    assert [type(kind) for kind in model.schema_.values()] == [Measured, Binary, Category, Measured]
+    assert model.schema_["n"].spikes == ()
+    sample = model.sample(50, random_state=0)
+    assert sample.dtypes.equals(frame.dtypes)
+    assert sample["n"].between(0, 3).all()
 
 
 # ---- quality ---------------------------------------------------------------------------------------------------------

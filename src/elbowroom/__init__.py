@@ -14,7 +14,7 @@ from elbowroom._version import __version__
 
 if TYPE_CHECKING:
     from elbowroom.baselines import EASE, ItemKNN, Popularity
-    from elbowroom.columns import Binary, Category, Count, Datetime, Ordinal, Positive, Real
+    from elbowroom.columns import Binary, Category, Count, Datetime, Measured, Ordinal, Positive, Real
     from elbowroom.converters import beta_from
     from elbowroom.data.holdout import Fold, Split
     from elbowroom.data.schema import Schema
@@ -44,7 +44,7 @@ _HOME = {
     "VAEDetector": "table_estimators",
     "VAEImputer": "table_estimators",
     "quality": "tasks.quality",
-    **dict.fromkeys(("Binary", "Category", "Count", "Datetime", "Ordinal", "Positive", "Real"), "columns"),
+    **dict.fromkeys(("Binary", "Category", "Count", "Datetime", "Measured", "Ordinal", "Positive", "Real"), "columns"),
 }
 __all__ = [
     "EASE",
@@ -57,6 +57,7 @@ __all__ = [
     "ImageVAE",
     "InteractionVAE",
     "ItemKNN",
+    "Measured",
     "Ordinal",
     "Popularity",
     "Positive",

@@ -28,7 +28,7 @@ from elbowroom.bodies import BODIES
 from elbowroom.dial import Dial
 from elbowroom.errors import ArtefactError, ElbowroomError
 from elbowroom.latents import LATENTS, PRIORS
-from elbowroom.likelihood_items import ItemMultinomial
+from elbowroom.likelihood_items import ItemMultinomial, ItemNegativeBinomial, ItemPoisson
 from elbowroom.likelihoods import LIKELIHOODS, Table
 from elbowroom.vae import VAE
 
@@ -48,6 +48,8 @@ PARTS: dict[str, type[nn.Module]] = {
         VAE,
         Dial,
         ItemMultinomial,
+        ItemNegativeBinomial,
+        ItemPoisson,
         Table,
         *BODIES.values(),
         *LATENTS.values(),

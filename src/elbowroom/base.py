@@ -44,7 +44,7 @@ from elbowroom.tasks.curve import Curve, betas_of, curve
 from elbowroom.tasks.diagnose import Diagnosis
 from elbowroom.tasks.score import LogLikelihood
 from elbowroom.trainer import Trainer
-from elbowroom.vae import in_double
+from elbowroom.vae import VAE, in_double
 
 DIAGNOSED = 10_000  # training rows that the diagnosis looks at
 
@@ -194,8 +194,7 @@ class BaseVAE(TransformerMixin, BaseEstimator, ABC):
         span = self.beta_ if isinstance(self.beta_, LogUniform) else None
         train, held_out = split(rows, self.validation_fraction, self.seed_)
         model = build(likelihood, self._bodies, self.n_latents, self.covariance, self._prior, train, self.seed_, span)
-        if self._start is not None:
-            model.load_state_dict(self._start)
+        self._begin(model, train)
         self.epochs_ = epochs_for(len(train), self.batch_size) if self.epochs == "auto" else int(self.epochs)
         checkpoints = None if checkpoint is None else Checkpoints(checkpoint)
         progress = Progress(self.epochs_, silent=not self.verbose)
@@ -209,6 +208,11 @@ class BaseVAE(TransformerMixin, BaseEstimator, ABC):
             self.diagnosis_ = diagnose.diagnose(model, some, self._beta_now)
         self.history_.verdict = self.diagnosis_.verdict
         return self
+
+    def _begin(self, model: VAE, rows: Rows) -> None:
+        """Give a new model its first weights, where these are not left as they were drawn."""
+        if self._start is not None:
+            model.load_state_dict(self._start)
 
     @property
     def _prior(self) -> str:

@@ -149,6 +149,19 @@ class Positive(Real):
 
 
 @dataclass(frozen=True)
+class Measured(Real):
+    """Numbers of which a few may be far off: a tail so heavy that these do not bend the model (Student's t)."""
+
+    spikes: tuple[float, ...] | None = ()
+
+    likelihood: ClassVar[str] = "student_t"
+
+    @property
+    def lattice(self) -> bool:
+        return False
+
+
+@dataclass(frozen=True)
 class Count(Real):
     """Whole numbers from 0."""
 
@@ -372,6 +385,7 @@ def kind_form(kind: Kind) -> dict[str, Any]:
 KINDS: dict[str, type[Kind]] = {
     "real": Real,
     "positive": Positive,
+    "measured": Measured,
     "count": Count,
     "binary": Binary,
     "category": Category,

@@ -78,12 +78,11 @@ class TableVAE(BaseVAE):
         The same seed, machine and number of threads give the same bits.
     verbose : bool
         Show progress.
-    schema : "auto", "infer", Schema, mapping or None
+    schema : "auto", "infer", "robust", Schema, mapping or None
         What the columns hold (docs/tables.md). "auto" gives them kinds where X has text, categories, dates or
-        holes, and
-        reads complete numbers as numbers; "infer" does so always; a Schema, {"age": "count"} or SDV's metadata is
-        completed
-        from the data; None wants complete numbers.
+        holes, and reads complete numbers as numbers; "infer" does so always, and so does "robust", where numbers are
+        `Measured` whatever they look like; a Schema, {"age": "count"} or SDV's metadata is completed from the data;
+        None wants complete numbers.
 
     Attributes
     ----------

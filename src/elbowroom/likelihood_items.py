@@ -18,6 +18,8 @@ from elbowroom.data.sparse import SparseBatch, dot
 from elbowroom.errors import ParameterError
 from elbowroom.likelihood_base import Likelihood
 
+MAX_LOG_DISPERSION = 10.0
+LEAST = 1e-6  # total of a row without events
 QUANTILES = 101  # of the totals of the training rows
 
 
@@ -89,6 +91,41 @@ class SampledItems(Items):
     def _among_own(self, x: SparseBatch) -> Tensor:
         """Which of the drawn items each row has itself, (n, draws)."""
         return x.with_values(torch.ones_like(x.values, dtype=torch.bool)).dense_at(self.drawn)
+
+
+class PoissonItems(Items):
+    """Counts of items that do not know of each other, whose means are the total's shares: beside the multinomial's
+    chance, that of the total."""
+
+    def log_base(self, x: Tensor | SparseBatch) -> Tensor:
+        total = x.sum(-1).double()
+        return super().log_base(x) + torch.xlogy(total, total) - total - (total + 1).lgamma()
+
+    def sample(self, generator: Generator | None = None) -> Tensor:
+        return torch.poisson(self.mean, generator=generator)
+
+
+class NegativeBinomialItems(Items):
+    """Counts of items whose means are the total's shares, and that vary more: one table (..., items) for each term."""
+
+    def __init__(self, h: Tensor, table: Tensor, bias: Tensor, total: Tensor, log_dispersion: Tensor) -> None:
+        super().__init__(h, table, bias, total)
+        self.log_dispersion = log_dispersion
+
+    @cached_property
+    def counts(self) -> d.NegativeBinomial:
+        """The same over dense rows."""
+        return d.NegativeBinomial(self.log_probs + self.total.clamp_min(LEAST).log(), self.log_dispersion)
+
+    def log_kernel(self, x: Tensor | SparseBatch) -> Tensor:
+        return self.counts.log_kernel(x.dense(self.h.dtype) if isinstance(x, SparseBatch) else x)
+
+    def log_base(self, x: Tensor | SparseBatch) -> Tensor:
+        parts = d.log_factorial(x.values if isinstance(x, SparseBatch) else x)
+        return -(x.by_row(parts) if isinstance(x, SparseBatch) else parts.sum(-1))
+
+    def sample(self, generator: Generator | None = None) -> Tensor:
+        return self.counts.sample(generator)
 
 
 def _log_sum(own: Tensor, x: SparseBatch) -> Tensor:
@@ -178,6 +215,36 @@ class ItemMultinomial(Likelihood):
         if self.sampled:
             self.log_chance.copy_(chance.log())
             self.reach.copy_(chance.cumsum(0) / chance.sum())
+
+
+class ItemPoisson(ItemMultinomial):
+    """Counts of every item, Poisson with the row's total times the item's share as the mean.
+
+    Given the totals it is the multinomial, with the same gradients; its scores are chances of counts, totals included.
+    """
+
+    def __init__(self, features: int, width: int, tied: bool = False) -> None:
+        super().__init__(features, width, tied)
+
+    def forward(self, h: Tensor, total: Tensor | None = None, moved: Tensor | None = None) -> Items:
+        return PoissonItems(h, self.table, self.bias, self.totals[QUANTILES // 2] if total is None else total)
+
+
+class ItemNegativeBinomial(ItemMultinomial):
+    """Play counts: as Poisson ones, with a learned dispersion for each item (variance m + m^2 / r).
+
+    A user who plays one song a hundred times then says little more of it than one who plays it ten times. A step needs
+    several tables (batch, items).
+    """
+
+    def __init__(self, features: int, width: int, tied: bool = False) -> None:
+        super().__init__(features, width, tied)
+        self.log_dispersion = nn.Parameter(torch.zeros(features))
+
+    def forward(self, h: Tensor, total: Tensor | None = None, moved: Tensor | None = None) -> Items:
+        total = self.totals[QUANTILES // 2] if total is None else total
+        dispersion = self.log_dispersion.clamp(-MAX_LOG_DISPERSION, MAX_LOG_DISPERSION)
+        return NegativeBinomialItems(h, self.table, self.bias, total, dispersion)
 
 
 class _ItemKernel(torch.autograd.Function):

@@ -24,15 +24,19 @@ from elbowroom.bodies import MLP, check_widths
 from elbowroom.data import choose, door
 from elbowroom.data.holdout import Fold
 from elbowroom.data.interactions import Interactions, Reading, Vocabulary
-from elbowroom.data.rows import InteractionRows, Rows
+from elbowroom.data.rows import InteractionRows, Rows, evenly
 from elbowroom.errors import ParameterError
 from elbowroom.guests import own_stream
-from elbowroom.likelihood_items import ItemMultinomial
+from elbowroom.likelihood_items import ItemMultinomial, ItemNegativeBinomial, ItemPoisson
 from elbowroom.randomness import generator_at, resolve_seed, seed_of
+from elbowroom.spectrum import start_at_spectrum
 from elbowroom.summary_lists import summarise_lists
 from elbowroom.tasks import recommend as task
 from elbowroom.tasks.evaluate import evaluate
 from elbowroom.tasks.item_scores import Scoring, widened
+from elbowroom.vae import VAE
+
+SPECTRAL = 30_000  # users whose interactions the tables of items start from
 
 
 @dataclass(eq=False, repr=False, match_args=False)
@@ -48,11 +52,15 @@ class InteractionVAE(BaseVAE):
     ----------
     likelihood : str
         "multinomial" (which "auto" means): which items the next events of a user fall on. With many items,
-        "multinomial:sampled=8192" trains on a sample of them in each step.
+        "multinomial:sampled=8192" trains on a sample of them in each step. For play counts (`counts=True`)
+        "negative_binomial", whose means are a user's total times the items' shares, or "poisson".
     dropout : float
         Share of a history that is hidden from the encoder in training.
     tied : bool
         One table of items for the encoder's first and the decoder's last layer.
+    init : str
+        Where the tables of items start: "spectral", at the leading singular vectors of the interactions (Shen et al.
+        2021), or "random".
     norm, residual : bool
         Layer norm, and hidden layers that add to what they are given.
     user, item, value : str or None
@@ -93,6 +101,7 @@ class InteractionVAE(BaseVAE):
     validation_fraction: float = 0.0
     dropout: float = 0.5
     tied: bool = False
+    init: str = "spectral"
     norm: bool = False
     residual: bool = False
     user: str | None = None
@@ -111,6 +120,7 @@ class InteractionVAE(BaseVAE):
         **BaseVAE._parameter_constraints,
         "dropout": [Interval(Real, 0, 1, closed="left")],
         "tied": ["boolean"],
+        "init": [StrOptions({"spectral", "random"})],
         "norm": ["boolean"],
         "residual": ["boolean"],
         "user": [str, None],
@@ -159,6 +169,12 @@ class InteractionVAE(BaseVAE):
         auto = self.likelihood == "auto"
         text = "multinomial" if auto else str(self.likelihood)
         name, options = specs.parse(text, LIKELIHOODS, "likelihood")
+        if name != "multinomial" and not self.counts:
+            raise ParameterError(
+                f"likelihood={name!r} is for counts",
+                "counts is False: every interaction counts once",
+                "Set counts=True.",
+            )
         with own_stream(seed_of(self.seed_, "items")):
             likelihood = specs.make(text, LIKELIHOODS, "likelihood", rows.features, self._widths[0], bool(self.tied))
         why = "which items the next events of a user fall on" if auto else "as asked for"
@@ -189,6 +205,12 @@ class InteractionVAE(BaseVAE):
 
     def _dtype(self, values: Any) -> torch.dtype:
         return self._scored_in
+
+    def _begin(self, model: VAE, rows: Rows) -> None:
+        if self._start is None and self.init == "spectral":
+            some = rows.take(evenly(len(rows), SPECTRAL)).spread(SPECTRAL)
+            start_at_spectrum(model, some.csr(), seed_of(self.seed_, "spectrum"))
+        super()._begin(model, rows)
 
     # ---- fit -------------------------------------------------------------------------------------------------------
 
@@ -373,4 +395,8 @@ def _without(row: Any, i: int) -> Any:
     return sparse.csr_matrix((row.data[kept], row.indices[kept], [0, int(kept.sum())]), row.shape)
 
 
-LIKELIHOODS: dict[str, Callable[..., ItemMultinomial]] = {"multinomial": ItemMultinomial}
+LIKELIHOODS: dict[str, Callable[..., ItemMultinomial]] = {
+    "multinomial": ItemMultinomial,
+    "poisson": ItemPoisson,
+    "negative_binomial": ItemNegativeBinomial,
+}

@@ -114,7 +114,8 @@ class VAEDetector(OutlierMixin, _AroundTable):
     Parameters
     ----------
     estimator : TableVAE or None
-        What is fitted; None for `TableVAE(schema="infer")`.
+        What is fitted; None for `TableVAE(3, hidden=(), schema="robust")`: a linear model whose noise has heavy tails,
+        which rows that are strange can not bend towards them.
     contamination : float
         Share of the training rows that is called outliers.
     n_draws : int
@@ -135,7 +136,7 @@ class VAEDetector(OutlierMixin, _AroundTable):
         "contamination": [Interval(Real, 0, 0.5, closed="right")],
         "n_draws": [Interval(Integral, 2, None, closed="left")],
     }
-    _default: ClassVar[dict[str, Any]] = {"schema": "infer"}
+    _default: ClassVar[dict[str, Any]] = {"n_latents": 3, "hidden": (), "schema": "robust"}
 
     def __init__(
         self, estimator: Any = None, *, contamination: float = 0.1, n_draws: int = 64, random_state: Any = None

@@ -14,7 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from elbowroom.build import table_likelihood
-from elbowroom.columns import Category
+from elbowroom.columns import Category, Count, Measured, Positive, Real
 from elbowroom.data import door
 from elbowroom.data.frames import Series, series_of
 from elbowroom.data.schema import Schema, read
@@ -25,6 +25,7 @@ from elbowroom.tasks import complete
 from elbowroom.tasks import impute as task
 from elbowroom.tasks.complete import completions
 
+NUMBERS = (Real, Positive, Count)
 FEW = 30  # different draws, below which conditional samples repeat themselves
 WHY = "every column has a kind (schema_)"
 
@@ -91,15 +92,17 @@ def _encoded(estimator: Any, series: Mapping[str, Series], reset: bool) -> np.nd
 
 
 def schema_for(wanted: Any, series: Mapping[str, Series]) -> Schema:
-    """The schema of a table's columns, with what was wanted of it.
+    """The schema of a table's columns, with what was wanted of it: "robust" makes all numbers measured ones.
 
     Raises
     ------
     DataError
         If no column has a value.
     """
-    inferred = isinstance(wanted, str) and wanted in ("auto", "infer")
+    inferred = isinstance(wanted, str) and wanted in ("auto", "infer", "robust")
     schema = (Schema({}) if inferred else Schema.of(wanted)).learn(series)
+    if inferred and wanted == "robust":
+        schema = Schema({name: Measured() for name, kind in schema.items() if type(kind) in NUMBERS}).learn(series)
     if not schema.cells:
         raise DataError("a table must have values", "every cell is missing (NaN)", "Check where the data comes from.")
     return schema

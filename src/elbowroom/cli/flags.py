@@ -161,6 +161,14 @@ class Parameters:
         float | None, of(INTERACTIONS, "0.5", "Share of a history that is hidden from the encoder in training.")
     ] = None
     tied: Annotated[bool | None, of(INTERACTIONS, "no", "One table of items for the first and the last layer.")] = None
+    init: Annotated[
+        Literal["spectral", "random"] | None,
+        of(
+            INTERACTIONS,
+            "spectral",
+            "Where the tables of items start: at singular vectors, or drawn.",
+        ),
+    ] = None
     norm: Annotated[bool | None, of(INTERACTIONS, "no", "Layer norm.")] = None
     residual: Annotated[bool | None, of(INTERACTIONS, "no", "Hidden layers that add to what they are given.")] = None
     unknown_items: Annotated[
@@ -171,9 +179,9 @@ class Parameters:
         of(
             TABLES,
             "auto",
-            "auto gives columns kinds where some are no numbers or have holes; infer does so always; or a .json file: "
-            '{"age": "count"}.',
-            metavar="auto|infer|FILE",
+            "auto gives columns kinds where some are no numbers or have holes; infer does so always; robust too, with "
+            'heavy tails for numbers; or a .json file: {"age": "count"}.',
+            metavar="auto|infer|robust|FILE",
         ),
     ] = None
 

@@ -1,0 +1,53 @@
+"""A model of interactions starts where linear algebra leaves off: at the spectrum of the normalised interactions."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from scipy import sparse
+from sklearn.utils.extmath import randomized_svd
+from torch import Tensor
+
+from elbowroom.vae import VAE
+
+POWERS = 3  # iterations of the randomised decomposition, whose last vectors need not be exact
+
+
+@torch.no_grad()
+def start_at_spectrum(model: VAE, x: Any, seed: int) -> None:
+    """Let both tables of items begin as the leading right singular vectors V of the interactions x, a CSR matrix.
+
+    With D_u and D_i the users' and items' numbers of interactions, D_u^-1/2 X D_i^-1/2 = U S V' is what smooths best
+    over the graph of users and items (Shen et al. 2021), and what ratios of chances to popularities are made of. The
+    encoder's first layer, D_i^-1/2 V, maps the history of a user to his row of sqrt(n) U S; the decoder's last one
+    gets the same directions, in the size that it has. Columns beyond the rank stay as they were drawn.
+    """
+    first: Any = model.encoder.layers[0].inner  # type: ignore[index, union-attr]
+    likelihood: Any = model.likelihood
+    vectors = leading(x, likelihood.width, seed)
+    if not (rank := vectors.shape[1]):
+        return
+    table = likelihood.table
+    table[:, :rank] = vectors * (root_mean_square(table) / root_mean_square(vectors))
+    if first.weight is not table:
+        first.weight[:, :rank] = vectors * math.sqrt(x.shape[0])
+
+
+def root_mean_square(values: Tensor) -> Tensor:
+    """The size of values, ()."""
+    return values.square().mean().sqrt()
+
+
+def leading(x: Any, width: int, seed: int) -> Tensor:
+    """D_i^-1/2 V of at most `width` leading singular vectors, (items, rank)."""
+    seen = sparse.csr_matrix((np.ones_like(x.data, np.float32), x.indices, x.indptr), x.shape)
+    users, items = (np.maximum(np.asarray(seen.sum(axis)).ravel(), 1) ** -0.5 for axis in (1, 0))
+    normalised = sparse.diags(users) @ seen @ sparse.diags(items)
+    rank = min(width, min(normalised.shape) - 1)
+    if rank < 1:
+        return torch.empty(x.shape[1], 0)
+    _, _, rows = randomized_svd(normalised, rank, n_iter=POWERS, random_state=seed % 2**32)
+    return torch.from_numpy(np.ascontiguousarray((rows * items).T, dtype=np.float32))

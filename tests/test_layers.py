@@ -58,10 +58,12 @@ LAYERS = [
         "tasks/item_scores",
     ],
     ["tasks/diagnose", "tasks/row_figures", "tasks/recommend", "tasks/lists"],
-    ["tasks/complete", "tasks/impute", "tasks/quality"],
+    ["tasks/complete", "tasks/impute"],
     ["tasks/curve"],
     ["tasks/figures"],
     ["tasks/report"],
+    ["tasks/quality_page"],
+    ["tasks/quality"],
     # L6: models as files
     ["artefact"],
     ["card", "pick"],

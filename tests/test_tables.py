@@ -597,3 +597,24 @@ def test_trees_learn_a_target_from_synthetic_rows() -> None:
     assert quality(frame.iloc[:1000], frame.iloc[:1000], test, "y").utility > 0.9
     assert quality(frame.iloc[:1000], shuffled.iloc[:1000], test, "y").utility < 0.7
     assert Real().low is None
+
+
+def test_the_page_about_a_synthetic_table_names_what_stands_out(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    real = pd.DataFrame({"a": random.normal(size=300), "<b>": random.choice(["x", "y"], 300), "when": "2020-05-01"})
+    real["when"] = pd.to_datetime(real["when"]) + pd.to_timedelta(random.integers(0, 900, 300), unit="D")
+    real.loc[:4, "<b>"] = "rare"
+    real.loc[5:9, "<b>"] = None
+    good = real.sample(frac=1, random_state=0).assign(a=random.normal(size=300))
+    bad = real.assign(**{"a": 5.0, "<b>": "x"})
+    words = {name: quality(real, made) for name, made in (("good", good), ("bad", bad), ("copy", real))}
+    for name, found in words.items():
+        page = found.report(tmp_path / f"{name}.html").read_text()
+        assert "&lt;b&gt;" in page
+        assert "<b></td>" not in page
+        assert "posterior" not in page
+    assert "Nothing stands out." in (tmp_path / "good.html").read_text()
+    text = (tmp_path / "bad.html").read_text()
+    assert "Trees tell the tables apart" in text
+    assert "Rare categories are lost: &lt;b&gt;=rare" in text
+    assert "Synthetic rows are near copies" in (tmp_path / "copy.html").read_text()

@@ -28,7 +28,7 @@ from elbowroom.bodies import BODIES
 from elbowroom.dial import Dial
 from elbowroom.errors import ArtefactError, ElbowroomError
 from elbowroom.latents import LATENTS, PRIORS
-from elbowroom.likelihood_items import ItemMultinomial, ItemNegativeBinomial, ItemPoisson
+from elbowroom.likelihood_items import ITEM_LIKELIHOODS
 from elbowroom.likelihoods import LIKELIHOODS, Table
 from elbowroom.vae import VAE
 
@@ -47,9 +47,7 @@ PARTS: dict[str, type[nn.Module]] = {
     for part in (
         VAE,
         Dial,
-        ItemMultinomial,
-        ItemNegativeBinomial,
-        ItemPoisson,
+        *ITEM_LIKELIHOODS.values(),
         Table,
         *BODIES.values(),
         *LATENTS.values(),

@@ -273,3 +273,10 @@ class _ItemKernel(torch.autograd.Function):
         flat = slope.flatten(0, -2)
         inner = (flat @ table.to(flat.dtype)).view_as(h).to(h.dtype)
         return inner, (flat.mT @ h.flatten(0, -2).to(flat.dtype)).to(table.dtype), flat.sum(0).to(table.dtype), None
+
+
+ITEM_LIKELIHOODS: dict[str, type[ItemMultinomial]] = {
+    "multinomial": ItemMultinomial,
+    "poisson": ItemPoisson,
+    "negative_binomial": ItemNegativeBinomial,
+}

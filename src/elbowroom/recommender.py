@@ -27,7 +27,7 @@ from elbowroom.data.interactions import Interactions, Reading, Vocabulary
 from elbowroom.data.rows import InteractionRows, Rows, evenly
 from elbowroom.errors import ParameterError
 from elbowroom.guests import own_stream
-from elbowroom.likelihood_items import ItemMultinomial, ItemNegativeBinomial, ItemPoisson
+from elbowroom.likelihood_items import ITEM_LIKELIHOODS
 from elbowroom.randomness import generator_at, resolve_seed, seed_of
 from elbowroom.spectrum import start_at_spectrum
 from elbowroom.summary_lists import summarise_lists
@@ -168,7 +168,7 @@ class InteractionVAE(BaseVAE):
     def _choose_likelihood(self, rows: Rows) -> tuple[nn.Module, str | dict[str, list[int]], str]:
         auto = self.likelihood == "auto"
         text = "multinomial" if auto else str(self.likelihood)
-        name, options = specs.parse(text, LIKELIHOODS, "likelihood")
+        name, options = specs.parse(text, ITEM_LIKELIHOODS, "likelihood")
         if name != "multinomial" and not self.counts:
             raise ParameterError(
                 f"likelihood={name!r} is for counts",
@@ -176,7 +176,9 @@ class InteractionVAE(BaseVAE):
                 "Set counts=True.",
             )
         with own_stream(seed_of(self.seed_, "items")):
-            likelihood = specs.make(text, LIKELIHOODS, "likelihood", rows.features, self._widths[0], bool(self.tied))
+            likelihood = specs.make(
+                text, ITEM_LIKELIHOODS, "likelihood", rows.features, self._widths[0], bool(self.tied)
+            )
         why = "which items the next events of a user fall on" if auto else "as asked for"
         return likelihood, specs.text_form(name, options), why
 
@@ -208,7 +210,7 @@ class InteractionVAE(BaseVAE):
 
     def _begin(self, model: VAE, rows: Rows) -> None:
         if self._start is None and self.init == "spectral":
-            some = rows.take(evenly(len(rows), SPECTRAL)).spread(SPECTRAL)
+            some: Any = rows.take(evenly(len(rows), SPECTRAL)).spread(SPECTRAL)
             start_at_spectrum(model, some.csr(), seed_of(self.seed_, "spectrum"))
         super()._begin(model, rows)
 
@@ -393,10 +395,3 @@ def _without(row: Any, i: int) -> Any:
     """A history of one row without its i-th item."""
     kept = np.arange(len(row.indices)) != i
     return sparse.csr_matrix((row.data[kept], row.indices[kept], [0, int(kept.sum())]), row.shape)
-
-
-LIKELIHOODS: dict[str, Callable[..., ItemMultinomial]] = {
-    "multinomial": ItemMultinomial,
-    "poisson": ItemPoisson,
-    "negative_binomial": ItemNegativeBinomial,
-}

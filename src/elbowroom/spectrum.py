@@ -25,7 +25,7 @@ def start_at_spectrum(model: VAE, x: Any, seed: int) -> None:
     encoder's first layer, D_i^-1/2 V, maps the history of a user to his row of sqrt(n) U S; the decoder's last one
     gets the same directions, in the size that it has. Columns beyond the rank stay as they were drawn.
     """
-    first: Any = model.encoder.layers[0].inner  # type: ignore[index, union-attr]
+    first: Any = model.encoder.layers[0].inner  # type: ignore[index]
     likelihood: Any = model.likelihood
     vectors = leading(x, likelihood.width, seed)
     if not (rank := vectors.shape[1]):

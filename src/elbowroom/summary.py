@@ -221,6 +221,6 @@ def _samples(estimator: Any, some: dict[str, Any], n: int, mean: bool) -> Any:
 def _values(X: Any) -> tuple[np.ndarray, list[str]]:
     if door.frame_kind(X) is not None and door.is_mixed(X):
         columns = series_of(X)
-        return np.column_stack([s.values.astype(object) for s in columns.values()]), list(columns)
+        return np.column_stack([s.shown.astype(object) for s in columns.values()]), list(columns)
     values = X.toarray() if sparse.issparse(X) else np.asarray(X)
     return values.astype(float), [f"column {i}" for i in range(values.shape[1])]

@@ -269,12 +269,15 @@ def quality(
     target: Annotated[
         str | None, Parameter(help="A column that trees learn from both, and predict in --test.", metavar="COLUMN")
     ] = None,
+    out: Annotated[
+        str | None, Parameter(group=OUTPUT, help="A page with pictures: an .html file.", metavar="PATH")
+    ] = None,
     common: Common = common,
 ) -> Answer:
     """How good a synthetic table is beside the real one."""
     from elbowroom.cli import table_commands
 
-    return table_commands.quality(real, synthetic, test, target)
+    return table_commands.quality(real, synthetic, test, target, out)
 
 
 @app.command(group=USE, usage="Usage: elbowroom score MODEL FILE [OPTIONS]")

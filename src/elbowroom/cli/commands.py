@@ -133,11 +133,16 @@ def _score_text(facts: dict[str, Any]) -> str:
     return text
 
 
-def report(model: str, file: str, out: str, labels: str | None, beta: float | None) -> Answer:
-    """Write a report."""
+def check_page(out: str) -> None:
+    """Refuse a place that a report can not be written to."""
     if not out.lower().endswith((".html", ".htm")):
         raise ParameterError("the name of a report must end in .html", f"{out} does not", "Write report.html.")
     check_file_place(Path(out))
+
+
+def report(model: str, file: str, out: str, labels: str | None, beta: float | None) -> Answer:
+    """Write a report."""
+    check_page(out)
     estimator, data, rows = opened(model, file, out, beta)
     if isinstance(estimator, elbowroom.InteractionVAE):
         if labels is not None:

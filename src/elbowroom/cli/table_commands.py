@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from elbowroom import tables
-from elbowroom.cli.commands import opened
+from elbowroom.cli.commands import check_page, opened
 from elbowroom.cli.console import Answer, listed
 from elbowroom.cli.models import names_of
 from elbowroom.data.frame_files import check_table_output, write_frame
@@ -74,8 +74,10 @@ def _because(reasons: dict[str, float]) -> str:
     return ", ".join(f"{name} +{nats:.1f}" for name, nats in reasons.items())
 
 
-def quality(real: str, synthetic: str, test: str | None, target: str | None) -> Answer:
-    """Print how good a synthetic table is."""
+def quality(real: str, synthetic: str, test: str | None, target: str | None, out: str | None) -> Answer:
+    """Print how good a synthetic table is, and perhaps write a page about it."""
+    if out is not None:
+        check_page(out)
     first, second = read(real).x, read(synthetic).x
     found = compare(first, second, None if test is None else read(test).x, target)
     worst = sorted(found.pairs.items(), key=lambda item: item[1])[:5]
@@ -84,5 +86,9 @@ def quality(real: str, synthetic: str, test: str | None, target: str | None) -> 
         "columns": dict(found.marginals),
         "worst_pairs": [{"columns": list(pair), "score": score} for pair, score in worst],
     }
+    if out is not None:
+        found.report(out)
+        facts["report"] = out
     weak = "\n".join(f"  {a} and {b}: {score:.3f}" for (a, b), score in worst)
-    return Answer(facts, f"{found}\n\nleast alike together:\n{weak}" if worst else str(found))
+    text = f"{found}\n\nleast alike together:\n{weak}" if worst else str(found)
+    return Answer(facts, f"{text}\n\nwrote {out}" if out is not None else text)

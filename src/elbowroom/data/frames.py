@@ -20,6 +20,9 @@ UTC = datetime.UTC
 EPOCH = datetime.datetime(1970, 1, 1, tzinfo=UTC)
 
 
+YEAR = 365.2425 * 86_400  # seconds
+
+
 class Series(NamedTuple):
     """A column: float64 with NaN for a hole, or objects with None.
 
@@ -32,6 +35,11 @@ class Series(NamedTuple):
     dtype: str
     categories: tuple[Any, ...] | None = None
     ordered: bool = False
+
+    @property
+    def shown(self) -> np.ndarray:
+        """The values as people read them in a picture: times as years, with a fraction."""
+        return 1970 + self.values / YEAR if self.sort == "time" else self.values
 
 
 def series_of(frame: Any) -> dict[str, Series]:

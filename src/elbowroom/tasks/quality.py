@@ -9,9 +9,11 @@ the AUC of a classifier that is to tell the tables apart.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import combinations
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -96,12 +98,12 @@ def columns_of(real: Any, synthetic: Any) -> list[Column]:
 
 
 def _column(name: str, real: Series, synthetic: Series) -> Column:
-    text = real.values.dtype == object or synthetic.values.dtype == object
-    few = not text and len(np.unique(known(real.values))) <= FEW_VALUES
+    text = real.shown.dtype == object or synthetic.shown.dtype == object
+    few = not text and len(np.unique(known(real.shown))) <= FEW_VALUES
     if not text and not few:
-        return Column(name, real.values, synthetic.values, None)
-    both = [[value if text else float(value) for value in s.values.tolist()] for s in (real, synthetic)]
-    holes = [is_hole(s.values) for s in (real, synthetic)]
+        return Column(name, real.shown, synthetic.shown, None)
+    both = [[value if text else float(value) for value in s.shown.tolist()] for s in (real, synthetic)]
+    holes = [is_hole(s.shown) for s in (real, synthetic)]
     found = {v for part, hole in zip(both, holes, strict=True) for v, h in zip(part, hole, strict=True) if not h}
     categories = tuple(sorted(found, key=lambda value: (str(type(value)), value)))
     places = {category: float(i) for i, category in enumerate(categories)}
@@ -246,8 +248,7 @@ class Quality:
 
     marginals, missing, pairs : scores by column, and by pair of columns; rare : shares of rare categories, real and
     synthetic; nearest : `nearest_ratio`; auc : `detection_auc`; utility, utility_real : of trees that learned the
-    target
-    from the synthetic and from the real table, on real test rows, None without them.
+    target from the synthetic and from the real table, on real test rows, None without them. columns : both tables.
     """
 
     marginals: Mapping[str, float]
@@ -258,6 +259,7 @@ class Quality:
     auc: float
     utility: float | None = None
     utility_real: float | None = None
+    columns: Sequence[Column] = field(default=(), repr=False)
 
     @property
     def facts(self) -> dict[str, float]:
@@ -274,6 +276,13 @@ class Quality:
         if self.utility is not None and self.utility_real is not None:
             found |= {"utility": self.utility, "utility_of_real": self.utility_real}
         return found
+
+    def report(self, path: str | os.PathLike[str] = "quality.html") -> Path:
+        """Write one self-contained HTML page with pictures of both tables."""
+        from elbowroom.tasks.quality_page import page
+
+        page(self).write(path)
+        return Path(path)
 
     def __str__(self) -> str:
         return "\n".join(f"{name.replace('_', ' '):<24} {value:8.4g}" for name, value in self.facts.items())
@@ -296,12 +305,15 @@ def quality(real: Any, synthetic: Any, test: Any = None, target: str | None = No
     useful = (
         (None, None) if target is None else (utility(synthetic, test, target, seed), utility(real, test, target, seed))
     )
+    marginals, missing = ({c.name: getattr(c, score) for c in columns} for score in ("score", "missing_score"))
     return Quality(
-        {column.name: column.score for column in columns},
-        {column.name: column.missing_score for column in columns},
+        marginals,
+        missing,
         {(a.name, b.name): pair_score(a, b) for a, b in combinations(columns, 2)},
         rare_categories(columns),
         nearest_ratio(columns, seed),
         detection_auc(columns, seed),
-        *useful,
+        useful[0],
+        useful[1],
+        columns,
     )

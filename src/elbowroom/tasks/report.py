@@ -108,6 +108,16 @@ class Along:
 
 
 @dataclass(frozen=True)
+class Listing:
+    """A table in a report: its title, a remark on it, the names of its columns, and rows of text."""
+
+    title: str
+    remark: str
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+@dataclass(frozen=True)
 class Report:
     """What a report shows, as plain values; ``write`` makes the file.
 
@@ -142,6 +152,11 @@ class Report:
         What the model does along its range of beta, if it knows one.
     recommended : Recommended, optional
         How good its recommendations are, if it makes any.
+    headline : str
+        What stands before the verdict, where that is not on a posterior.
+    made_name : str
+        What the figures call the samples.
+    listings : sequence of Listing
     """
 
     title: str
@@ -165,6 +180,9 @@ class Report:
     held_out_name: str = "held out"
     along: Along | None = None
     recommended: Recommended | None = None
+    headline: str = ""
+    made_name: str = "samples of the model"
+    listings: Sequence[Listing] = ()
 
     def html(self) -> str:
         """Return the page. It makes no request, has no script, and shows text from the data as text.
@@ -256,13 +274,14 @@ def _table_figures(report: Report) -> Iterator[tuple[str, Figure]]:
 
     originals, samples = report.originals, report.samples
     names = _names(report)
-    yield "scatter", row_figures.reconstruction_scatter(originals, report.reconstructions, names)
+    if len(report.reconstructions):
+        yield "scatter", row_figures.reconstruction_scatter(originals, report.reconstructions, names)
     if len(samples):
-        yield "marginals", row_figures.marginals(originals, samples, names)
+        yield "marginals", row_figures.marginals(originals, samples, names, report.made_name)
         both = [j for j in range(len(names)) if _numeric(originals[:, j]) and _numeric(samples[:, j])]
         if len(both) > 1:
             numbers = (originals[:, both].astype(float), samples[:, both].astype(float))
-            yield "correlations", row_figures.correlations(*numbers, [names[j] for j in both])
+            yield "correlations", row_figures.correlations(*numbers, [names[j] for j in both], report.made_name)
 
 
 def _numeric(column: np.ndarray) -> bool:

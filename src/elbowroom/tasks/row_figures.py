@@ -145,7 +145,7 @@ def _overlap(given: Array, made: Array) -> float:
 
 
 @styled
-def marginals(data: Array, samples: Array, names: Sequence[str]) -> Figure:
+def marginals(data: Array, samples: Array, names: Sequence[str], made: str = "samples of the model") -> Figure:
     """Draw the histogram of each column in the data and in the model's samples, with the share they overlap.
 
     Rows are numbers or text. Of more than twelve columns, the twelve that overlap least are shown.
@@ -156,7 +156,7 @@ def marginals(data: Array, samples: Array, names: Sequence[str]) -> Figure:
     figure, panels = _panels([float(np.minimum(*pair).sum()) for pair in shares], names, "{:.0%}")
     for axes, j in panels:
         axes.stairs(shares[j][0], edges[j], fill=True, color=DATA, alpha=0.3, lw=0, label="data")
-        axes.stairs(shares[j][1], edges[j], color=MODEL, lw=1.6, label="samples of the model")
+        axes.stairs(shares[j][1], edges[j], color=MODEL, lw=1.6, label=made)
         axes.set(yticks=[], ylim=(0, None))
         axes.spines["left"].set_visible(False)
         _name_ticks(axes.xaxis, columns[j][0])
@@ -185,7 +185,7 @@ def reconstruction_scatter(originals: Array, reconstructions: Array, names: Sequ
 
 
 @styled
-def correlations(data: Array, samples: Array, names: Sequence[str]) -> Figure:
+def correlations(data: Array, samples: Array, names: Sequence[str], made: str = "samples of the model") -> Figure:
     """Draw how columns of numbers correlate, in the data and in the model's samples, as squares on a grid.
 
     The side of a square is the strength; hollow squares are negative. Only the first twenty columns are shown.
@@ -204,7 +204,7 @@ def correlations(data: Array, samples: Array, names: Sequence[str]) -> Figure:
         axes.set_xticks(range(len(shown) - 1), shown[:-1], rotation=90, parse_math=False)
         axes.set_yticks(range(1, len(shown)), shown[1:], parse_math=False)
         axes.spines[:].set_visible(False)
-        axes.set_title("data" if color == DATA else "samples of the model")
+        axes.set_title("data" if color == DATA else made)
     return figure
 
 

@@ -599,6 +599,15 @@ def test_trees_learn_a_target_from_synthetic_rows() -> None:
     assert Real().low is None
 
 
+def test_classes_that_a_synthetic_table_makes_up_do_not_stop_the_trees() -> None:
+    random = np.random.default_rng(0)
+    x = random.normal(size=12_000)
+    real = pd.DataFrame({"x": x, "y": (x > 0).astype(float)})
+    made = real.copy()
+    made.loc[:300, "y"] = 2.0 + np.arange(301) / 301
+    assert quality(real, made, real, "y").utility > 0.99
+
+
 def test_the_page_about_a_synthetic_table_names_what_stands_out(tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     real = pd.DataFrame({"a": random.normal(size=300), "<b>": random.choice(["x", "y"], 300), "when": "2020-05-01"})

@@ -207,7 +207,7 @@ class Reading:
         matrix = found.matrix
         users, items = np.arange(matrix.shape[0]), np.arange(matrix.shape[1])
         while True:
-            few = [np.asarray((matrix != 0).sum(axis)).ravel() < least for axis, least in self._least]
+            few = [matrix.getnnz(axis) < least for axis, least in self._least]
             if not few[0].any() and not few[1].any():
                 break
             users, items = users[~few[0]], items[~few[1]]

@@ -228,7 +228,9 @@ def utility(train: Any, test: Any, target: str, seed: int = 0) -> float:
     if columns[at].categories is None:
         model = HistGradientBoostingRegressor(**settings).fit(x_train[keep], y_train[keep])
         return float(model.score(x_test[kept], y_test[kept]))
-    classes = np.unique(y_train[keep])
+    found, counts = np.unique(y_train[keep], return_counts=True)
+    classes = found[(counts > 1) & np.isin(found, y_test)]  # of others, and of a single row, nothing can be tested
+    keep &= np.isin(y_train, classes)
     if len(classes) < 2:
         return 0.5
     model = HistGradientBoostingClassifier(**settings).fit(x_train[keep], y_train[keep])

@@ -159,6 +159,16 @@ def test_help_is_light():
     assert done.returncode == 0, done.stderr
 
 
+def test_what_is_an_extra_is_not_imported_with_the_estimators():
+    code = (
+        "import sys; sys.modules.update(dict.fromkeys(('matplotlib', 'polars', 'anndata', 'PIL')))\n"
+        "import elbowroom; [getattr(elbowroom, name) for name in elbowroom.__all__]\n"
+        "from elbowroom.cli import commands, demos, ranges, recommenders, table_commands"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=ENVIRONMENT)
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize("command", ["", *(name for name in app if not name.startswith("-"))])
 def test_help_fits_a_terminal(command, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")

@@ -145,3 +145,12 @@ def _mirror(lower: np.ndarray, block: int = 2048) -> None:
         lower[i : i + block, i + block :] = lower[i + block :, i : i + block].T
         corner = lower[i : i + block, i : i + block]
         corner[:] = np.tril(corner) + np.tril(corner, -1).T
+
+
+LARGEST_EASE = 20_000  # items, whose products then take 1.6 GB
+
+
+def baselines(train: Any) -> list[Baseline]:
+    """The baselines that this many items allow, fitted on a CSR matrix (users, items)."""
+    kinds = (Popularity, ItemKNN, *((EASE,) if train.shape[1] <= LARGEST_EASE else ()))
+    return [kind().fit(train) for kind in kinds]

@@ -25,12 +25,12 @@ from elbowroom.data import choose, door
 from elbowroom.data.holdout import Fold
 from elbowroom.data.interactions import Interactions, Reading, Vocabulary
 from elbowroom.data.rows import InteractionRows, Rows, evenly
+from elbowroom.data.writers import check_file_place
 from elbowroom.errors import ParameterError
 from elbowroom.guests import own_stream
 from elbowroom.likelihood_items import ITEM_LIKELIHOODS
 from elbowroom.randomness import generator_at, resolve_seed, seed_of
 from elbowroom.spectrum import start_at_spectrum
-from elbowroom.summary_lists import summarise_lists
 from elbowroom.tasks import recommend as task
 from elbowroom.tasks.evaluate import evaluate
 from elbowroom.tasks.item_scores import Scoring, widened
@@ -362,7 +362,10 @@ class InteractionVAE(BaseVAE):
         X is a `Fold` such as `split.test`, or interactions of users that were not trained on, of which a fifth is
         then to be found.
         """
+        from elbowroom.summary_lists import summarise_lists  # here: figures need matplotlib, which is an extra
+
         check_is_fitted(self)
+        check_file_place(Path(path))
         summarise_lists(self, X).write(path)
         return Path(path)
 

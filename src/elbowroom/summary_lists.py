@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from elbowroom.baselines import EASE, Baseline, ItemKNN, Popularity
+from elbowroom.baselines import baselines
 from elbowroom.card import facts
 from elbowroom.data.holdout import Fold, cut
 from elbowroom.data.rows import evenly
@@ -18,7 +18,6 @@ from elbowroom.tasks.lists import Recommended, User
 from elbowroom.tasks.report import Number, Report
 
 METRICS = ("ndcg@10", "recall@20[plain]", "recall@20[min]", "coverage@20", "popularity@20")
-LARGEST_EASE = 20_000  # items, whose products then take 1.6 GB
 FOLDED, LONGEST, SHOWN_USERS, SHOWN_ITEMS = 5000, 20, 8, 10
 
 
@@ -54,12 +53,6 @@ def summarise_lists(estimator: Any, X: Any) -> Report:
         held_out_name=held_out_name(estimator.beta_),
         recommended=recommended,
     )
-
-
-def baselines(train: Any) -> list[Baseline]:
-    """The baselines that this many items allow, fitted on a CSR matrix (users, items)."""
-    kinds = (Popularity, ItemKNN, *((EASE,) if train.shape[1] <= LARGEST_EASE else ()))
-    return [kind().fit(train) for kind in kinds]
 
 
 def fold_of(estimator: Any, X: Any) -> tuple[Fold, str]:

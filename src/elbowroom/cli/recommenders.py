@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 import elbowroom
+from elbowroom.baselines import baselines
 from elbowroom.cli.console import Answer, listed
 from elbowroom.cli.models import check_not_input, data_for, trained, users_of
 from elbowroom.cli.runs import shown
@@ -16,7 +17,6 @@ from elbowroom.data.holdout import cut
 from elbowroom.data.readers import Data
 from elbowroom.data.writers import check_output, check_table, write_columns
 from elbowroom.errors import ArtefactError, ParameterError, counted
-from elbowroom.summary_lists import baselines
 from elbowroom.tasks import recommend as task
 from elbowroom.tasks.evaluate import Evaluation, metric_of
 

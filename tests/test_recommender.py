@@ -270,7 +270,7 @@ def test_every_kind_of_model_trains_recommends_and_is_saved(options, tmp_path):
         assert np.array_equal(found.recommend([0, 1], 5)[1], fitted.recommend([0, 1], 5)[1])
         assert np.array_equal(found.transform(CLICKS), fitted.transform(CLICKS))
     if options.get("tied"):
-        assert loaded.model_.encoder.layers[0].inner.weight is loaded.model_.likelihood.table.detach()
+        assert loaded.model_.encoder.layers[0].inner.weight is loaded.model_.likelihood.table
 
 
 def test_fit_reads_and_leaves_no_global_randomness():

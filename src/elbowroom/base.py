@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, TransformerMixin
-from sklearn.utils._param_validation import Interval, InvalidParameterError, StrOptions
+from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
@@ -232,21 +232,7 @@ class BaseVAE(TransformerMixin, BaseEstimator, ABC):
         )
 
     def _check_parameters(self) -> None:
-        try:
-            self._validate_params()
-        except InvalidParameterError as error:
-            expected, _, got = str(error).partition(" Got ")
-            raise door.InvalidParameter(
-                expected.rstrip("."), f"Got {got.rstrip('.')}", f"See help({type(self).__name__})."
-            ) from None
-        for name, allowed in self._parameter_constraints.items():
-            value = getattr(self, name)
-            if isinstance(value, bool | np.bool_) and any(isinstance(one, Interval) for one in allowed):
-                raise door.InvalidParameter(
-                    f"The {name!r} parameter of {type(self).__name__} must be a number",
-                    f"Got {value!r} instead",
-                    f"See help({type(self).__name__}).",
-                )
+        door.check_parameters(self)
 
     @property
     def _beta_now(self) -> float:

@@ -50,9 +50,7 @@ class Items(d.RowDistribution):
         return dot(x, self.log_probs)
 
     def log_base(self, x: Tensor | SparseBatch) -> Tensor:
-        total = x.sum(-1).double()
-        parts = d.log_factorial(x.values if isinstance(x, SparseBatch) else x)
-        return (total + 1).lgamma() - (x.by_row(parts) if isinstance(x, SparseBatch) else parts.sum(-1))
+        return (x.sum(-1).double() + 1).lgamma() - _log_factorials(x)
 
     @property
     def mean(self) -> Tensor:
@@ -99,7 +97,7 @@ class PoissonItems(Items):
 
     def log_base(self, x: Tensor | SparseBatch) -> Tensor:
         total = x.sum(-1).double()
-        return super().log_base(x) + torch.xlogy(total, total) - total - (total + 1).lgamma()
+        return torch.xlogy(total, total) - total - _log_factorials(x)
 
     def sample(self, generator: Generator | None = None) -> Tensor:
         return torch.poisson(self.mean, generator=generator)
@@ -121,11 +119,15 @@ class NegativeBinomialItems(Items):
         return self.counts.log_kernel(x.dense(self.h.dtype) if isinstance(x, SparseBatch) else x)
 
     def log_base(self, x: Tensor | SparseBatch) -> Tensor:
-        parts = d.log_factorial(x.values if isinstance(x, SparseBatch) else x)
-        return -(x.by_row(parts) if isinstance(x, SparseBatch) else parts.sum(-1))
+        return -_log_factorials(x)
 
     def sample(self, generator: Generator | None = None) -> Tensor:
         return self.counts.sample(generator)
+
+
+def _log_factorials(x: Tensor | SparseBatch) -> Tensor:
+    """The sum of log x! over every row, (n,)."""
+    return x.by_row(d.log_factorial(x.values)) if isinstance(x, SparseBatch) else d.log_factorial(x).sum(-1)
 
 
 def _log_sum(own: Tensor, x: SparseBatch) -> Tensor:

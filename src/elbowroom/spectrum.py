@@ -22,8 +22,9 @@ def start_at_spectrum(model: VAE, x: Any, seed: int) -> None:
 
     With D_u and D_i the users' and items' numbers of interactions, D_u^-1/2 X D_i^-1/2 = U S V' is what smooths best
     over the graph of users and items (Shen et al. 2021), and what ratios of chances to popularities are made of. The
-    encoder's first layer, D_i^-1/2 V, maps the history of a user to his row of sqrt(n) U S; the decoder's last one
-    gets the same directions, in the size that it has. Columns beyond the rank stay as they were drawn.
+    encoder's first layer, sqrt(n) D_i^-1/2 V, maps a user's history to the user's row of sqrt(n) U S; the decoder's
+    last one gets the same directions in the size that it has, and so does a table that both share. Columns beyond the
+    rank stay as they were drawn.
     """
     first: Any = model.encoder.layers[0].inner  # type: ignore[index]
     likelihood: Any = model.likelihood

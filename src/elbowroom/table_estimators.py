@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator, OneToOneFeatureMixin, OutlierMixin, TransformerMixin, clone
-from sklearn.utils._param_validation import HasMethods, Interval, InvalidParameterError, StrOptions
+from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from elbowroom import tables
@@ -28,13 +28,7 @@ class _AroundTable(BaseEstimator):
     random_state: Any
 
     def _fit(self, X: Any) -> Any:
-        try:
-            self._validate_params()
-        except InvalidParameterError as error:
-            expected, _, got = str(error).partition(" Got ")
-            raise door.InvalidParameter(
-                expected.rstrip("."), f"Got {got.rstrip('.')}", f"See help({type(self).__name__})."
-            ) from None
+        door.check_parameters(self)
         inner = TableVAE(**self._default) if self.estimator is None else clone(self.estimator)
         if self.random_state is not None:
             inner.set_params(random_state=self.random_state)

@@ -11,7 +11,7 @@ import narwhals.stable.v2 as nw
 import numpy as np
 from narwhals.exceptions import DuplicateError
 from scipy import sparse
-from sklearn.utils._param_validation import InvalidParameterError
+from sklearn.utils._param_validation import Interval, InvalidParameterError
 from sklearn.utils.validation import validate_data
 
 from elbowroom.errors import DataError, ParameterError, counted
@@ -33,6 +33,20 @@ class Refused(DataError, TypeError):
 
     def __str__(self) -> str:
         return f"{self.got}{'' if self.got.endswith(chr(10)) else '. '}{self.do}"
+
+
+def check_parameters(estimator: Any) -> None:
+    """scikit-learn's check of an estimator's parameters, with its errors in three parts; True is no number."""
+    kind, do = type(estimator).__name__, f"See help({type(estimator).__name__})."
+    try:
+        estimator._validate_params()
+    except InvalidParameterError as error:
+        expected, _, got = str(error).partition(" Got ")
+        raise InvalidParameter(expected.rstrip("."), f"Got {got.rstrip('.')}", do) from None
+    for name, allowed in estimator._parameter_constraints.items():
+        value = getattr(estimator, name)
+        if isinstance(value, bool | np.bool_) and any(isinstance(one, Interval) for one in allowed):
+            raise InvalidParameter(f"The {name!r} parameter of {kind} must be a number", f"Got {value!r} instead", do)
 
 
 def positive(name: str, value: Any) -> int:

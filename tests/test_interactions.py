@@ -25,7 +25,7 @@ from elbowroom.data.rows import InteractionRows
 from elbowroom.data.sparse import SparseBatch, dot
 from elbowroom.data.toy import msweb
 from elbowroom.errors import DataError, ParameterError
-from elbowroom.likelihood_items import ItemMultinomial, ItemNegativeBinomial, ItemPoisson, Items
+from elbowroom.likelihood_items import ItemMultinomial, ItemNegativeBinomial, ItemPoisson, ItemRatings, Items
 from elbowroom.randomness import normal_by_row
 from elbowroom.tasks.rank import best, in_order
 
@@ -164,6 +164,29 @@ def test_counts_of_items_have_their_own_distributions(kind, draws):
     assert ((many.mean(-2) - one.mean[..., 0, :]).abs() < 5 * error).all()
 
 
+@pytest.mark.parametrize("draws", [(), (3,)])
+def test_ratings_are_gaussian_where_there_are_any(draws):
+    X = matrix(6, 9, 0.5, high=5)
+    x, dense = SparseBatch.of(X), torch.from_numpy(X.toarray()).double()
+    likelihood = ItemRatings(9, 4).double()
+    likelihood.fit_marginals(x)
+    likelihood.log_error.data.normal_()
+    h = torch.randn(*draws, 6, 4, dtype=torch.float64, requires_grad=True)
+    p = likelihood(h)
+    mean = (h @ likelihood.table.mT + likelihood.bias).detach().numpy()
+    std = (likelihood.log_error.exp() * likelihood.spread).detach().numpy()
+    expected = np.where(X.toarray() > 0, stats.norm(mean, std).logpdf(dense.numpy()), 0.0).sum(-1)
+    grads = []
+    for given_rows in (x, dense):
+        np.testing.assert_allclose(p.log_prob(given_rows).detach().numpy(), expected, rtol=1e-9)
+        parameters = (h, likelihood.table, likelihood.bias, likelihood.log_error)
+        grads.append(torch.autograd.grad(likelihood(h).log_kernel(given_rows).sum(), parameters))
+        assert torch.allclose(likelihood.inputs(x).dense(), likelihood.inputs(dense))
+    for one, other in zip(*grads, strict=True):
+        assert torch.allclose(one, other)
+    np.testing.assert_allclose(p.mean.detach().numpy(), mean)
+
+
 def test_the_kernel_of_items_says_when_it_is_used_twice():
     likelihood, x = ItemMultinomial(9, 4), SparseBatch.of(matrix(6, 9, 0.5))
     loss = likelihood(torch.randn(6, 4), likelihood.row_total(x)).log_kernel(x).sum()
@@ -234,6 +257,8 @@ def test_frames_are_read_by_their_ids(frame):
     assert counts.tolist() == [[2, 0, 0], [1, 0, 1], [0, 1, 0]]
     liked = Reading(value="stars", threshold=4).learn(frame(CLICKS))
     assert liked.matrix.toarray().tolist() == [[1, 0, 0], [0, 0, 1], [0, 1, 0]]  # the two halves of a's are added
+    rated = Reading(value="stars", ratings=True).learn(frame(CLICKS))
+    assert rated.matrix.toarray().tolist() == [[2, 0, 0], [3, 0, 5], [0, 4, 0]]  # the last of a's two
     turned = Reading(user="what", item="who").learn(frame(CLICKS))
     assert turned.users.ids.tolist() == [10, 20, 30]
 
@@ -360,6 +385,54 @@ def test_a_split_by_user_takes_the_test_that_is_given():
     assert ((split.train + split.valid.hidden) != X).nnz == 0
     drawn = Split.per_user(X, share=0.5)
     assert ((drawn.test.seen + drawn.test.hidden) != X).nnz == 0
+
+
+@pytest.mark.parametrize("library", [pd.DataFrame, pl.DataFrame, pa.table])
+@pytest.mark.parametrize("kind", ["number", "date", "text", "zoned"])
+def test_the_latest_interactions_are_to_be_found(library, kind):
+    random = np.random.default_rng(0)
+    user, item, day = random.integers(0, 6, 200), random.integers(0, 30, 200), random.permutation(200) // 2
+    when: dict[str, object] = {
+        "number": day,
+        "date": np.datetime64("2026-01-01", "us") + day.astype("timedelta64[D]"),
+        "text": [str(np.datetime64("2026-01-01") + int(d)) for d in day],
+        "zoned": pd.Series(np.datetime64("2026-01-01", "us") + day.astype("timedelta64[D]")).dt.tz_localize("UTC"),
+    }
+    columns = {"user": user, "item": item, "when": when[kind]}
+    frame = library(
+        columns
+        if library is not pl.DataFrame or kind != "zoned"
+        else {**columns, "when": pl.Series(when[kind].tolist())}
+    )
+    split = Split.latest(frame, "when", share=0.25, valid=0.2)
+    assert ((split.train + split.valid.hidden + split.test.hidden) != Reading().learn(frame).matrix).nnz == 0
+    for place, name in enumerate(np.unique(user)):
+        first: dict[int, int] = {}
+        for row in np.argsort(day, kind="stable"):
+            if user[row] == name:
+                first.setdefault(int(item[row]), len(first))
+        n = len(first)
+        tested = round(0.25 * n)
+        chosen = round(0.2 * (n - tested))
+        in_order = split.items.searchsorted(list(first))
+        for part, expected in (
+            (split.train, in_order[: n - tested - chosen]),
+            (split.valid.hidden, in_order[n - tested - chosen : n - tested]),
+            (split.test.hidden, in_order[n - tested :]),
+        ):
+            assert set(part[place].indices) == set(expected)
+
+
+def test_times_that_are_none_are_refused():
+    frame = pd.DataFrame({"user": [1, 1], "item": [1, 2], "when": ["2026-01-01", "soon"]})
+    with pytest.raises(DataError, match="column 'when' has others"):
+        Split.latest(frame, "when")
+    with pytest.raises(DataError, match="times must be"):
+        Split.latest(frame.assign(when=[1.0, np.nan]), "when")
+    with pytest.raises(ParameterError, match="column of the times"):
+        Split.latest(frame, "then")
+    with pytest.raises(DataError, match="needs a frame"):
+        Split.latest(matrix(), "when")
 
 
 def test_splits_that_can_not_be_made_are_refused():

@@ -94,6 +94,69 @@ def test_play_counts(likelihood, tmp_path):
         vae(likelihood=likelihood).fit(plays)
 
 
+def rated(users: int = 300, items: int = 40, seed: int = 0) -> pd.DataFrame:
+    """Half-star ratings between 0.5 and 5: the item's quality, the user's taste in one of two directions, chance."""
+    random = np.random.default_rng(seed)
+    user, item = np.nonzero(random.random((users, items)) < 0.4)
+    taste, kind = random.choice([-1, 1], users), random.choice([-1, 1], items)
+    stars = (
+        2.75 + 0.5 * random.normal(size=items)[item] + taste[user] * kind[item] + 0.3 * random.normal(size=len(user))
+    )
+    return pd.DataFrame({"user": user, "item": item, "stars": np.clip(np.round(2 * stars) / 2, 0.5, 5)})
+
+
+def test_ratings_are_predicted(tmp_path):
+    """Closer to hidden ratings than the item's mean, and nearly as close as chance allows."""
+    frame, options = rated(), {"ratings": True, "value": "stars", "init": "random"}
+    hidden = np.random.default_rng(1).random(len(frame)) < 0.1
+    model = vae(**options, n_latents=2, epochs=150, learning_rate=1e-2).fit(frame[~hidden])
+    assert model.likelihood_ == "ratings"
+    assert model.likelihood_reason_ == "ratings of some of the items"
+    ids, scores = model.recommend(model.users_, N=40, filter_already_liked_items=False)
+    table = np.empty(ids.shape)
+    np.put_along_axis(table, ids, scores, 1)
+    test = frame[hidden]
+    means = frame[~hidden].groupby("item")["stars"].mean()
+    ours = np.sqrt(np.mean((table[test["user"], test["item"]] - test["stars"]) ** 2))
+    theirs = np.sqrt(np.mean((means[test["item"]].to_numpy() - test["stars"]) ** 2))
+    assert ours < 0.5 * theirs
+    model.save(tmp_path / "model")
+    again = elbowroom.load(tmp_path / "model")
+    history = frame[~hidden & (frame["user"] == 3)]
+    as_dict = dict(zip(history["item"], history["stars"], strict=True))
+    for one, other in zip(model.recommend(3, N=4), again.recommend([as_dict], N=4), strict=True):
+        np.testing.assert_array_equal(one, other[0])
+    items, stars = again.explain(as_dict, 5)
+    assert sorted(items) == sorted(as_dict)
+    assert np.isfinite(stars).all()
+    assert np.isfinite(again.recommend([{}], N=3)[1]).all()
+    with pytest.raises(ParameterError, match="who rates what"):
+        again.sample(3)
+
+
+@pytest.mark.parametrize(
+    ("options", "frame", "words"),
+    [
+        ({"ratings": True}, rated(20), "value is None"),
+        ({"ratings": True, "value": "stars", "likelihood": "multinomial"}, rated(20), "is for interactions or counts"),
+        ({"likelihood": "ratings"}, rated(20), "Set ratings=True"),
+        ({"ratings": True, "counts": True, "value": "user"}, rated(20)[20:], "counts and ratings"),
+        ({"ratings": True, "value": "stars"}, rated(20).assign(stars=lambda f: f["stars"] - 0.5), "above zero"),
+    ],
+)
+def test_ratings_that_are_none_are_refused(options, frame, words):
+    with pytest.raises((ParameterError, DataError), match=words):
+        vae(**options).fit(frame)
+
+
+def test_a_history_of_ratings_has_some():
+    model = vae(ratings=True, value="stars").fit(rated(30))
+    with pytest.raises(DataError, match="a rating for each item"):
+        model.recommend([[1, 2]])
+    with pytest.raises(DataError, match="finite numbers"):
+        model.recommend([{1: "good"}])
+
+
 # ---- the same history, the same list ---------------------------------------------------------------------------------
 
 
@@ -502,6 +565,12 @@ def test_the_command_line_fits_recommends_and_evaluates(tmp_path, capsys):
     facts = answer(capsys, "encode", model, tmp_path / "new.parquet", "--out", tmp_path / "z.csv")
     assert facts["shape"][1] == 2
     assert pd.read_csv(tmp_path / "z.csv")["row"].tolist() == sorted(FRAME["user"][FRAME["user"] >= "u50"].unique())
+    facts = answer(capsys, "sample", model, "-n", 4, "--out", tmp_path / "made.csv", "--random-state", 0)
+    made = pd.read_csv(tmp_path / "made.csv")
+    assert len(made) == facts["interactions"] > 0
+    assert list(made.columns) == ["user", "item"]
+    assert set(made["item"]) <= set(fitted.items_)
+    assert made["user"].max() < 4
     sparse.save_npz(tmp_path / "clicks.npz", split.train)
     facts = answer(capsys, "fit", tmp_path / "clicks.npz", "--kind", "interactions", "--out", tmp_path / "m2", *quick)
     assert facts["estimator"] == "InteractionVAE"
@@ -513,8 +582,10 @@ def test_the_command_line_fits_recommends_and_evaluates(tmp_path, capsys):
     [
         (["recommend", "{table}", "--out", "x.csv"], "TableVAE"),
         (["recommend", "{model}", "--user", "nobody"], "not known"),
-        (["recommend", "{model}", "--out", "x.npy"], "ids and scores"),
+        (["recommend", "{model}", "--out", "x.npy"], "table of ids"),
         (["recommend", "{model}", "-n", "0"], "N must be"),
+        (["sample", "{model}", "--out", "x.npy"], "table of ids"),
+        (["sample", "{model}", "--out", "x.csv", "--mean"], "Leave out"),
         (["recommend", "{model}", "gone.csv"], "does not exist"),
         (["recommend", "{model}", "{data}", "--user", "u01"], "has users too"),
         (["recommend", "{model}", "--beta", "0.5"], "range"),

@@ -1,4 +1,4 @@
-"""Which of many items a row's events fell on: a multinomial that has the last layer of the network as its own.
+"""Likelihoods of many items, which have the last layer of the network as their own: events, play counts, ratings.
 
 With items by the ten thousand, the last product and the softmax are the training step. Together they need one table
 (n, items) instead of four, and with a sample of the items none at all.
@@ -11,6 +11,7 @@ from functools import cached_property
 from typing import Any
 
 import torch
+from scipy import sparse
 from torch import Generator, Tensor, nn
 
 from elbowroom import distributions as d
@@ -20,6 +21,8 @@ from elbowroom.likelihood_base import Likelihood
 
 MAX_LOG_DISPERSION = 10.0
 LEAST = 1e-6  # total of a row without events
+MAX_LOG_ERROR = 3.0
+FEW_RATINGS = 5.0  # of the mean rating, that every item starts with
 QUANTILES = 101  # of the totals of the training rows
 
 
@@ -44,6 +47,10 @@ class Items(d.RowDistribution):
         chosen = self.table[columns].to(self.h.dtype)
         return (chosen @ self.h.unsqueeze(-1)).squeeze(-1) + self.bias[columns]
 
+    def own_logits(self, x: SparseBatch) -> Tensor:
+        """Logits (..., m) of what is stored of sparse rows."""
+        return (self.h.index_select(-2, x.row) * self.table[x.columns]).sum(-1) + self.bias[x.columns]
+
     def log_kernel(self, x: Tensor | SparseBatch) -> Tensor:
         if isinstance(x, SparseBatch):
             return _ItemKernel.apply(self.h, self.table, self.bias, x)
@@ -55,6 +62,14 @@ class Items(d.RowDistribution):
     @property
     def mean(self) -> Tensor:
         return self.total * self.log_probs.exp()
+
+    def level(self, logits: Tensor) -> Tensor:
+        """What turns the logits (n, items) of rows into scores when it is taken off, (n, 1)."""
+        return logits.logsumexp(-1, keepdim=True)
+
+    def expected_scores(self) -> Tensor:
+        """Scores (items,) of somebody who may be any of the rows."""
+        return self.log_probs.logsumexp(0) - math.log(len(self.log_probs))
 
     def sample(self, generator: Generator | None = None) -> Tensor:
         chances = self.log_probs.exp().flatten(0, -2)
@@ -80,7 +95,7 @@ class SampledItems(Items):
     def log_kernel(self, x: Tensor | SparseBatch) -> Tensor:
         if not isinstance(x, SparseBatch):
             return super().log_kernel(x)
-        own = (self.h.index_select(-2, x.row) * self.table[x.columns]).sum(-1) + self.bias[x.columns]
+        own = self.own_logits(x)
         others = self.h @ self.table[self.drawn].mT + self.bias[self.drawn] + self.log_weight
         others = others.masked_fill(self._among_own(x), -math.inf)
         log_sum = torch.logaddexp(_log_sum(own, x), others.logsumexp(-1))
@@ -123,6 +138,38 @@ class NegativeBinomialItems(Items):
 
     def sample(self, generator: Generator | None = None) -> Tensor:
         return self.counts.sample(generator)
+
+
+class Ratings(Items):
+    """Ratings of some items, each Gaussian around its logit; of those that are not rated, zeros, nothing is said."""
+
+    def __init__(self, h: Tensor, table: Tensor, bias: Tensor, total: Tensor, log_std: Tensor) -> None:
+        super().__init__(h, table, bias, total)
+        self.log_std = log_std
+
+    @property
+    def mean(self) -> Tensor:
+        return self.logits
+
+    def log_kernel(self, x: Tensor | SparseBatch) -> Tensor:
+        if isinstance(x, SparseBatch):
+            return x.by_row(_log_gaussian(x.values, self.own_logits(x), self.log_std[x.columns]))
+        return torch.where(x == 0, 0.0, _log_gaussian(x, self.logits, self.log_std)).sum(-1)
+
+    def log_base(self, x: Tensor | SparseBatch) -> Tensor:
+        rated = x.with_values(torch.ones_like(x.values)) if isinstance(x, SparseBatch) else x != 0
+        return -0.5 * math.log(2 * math.pi) * rated.sum(-1).double()
+
+    def level(self, logits: Tensor) -> Tensor:
+        return logits.new_zeros(len(logits), 1)
+
+    def expected_scores(self) -> Tensor:
+        return self.logits.mean(0)
+
+
+def _log_gaussian(x: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
+    """Log-densities but for a constant."""
+    return -0.5 * ((x.to(mean.dtype) - mean) * (-log_std).exp()).square() - log_std
 
 
 def _log_factorials(x: Tensor | SparseBatch) -> Tensor:
@@ -249,6 +296,55 @@ class ItemNegativeBinomial(ItemMultinomial):
         return NegativeBinomialItems(h, self.table, self.bias, total, dispersion)
 
 
+class ItemRatings(ItemMultinomial):
+    """Ratings of the items that a row has rated, Gaussian with a learned error for each item; the others are unknown.
+
+    A score is the expected rating. Which items somebody rates is not modelled, so that no histories can be drawn. The
+    ratings are above zero, which stands for none.
+    """
+
+    center: Tensor  # of every item
+    spread: Tensor  # of all ratings around these
+
+    def __init__(self, features: int, width: int, tied: bool = False) -> None:
+        super().__init__(features, width, tied)
+        self.log_error = nn.Parameter(torch.zeros(features))  # in units of the spread
+        self.register_buffer("center", torch.zeros(features))
+        self.register_buffer("spread", torch.ones(()))
+
+    def forward(self, h: Tensor, total: Tensor | None = None, moved: Tensor | None = None) -> Items:
+        log_std = self.log_error.clamp(-MAX_LOG_ERROR, MAX_LOG_ERROR) + self.spread.log()
+        return Ratings(h, self.table, self.bias, self.totals[QUANTILES // 2] if total is None else total, log_std)
+
+    def inputs(self, x: Any) -> Any:
+        """Rows of length 1: for each rating one, because it is there, and its distance from the item's mean."""
+        if isinstance(x, SparseBatch):
+            far = (x.values.to(self.bias.dtype) - self.center[x.columns]) / self.spread
+            return x.with_values(1 + far).unit_length(self.bias.dtype)
+        far = (x.to(self.bias.dtype) - self.center) / self.spread
+        return nn.functional.normalize(torch.where(x == 0, 0.0, 1 + far), dim=-1)
+
+    def draw_total(self, n: int, generator: Generator | None) -> Tensor:
+        raise ParameterError(
+            "histories are drawn from a model of interactions or counts",
+            "a model of ratings does not say who rates what",
+            "Fit with ratings=False.",
+        )
+
+    @torch.no_grad()
+    def fit_marginals(self, x: Any) -> None:
+        """Start at the items' means in rows (n, items), those of few ratings drawn to the mean of all."""
+        x = x if isinstance(x, SparseBatch) else SparseBatch.of(sparse.csr_matrix(x.numpy(force=True)))
+        values, sums = x.values.double(), torch.zeros(2, self.features, dtype=torch.float64)
+        mean = values.mean() if len(values) else values.new_zeros(())
+        sums.index_add_(1, x.columns, torch.stack([values - mean, torch.ones_like(values)]))
+        center = mean + sums[0] / (sums[1] + FEW_RATINGS)
+        self.center.copy_(center)
+        self.bias.copy_(center)
+        spread = (values - center[x.columns]).square().mean().sqrt() if len(values) else mean
+        self.spread.copy_(spread if spread > 0 else torch.ones_like(spread))
+
+
 class _ItemKernel(torch.autograd.Function):
     """sum x log softmax(h table' + bias) of sparse rows x; the one table (..., items) turns into its own gradient."""
 
@@ -281,4 +377,5 @@ ITEM_LIKELIHOODS: dict[str, type[ItemMultinomial]] = {
     "multinomial": ItemMultinomial,
     "poisson": ItemPoisson,
     "negative_binomial": ItemNegativeBinomial,
+    "ratings": ItemRatings,
 }

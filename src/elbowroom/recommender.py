@@ -23,7 +23,7 @@ from elbowroom.beta import Beta
 from elbowroom.bodies import MLP, check_widths
 from elbowroom.data import choose, door
 from elbowroom.data.holdout import Fold
-from elbowroom.data.interactions import Interactions, Reading, Vocabulary
+from elbowroom.data.interactions import Interactions, Reading
 from elbowroom.data.rows import InteractionRows, Rows, evenly
 from elbowroom.data.writers import check_file_place
 from elbowroom.errors import ParameterError
@@ -53,7 +53,8 @@ class InteractionVAE(BaseVAE):
     likelihood : str
         "multinomial" (which "auto" means): which items the next events of a user fall on. With many items,
         "multinomial:sampled=8192" trains on a sample of them in each step. For play counts (`counts=True`)
-        "negative_binomial", whose means are a user's total times the items' shares, or "poisson".
+        "negative_binomial", whose means are a user's total times the items' shares, or "poisson". Of ratings
+        (`ratings=True`) "auto" means "ratings": the value of what is rated, Gaussian with an error for each item.
     dropout : float
         Share of a history that is hidden from the encoder in training.
     tied : bool
@@ -67,8 +68,8 @@ class InteractionVAE(BaseVAE):
         Columns of a frame: by default the first, the second, and none.
     threshold : float or None
         Interactions of less than this are left out.
-    counts : bool
-        Keep the counts of X; without, every interaction counts once.
+    counts, ratings : bool
+        Keep the values of X as counts, or as ratings; without, every interaction counts once.
     min_user, min_item : int
         Users and items with fewer interactions are left out.
     unknown_items : str
@@ -109,13 +110,12 @@ class InteractionVAE(BaseVAE):
     value: str | None = None
     threshold: float | None = None
     counts: bool = False
+    ratings: bool = False
     min_user: int = 1
     min_item: int = 1
     unknown_items: str = "warn"
 
-    _scored_in: ClassVar[torch.dtype] = (
-        torch.float32
-    )  # a table of items in float64 would be a copy of most of the model
+    _scored_in: ClassVar[torch.dtype] = torch.float32  # tables of items in float64 would be most of the model again
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         **BaseVAE._parameter_constraints,
         "dropout": [Interval(Real, 0, 1, closed="left")],
@@ -128,6 +128,7 @@ class InteractionVAE(BaseVAE):
         "value": [str, None],
         "threshold": [Real, None],
         "counts": ["boolean"],
+        "ratings": ["boolean"],
         "min_user": [Interval(Integral, 1, None, closed="left")],
         "min_item": [Interval(Integral, 1, None, closed="left")],
         "unknown_items": [StrOptions({"warn", "refuse"})],
@@ -139,7 +140,14 @@ class InteractionVAE(BaseVAE):
     def reading(self) -> Reading:
         """How X is read."""
         return Reading(
-            self.user, self.item, self.value, self.threshold, bool(self.counts), int(self.min_user), int(self.min_item)
+            self.user,
+            self.item,
+            self.value,
+            self.threshold,
+            bool(self.counts),
+            bool(self.ratings),
+            int(self.min_user),
+            int(self.min_item),
         )
 
     @property
@@ -162,25 +170,37 @@ class InteractionVAE(BaseVAE):
     def _rows(self, x: Any, context: np.ndarray | None) -> Rows:
         return InteractionRows(x)
 
+    @property
+    def _usual(self) -> tuple[str, str]:
+        """What likelihood="auto" means, and why."""
+        if self.ratings:
+            return "ratings", "ratings of some of the items"
+        return "multinomial", "which items the next events of a user fall on"
+
     def _choose(self, facts: choose.Facts) -> choose.Choice:
-        return choose.Choice("multinomial", "which items the next events of a user fall on")
+        return choose.Choice(*self._usual)
 
     def _choose_likelihood(self, rows: Rows) -> tuple[nn.Module, str | dict[str, list[int]], str]:
-        auto = self.likelihood == "auto"
-        text = "multinomial" if auto else str(self.likelihood)
+        wanted = str(self.likelihood)
+        text, why = self._usual if wanted == "auto" else (wanted, "as asked for")
         name, options = specs.parse(text, ITEM_LIKELIHOODS, "likelihood")
-        if name != "multinomial" and not self.counts:
-            raise ParameterError(
-                f"likelihood={name!r} is for counts",
-                "counts is False: every interaction counts once",
-                "Set counts=True.",
-            )
+        self._check_values(name)
         with own_stream(seed_of(self.seed_, "items")):
             likelihood = specs.make(
                 text, ITEM_LIKELIHOODS, "likelihood", rows.features, self._widths[0], bool(self.tied)
             )
-        why = "which items the next events of a user fall on" if auto else "as asked for"
         return likelihood, specs.text_form(name, options), why
+
+    def _check_values(self, likelihood: str) -> None:
+        """Refuse a likelihood that is not one of the values that are kept."""
+        kept = [name for name in ("counts", "ratings") if getattr(self, name)]
+        wanted = {"multinomial": [[], ["counts"]], "ratings": [["ratings"]]}.get(likelihood, [["counts"]])
+        if kept not in wanted:
+            raise ParameterError(
+                f"likelihood={likelihood!r} is for {' or '.join(w[0] if w else 'interactions' for w in wanted)}",
+                f"what is kept of X is its {' and '.join(kept) or 'interactions, each counting once'}",
+                f"Set {wanted[0][0]}=True." if wanted[0] else "Set likelihood='auto'.",
+            )
 
     @property
     def _widths(self) -> tuple[int, ...]:
@@ -199,11 +219,8 @@ class InteractionVAE(BaseVAE):
     @property
     def _layers(self) -> dict[str, Any]:
         """What the hidden layers of encoder and decoder have in common."""
-        norm, residual = bool(self.norm), bool(self.residual)
-        return {
-            "activation": self.activation, "gated": bool(self.gated), "norm": norm,
-            "residual": residual,
-        }  # fmt: skip
+        options = {name: bool(getattr(self, name)) for name in ("gated", "norm", "residual")}
+        return {"activation": self.activation, **options}
 
     def _dtype(self, values: Any) -> torch.dtype:
         return self._scored_in
@@ -239,23 +256,13 @@ class InteractionVAE(BaseVAE):
         wider = copy.copy(self)
         wider.epochs = max(1, self.epochs_ // 10) if epochs is None else door.positive("epochs", epochs)
         wider._start = self.model_.state_dict()  # type: ignore[misc]
-        BaseVAE.fit(wider, self._merged(X))
+        new = self._read(X, reset=False)
+        users = np.unique(self.reading.columns(X)[0]) if task.is_frame(X) else np.arange(new.shape[0])
+        BaseVAE.fit(wider, self.known_.with_more(users, new, self.reading))
         del wider._start
         wider.epochs = self.epochs
         self.__dict__.update(wider.__dict__)
         return self
-
-    def _merged(self, X: Any) -> Interactions:
-        """The known interactions with those of X."""
-        known, new = self.known_, task.histories(X, self.known_, self.reading, self.unknown_items == "refuse")[0]
-        ids = np.unique(self.reading.columns(X)[0]) if task.is_frame(X) else np.arange(new.shape[0])
-        users = Vocabulary(np.union1d(known.users.ids, ids))
-        shape = (len(users), len(known.items))
-        parts = [sparse.coo_matrix(known.matrix), sparse.coo_matrix(new)]
-        places = [users.positions(known.users.ids), users.positions(ids)]
-        rows = np.concatenate([place[part.row] for part, place in zip(parts, places, strict=True)])
-        columns, data = (np.concatenate([getattr(part, name) for part in parts]) for name in ("col", "data"))
-        return Interactions(self.reading.cleaned(sparse.csr_matrix((data, (rows, columns)), shape)), users, known.items)
 
     # ---- tasks -----------------------------------------------------------------------------------------------------
 
@@ -285,8 +292,8 @@ class InteractionVAE(BaseVAE):
         Returns
         -------
         ids, scores : arrays
-            A score is the log of the chance that a next event falls on the item, in nats. Where there are not N items
-            left, ids are -1 (or empty texts) and scores minus infinity.
+            A score is the log of the chance that a next event falls on the item, in nats; of ratings, the one that is
+            expected. Where there are not N items left, ids are -1 (or empty texts) and scores minus infinity.
         """
         check_is_fitted(self)
         refuse = self.unknown_items == "refuse"
@@ -332,7 +339,7 @@ class InteractionVAE(BaseVAE):
         rows = task.histories([history] if listed else history, self.known_, self.reading, True)[0]
         target = task.positions_of(item, self.known_, refuse=True)
         row, n = rows[[0]], rows.indptr[1]
-        without = sparse.vstack([row] + [_without(row, i) for i in range(n)]).tocsr()
+        without = sparse.vstack([row, task.without_each(row)]).tocsr()
         scoring = Scoring(widened(self.model_))
         scoring(without)
         found = scoring.exact(without, torch.from_numpy(np.repeat(target, n + 1)).unsqueeze(-1)).squeeze(-1).numpy()
@@ -373,10 +380,8 @@ class InteractionVAE(BaseVAE):
         """New histories: z from the prior, then as many events as a training user has; a CSR matrix (n, items)."""
         check_is_fitted(self)
         n = door.positive("n_samples", n_samples)
-        generator, size = (
-            generator_at(resolve_seed(random_state), "sample"),
-            max(1, task.AT_ONCE // self.n_features_in_),
-        )
+        generator = generator_at(resolve_seed(random_state), "sample")
+        size = max(1, task.AT_ONCE // self.n_features_in_)
         with torch.no_grad():
             parts = [self._drawn(min(size, n - start), generator) for start in range(0, n, size)]
         return sparse.vstack(parts).tocsr()
@@ -392,9 +397,3 @@ class InteractionVAE(BaseVAE):
     def transform(self, X: Any, *, context: Any = None) -> np.ndarray:
         """Posterior means E q(z|x) of users or histories, (n, n_latents)."""
         return super().transform(X)
-
-
-def _without(row: Any, i: int) -> Any:
-    """A history of one row without its i-th item."""
-    kept = np.arange(len(row.indices)) != i
-    return sparse.csr_matrix((row.data[kept], row.indices[kept], [0, int(kept.sum())]), row.shape)

@@ -13,6 +13,7 @@ from elbowroom import tables
 from elbowroom.cli.console import Answer, listed, number
 from elbowroom.cli.facts import describe, facts_of
 from elbowroom.cli.models import check_not_input, data_for, names_of, trained
+from elbowroom.cli.recommenders import new_histories
 from elbowroom.cli.runs import begin, check_model, check_model_place, go_on, open_run, plan, shown
 from elbowroom.data.frame_files import check_table_output, write_frame
 from elbowroom.data.readers import Data, read_labels
@@ -74,6 +75,12 @@ def sample(
     """Write new rows."""
     check_output(out)
     estimator = _load(model, out, beta)
+    if isinstance(estimator, elbowroom.InteractionVAE):
+        if mean or given or context is not None:
+            raise ParameterError(
+                "histories are drawn as they are", f"{model} is a model of interactions", "Leave out the other options."
+            )
+        return new_histories(estimator, n, out, random_state)
     if given or getattr(estimator, "schema_", None) is not None:
         check_table_output(out)
         cells = tables.cells_of(tables.schema_of(estimator, "--given"), given) if given else None

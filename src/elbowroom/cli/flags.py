@@ -151,6 +151,7 @@ class Parameters:
     value: Annotated[str | None, of(INTERACTIONS, "", "Column of counts or ratings.", metavar="COLUMN")] = None
     threshold: Annotated[float | None, of(INTERACTIONS, "", "Leave out interactions of less than this.")] = None
     counts: Annotated[bool | None, of(INTERACTIONS, "no", "Keep counts; else every interaction counts once.")] = None
+    ratings: Annotated[bool | None, of(INTERACTIONS, "no", "The values are ratings, to be predicted.")] = None
     min_user: Annotated[
         int | None, of(INTERACTIONS, "1", "Leave out users with fewer interactions.", converter=whole)
     ] = None

@@ -84,6 +84,20 @@ def lists_as_columns(users: np.ndarray, items: np.ndarray, scores: np.ndarray) -
     }
 
 
+def new_histories(estimator: Any, n: int, out: str, random_state: int | None) -> Answer:
+    """Write the histories of users that the model makes up: a row for each interaction."""
+    check_table(out)
+    drawn = estimator.sample(n, random_state=random_state).tocoo()
+    columns = {"user": drawn.row, "item": estimator.items_[drawn.col]}
+    if estimator.counts:
+        columns["value"] = drawn.data
+    write_columns(out, columns)
+    facts = {"out": out, "users": n, "interactions": len(drawn.data)}
+    return Answer(
+        facts, f"wrote {counted(len(drawn.data), 'interaction')} of {counted(n, 'new user')} to {shown(Path(out))}"
+    )
+
+
 def evaluate(model: str, file: str, fold_in: float, metrics: Sequence[str], known: bool, beta: float | None) -> Answer:
     """How good lists are, beside the baselines."""
     for metric in metrics:

@@ -113,6 +113,24 @@ class Split:
         name = f"per user: {drawn} of each one's interactions to be found, {valid:.0%} of the others for validation"
         return cls(rest, Fold(rest, chosen), Fold(seen, hidden), found.items.ids, name)
 
+    @classmethod
+    def latest(
+        cls, X: Any, time: str, *, share: float = 0.2, valid: float = 0.1, reading: Reading | None = None
+    ) -> Self:
+        """The latest interactions of every user are to be found, from the earlier ones: what a recommender is asked.
+
+        X is a frame with a column `time` of numbers, dates or ISO texts; an item counts from the first time that a user
+        had it, and of one time the first row is the earlier. A `share` of each user's interactions is for the test,
+        and the latest share `valid` of what is left for validation, so that nothing is chosen by what comes later.
+        """
+        reading = reading or Reading()
+        found = reading.learn(X)
+        when = reading.order_of(X, time, found)
+        seen, hidden = _latest(found.matrix, share, when)
+        rest, chosen = _latest(seen, valid, when)
+        name = f"by {time}: the latest {share:.0%} of each user's interactions to be found, {valid:.0%} of the others "
+        return cls(rest, Fold(rest, chosen), Fold(seen, hidden), found.items.ids, name + "for validation")
+
     @property
     def checksum(self) -> str:
         """A checksum of all that the protocol decides: figures of two runs compare where it is the same."""
@@ -133,9 +151,20 @@ class Split:
 
 def cut(matrix: Any, share: float, random: np.random.Generator, least: int = 0) -> tuple[Any, Any]:
     """Draw a share of every row's interactions, rounded, at least `least` but never all: the others, and these."""
+    return _first(matrix, share, random.random(matrix.nnz), least)
+
+
+def _latest(matrix: Any, share: float, when: Any) -> tuple[Any, Any]:
+    """The earlier interactions of every row and a share of the latest, by their places in time, a CSR matrix."""
+    row = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
+    return _first(matrix, share, -np.asarray(when[row, matrix.indices]).ravel(), 0)
+
+
+def _first(matrix: Any, share: float, key: np.ndarray, least: int) -> tuple[Any, Any]:
+    """Split every row: the others, and the share of its interactions that come first by their keys (nnz,)."""
     sizes = np.diff(matrix.indptr)
     row = np.repeat(np.arange(len(sizes)), sizes)
-    order = np.lexsort((random.random(matrix.nnz), row))  # a random order within every row
+    order = np.lexsort((key, row))  # within every row
     rank = np.arange(matrix.nnz) - np.repeat(matrix.indptr[:-1], sizes)
     some = np.minimum(np.maximum(np.rint(share * sizes), least), np.maximum(sizes - MIN_SEEN, 0))
     drawn = np.zeros(matrix.nnz, bool)

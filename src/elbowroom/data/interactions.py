@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Self
@@ -81,6 +81,16 @@ class Interactions:
     def __len__(self) -> int:
         return int(self.matrix.shape[0])
 
+    def with_more(self, users: np.ndarray, matrix: Any, reading: Reading) -> Interactions:
+        """These and more interactions: the rows of a matrix, of ascending ids of known and of new users."""
+        everybody = Vocabulary(np.union1d(self.users.ids, users))
+        parts = [sparse.coo_matrix(self.matrix), sparse.coo_matrix(matrix)]
+        places = [everybody.positions(self.users.ids), everybody.positions(users)]
+        rows = np.concatenate([place[part.row] for part, place in zip(parts, places, strict=True)])
+        columns, values = (np.concatenate([getattr(part, name) for part in parts]) for name in ("col", "data"))
+        merged = reading.matrix(values, rows, columns, (len(everybody), len(self.items)))
+        return Interactions(merged, everybody, self.items)
+
     def parts(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """As ids in JSON, and tensors."""
         matrix = self.matrix
@@ -127,8 +137,9 @@ class Reading:
         Column of a frame with counts or ratings; None for one interaction a row.
     threshold : float or None
         Interactions of less than this are left out; None leaves out those of zero.
-    counts : bool
-        Keep values; without, every interaction counts once.
+    counts, ratings : bool
+        Keep values, whose sum counts where a user has an item more than once, or of ratings the last; without, every
+        interaction counts once.
     min_user, min_item : int
         Users and items with fewer interactions are left out, again and again until there are none.
     """
@@ -138,6 +149,7 @@ class Reading:
     value: str | None = None
     threshold: float | None = None
     counts: bool = False
+    ratings: bool = False
     min_user: int = 1
     min_item: int = 1
 
@@ -160,8 +172,15 @@ class Reading:
         users, items, values = self.columns(X)
         known_users, rows = Vocabulary.learn(users)
         known_items, columns = Vocabulary.learn(items)
-        matrix = sparse.csr_matrix((values, (rows, columns)), (len(known_users), len(known_items)))
-        return Interactions(self.cleaned(matrix), known_users, known_items)
+        matrix = self.matrix(values, rows, columns, (len(known_users), len(known_items)))
+        return Interactions(matrix, known_users, known_items)
+
+    def matrix(self, values: np.ndarray, rows: np.ndarray, columns: np.ndarray, shape: tuple[int, int]) -> Any:
+        """Interactions by the positions of their users and items, which may come more than once, as a CSR matrix."""
+        if self.ratings:  # whoever rates an item again has another opinion
+            _, last = np.unique((rows * shape[1] + columns)[::-1], return_index=True)
+            values, rows, columns = (part[::-1][last] for part in (values, rows, columns))
+        return self.cleaned(sparse.csr_matrix((values, (rows, columns)), shape))
 
     def columns(self, X: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """User ids, item ids and values of a frame of interactions, each (n,)."""
@@ -177,6 +196,8 @@ class Reading:
         for what, name in (("user", user), ("item", item), ("value", self.value)):
             if name is not None and name not in names:
                 raise unknown(f"the column of the {what}s", name, names)
+        if self.ratings and self.value is None:
+            raise DataError("ratings must have a column", "value is None", "Name it with value=....")
         values = np.ones(len(frame)) if self.value is None else _values(frame[self.value], self.value)
         return (
             ids_of(frame[user].to_numpy(), f"column {user!r}"),
@@ -184,17 +205,40 @@ class Reading:
             values,
         )
 
+    def order_of(self, X: Any, time: str, found: Interactions) -> Any:
+        """The place in time of each interaction learned from a frame, 1 for the first: a CSR matrix like it."""
+        if not is_frame(X):
+            raise DataError(
+                "an order in time needs a frame", f"X is a {type(X).__name__}", f"Give it a column {time!r}."
+            )
+        frame = nw.from_native(X, eager_only=True)
+        if time not in frame.columns:
+            raise unknown("the column of the times", time, list(frame.columns))
+        users, items, _ = self.columns(X)
+        rows, columns = found.users.positions(users), found.items.positions(items)
+        order = np.argsort(_times(frame[time], time), kind="stable")
+        order = order[(rows[order] >= 0) & (columns[order] >= 0)]
+        _, first = np.unique(rows[order] * len(found.items) + columns[order], return_index=True)
+        at = order[first]
+        return sparse.csr_matrix((first + 1, (rows[at], columns[at])), found.matrix.shape)
+
     def cleaned(self, matrix: Any) -> Any:
         """Interactions below the threshold left out, and values of one unless they are to be kept."""
         matrix.sum_duplicates()
+        if self.ratings and (matrix.data <= 0).any():
+            raise DataError(
+                "ratings must be above zero, as zero means none",
+                f"one is {matrix.data.min():g}",
+                "Add a constant to all of them.",
+            )
         kept = matrix.data > 0 if self.threshold is None else matrix.data >= self.threshold
         if not kept.all():
             matrix = matrix.copy()
             matrix.data[~kept] = 0
             matrix.eliminate_zeros()
-        if not self.counts:
+        if not self.counts and not self.ratings:
             return _like(matrix, np.ones(matrix.nnz, np.float32))
-        if (broken := (matrix.data != np.floor(matrix.data)) | (matrix.data <= 0)).any():
+        if self.counts and (broken := (matrix.data != np.floor(matrix.data)) | (matrix.data <= 0)).any():
             first = matrix.data[broken][0]
             raise DataError(
                 "counts=True needs whole numbers above zero",
@@ -226,28 +270,35 @@ class Reading:
         return (1, self.min_user if self.min_user > 1 else 0), (0, self.min_item if self.min_item > 1 else 0)
 
 
-def histories_of(rows: Iterable[Any], items: Vocabulary) -> tuple[Any, np.ndarray]:
-    """Lists of item ids, one a row, as a matrix (n, items) of ones; and the ids that are not known."""
-    lists = [ids_of(np.asarray(_as_list(row)), f"history {i}") for i, row in enumerate(rows)]
-    sizes = [len(ids) for ids in lists]
-    flat = [items.positions(ids) for ids in lists]
-    columns = np.concatenate(flat) if flat else np.empty(0, int)
-    strangers = [ids[at < 0] for ids, at in zip(lists, flat, strict=True) if (at < 0).any()]
-    row = np.repeat(np.arange(len(lists)), sizes)[columns >= 0]
-    columns = columns[columns >= 0]
-    matrix = sparse.csr_matrix((np.ones(len(columns), np.float32), (row, columns)), (len(lists), len(items)))
-    matrix.sum_duplicates()
-    matrix.data[:] = 1
-    names = np.unique(np.concatenate([s.astype(str) for s in strangers])) if strangers else np.empty(0, "U1")
-    return matrix, names
+def histories_of(rows: Iterable[Any], items: Vocabulary, reading: Reading) -> tuple[Any, np.ndarray]:
+    """Histories, lists of item ids or mappings of these to values, as a matrix (n, items); and ids not known."""
+    pairs = [_pairs(row, i, reading) for i, row in enumerate(rows)]
+    flat = [items.positions(ids) for ids, _ in pairs]
+    strangers = [ids[at < 0].astype(str) for (ids, _), at in zip(pairs, flat, strict=True)]
+    columns, values = (np.concatenate(parts or [np.empty(0)]) for parts in (flat, [values for _, values in pairs]))
+    row = np.repeat(np.arange(len(pairs)), [len(at) for at in flat])[columns >= 0]
+    matrix = reading.matrix(values[columns >= 0], row, columns[columns >= 0].astype(int), (len(pairs), len(items)))
+    return matrix, np.unique(np.concatenate(strangers)) if strangers else np.empty(0, "U1")
 
 
-def _as_list(row: Any) -> list[Any]:
+def _pairs(row: Any, place: int, reading: Reading) -> tuple[np.ndarray, np.ndarray]:
+    """Items and values of a history; the items of a list count once each, however often they are in it."""
+    if isinstance(row, Mapping):
+        values = np.array(list(row.values()))
+        if len(row) and (values.dtype.kind not in "biuf" or not np.isfinite(values).all()):
+            raise DataError("values of a history must be finite numbers", f"they are {list(row.values())!r}", _EXAMPLE)
+        return ids_of(np.asarray(list(row)), f"history {place}"), values.astype(np.float64)
     if isinstance(row, str | bytes) or not isinstance(row, Iterable):
         raise DataError(
             "a history must be a list of item ids", f"one is {row!r}", "Pass a list of lists, [[3, 7], [2]]."
         )
-    return list(row)
+    ids = np.unique(ids_of(np.asarray(list(row)), f"history {place}"))
+    if reading.ratings and len(ids):
+        raise DataError("a history must have a rating for each item", f"one is a {type(row).__name__}", _EXAMPLE)
+    return ids, np.ones(len(ids))
+
+
+_EXAMPLE = "Pass a list of dicts, [{3: 4.5, 7: 2.0}]."
 
 
 def ids_of(values: np.ndarray, where: str) -> np.ndarray:
@@ -287,6 +338,24 @@ def _values(column: Any, name: str) -> np.ndarray:
             "values of interactions must be finite numbers", f"column {name!r} has others", "Drop such rows."
         )
     return values.astype(np.float64)
+
+
+def _times(column: Any, name: str) -> np.ndarray:
+    """A column of numbers, dates or ISO texts as numbers that are later the greater they are."""
+    values = column.to_numpy()
+    try:
+        if values.dtype.kind in "OUT":
+            values = np.array([str(value) for value in values.tolist()], "datetime64[us]")
+        known = ~np.isnat(values) if values.dtype.kind == "M" else np.isfinite(values)
+    except (TypeError, ValueError):
+        known = np.zeros(len(values), bool)
+    if not known.all():
+        raise DataError(
+            "times must be numbers, dates or ISO texts such as 2026-01-31",
+            f"column {name!r} has others",
+            "Drop such rows, or write them so.",
+        )
+    return values.astype("datetime64[us]").astype(np.int64) if values.dtype.kind == "M" else values
 
 
 def csr_of(X: Any) -> Any:

@@ -156,7 +156,7 @@ def check_table(target: str) -> None:
     """Refuse an ending that is not one of a table with columns of different kinds."""
     if ending_of(target) not in TABLES:
         raise ParameterError(
-            f"a table of ids and scores is written to {', '.join(TABLES)}", f"{target} is none", "Write .parquet."
+            f"a table of ids is written to {', '.join(TABLES)}", f"{target} is none", "Write .parquet."
         )
 
 

@@ -34,7 +34,7 @@ class Scoring:
         z = q.mean if self.noise is None else q.rsample(torch.randn(q.mean.shape, generator=self.noise).to(q.mean))
         self.p = self.model.decode(z, None, x.sum(keepdim=True))
         scores = self.p.logits
-        self.log_sum = scores.logsumexp(-1, keepdim=True).double()
+        self.level = self.p.level(scores).double()
         self.empty = torch.from_numpy(np.diff(histories.indptr) == 0)
         if bool(self.empty.any()):
             scores[self.empty] = self.expected
@@ -42,19 +42,19 @@ class Scoring:
 
     @torch.no_grad()
     def exact(self, histories: Any, columns: Tensor) -> Tensor:
-        """Log-chances (n, k) of the items at `columns` (n, k), for the histories that were scored last."""
-        found = self.p.logits_at(columns) - self.log_sum
+        """Scores (n, k) of the items at `columns` (n, k), for the histories that were scored last."""
+        found = self.p.logits_at(columns) - self.level
         if bool(self.empty.any()):
             found[self.empty] = self.expected.double()[columns[self.empty]]
         return found
 
     @property
     def expected(self) -> Tensor:
-        """Log p(item) under the prior, (items,): what the model expects of somebody without a history."""
+        """Scores under the prior, (items,): what the model expects of somebody without a history."""
         if not hasattr(self, "_expected"):
             z = self.model.prior_distribution().sample(IMAGINED, generator_at(0, "expected"))
             total = z.new_ones(IMAGINED, 1)
-            self._expected = self.model.decode(z, None, total).log_probs.logsumexp(0) - float(np.log(IMAGINED))
+            self._expected = self.model.decode(z, None, total).expected_scores()
         return self._expected
 
 

@@ -112,7 +112,7 @@ def histories(given: Any, known: Interactions, reading: Reading, refuse: bool = 
             "Pass [3, 7] for users 3 and 7, or [[10, 12]] for somebody with items 10 and 12.",
         )
     if rows and all(isinstance(row, Iterable) and not isinstance(row, str | bytes) for row in rows):
-        found, strangers = histories_of(rows, known.items)
+        found, strangers = histories_of(rows, known.items, reading)
         report_unknown(strangers, refuse)
         return found, False
     return known.matrix[_users(rows, known)], False
@@ -136,7 +136,7 @@ def _frame(given: Any, known: Interactions, reading: Reading, refuse: bool) -> A
     names, rows = np.unique(users, return_inverse=True)
     at = columns >= 0
     shape = (len(names), len(known.items))
-    return reading.cleaned(sparse.csr_matrix((values[at], (rows.reshape(-1)[at], columns[at])), shape))
+    return reading.matrix(values[at], rows.reshape(-1)[at], columns[at], shape)
 
 
 def _users(given: list[Any], known: Interactions) -> np.ndarray:
@@ -181,3 +181,11 @@ def named(found: Lists, ids: np.ndarray, alone: bool) -> tuple[np.ndarray, np.nd
     nobody = "" if ids.dtype.kind == "U" else -1
     names = np.where(found.positions >= 0, ids[found.positions], nobody) if len(ids) else found.positions
     return (names[0], found.scores[0]) if alone else (names, found.scores)
+
+
+def without_each(row: Any) -> Any:
+    """A history of one row without its first item, without its second, and so on: CSR (stored, items)."""
+    n = len(row.indices)
+    kept = ~np.eye(n, dtype=bool).ravel()
+    data, columns = (np.tile(part, n)[kept] for part in (row.data, row.indices))
+    return sparse.csr_matrix((data, columns, np.arange(n + 1) * max(n - 1, 0)), (n, row.shape[1]))

@@ -28,6 +28,8 @@ MODELS: dict[str, dict[str, Any]] = {
         "precision": "bfloat16",
     },
 }
+NEIGHBOURS = {"msweb": 0.0, "gowalla": 2.0}
+WEIGHTS = (0.5, 1.0, 1.5, 2.0, 3.0)  # of neighbours, to choose from
 METRICS = {
     "msweb": ("ndcg@10", "recall@20[plain]", "coverage@20", "popularity@20"),
     "gowalla": ("recall@20[plain]", "ndcg@20", "coverage@20", "popularity@20"),
@@ -91,6 +93,9 @@ def main() -> None:
         model.fit(train)
         cpu_trained = time.process_time()
         found[name] = evaluate(model, fold, METRICS[options.data])
+        for weight in weights(options) if name == "InteractionVAE" else ():
+            model.neighbours = weight
+            found[f"and neighbours, {weight:g}"] = evaluate(model, fold, METRICS[options.data])
         print(
             f"{name}: trained in {cpu_trained - cpu:.0f} CPU seconds, evaluated in "
             f"{time.process_time() - cpu_trained:.0f} ({time.perf_counter() - started:.0f} s in all)",
@@ -98,6 +103,11 @@ def main() -> None:
         )
     print(f"\n{settings}\n{'validation' if options.choose else 'test'}, {np.size(found['Popularity'].users):,} users")
     print(table(found))
+
+
+def weights(options: argparse.Namespace) -> tuple[float, ...]:
+    """The weights of neighbours that are tried."""
+    return WEIGHTS if options.choose else (NEIGHBOURS[options.data],) * bool(NEIGHBOURS[options.data])
 
 
 def best_lambda(split: Any) -> float:

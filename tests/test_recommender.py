@@ -141,6 +141,7 @@ def test_ratings_are_predicted(tmp_path):
         ({"ratings": True, "value": "stars", "likelihood": "multinomial"}, rated(20), "is for interactions or counts"),
         ({"likelihood": "ratings"}, rated(20), "Set ratings=True"),
         ({"ratings": True, "counts": True, "value": "user"}, rated(20)[20:], "counts and ratings"),
+        ({"ratings": True, "value": "stars", "neighbours": 1}, rated(20), "neighbours=0"),
         ({"ratings": True, "value": "stars"}, rated(20).assign(stars=lambda f: f["stars"] - 0.5), "above zero"),
     ],
 )
@@ -204,6 +205,33 @@ def test_scores_are_the_log_chances_of_the_model(model):
     with torch.no_grad():
         log_probs = model.model_.decode(model.model_.encode(x).mean, None, x.sum(keepdim=True)).log_probs.numpy()
     assert np.allclose(np.take_along_axis(log_probs, ids, 1)[full], scores[full], atol=1e-5)
+
+
+@pytest.mark.parametrize("weight", [0.5, 2.0])
+def test_neighbours_have_a_say_of_their_weight(model, weight):
+    """Scores are the model's and the weighted logarithms of the filter x R'R, from its definition, normalised."""
+    wide = copy.copy(model)
+    wide.neighbours = weight
+    dense, histories = CLICKS.toarray(), CLICKS[1:9]
+    users, items = (np.maximum(dense.sum(axis), 1) ** -0.5 for axis in (1, 0))
+    R = users[:, None] * dense * items
+    filtered = histories.toarray() @ R.T @ R / np.sqrt(np.maximum(histories.sum(1), 1))
+    (ids, scores), (plain_ids, plain) = (
+        each.recommend(histories, N=25, filter_already_liked_items=False) for each in (wide, model)
+    )
+    wanted = np.empty_like(plain)
+    np.put_along_axis(wanted, plain_ids, plain, 1)
+    wanted += weight * np.log(np.asarray(filtered) + 1e-4)
+    wanted -= np.log(np.exp(wanted).sum(1, keepdims=True))
+    np.testing.assert_allclose(scores, np.take_along_axis(wanted, ids, 1), atol=1e-4)
+    np.testing.assert_array_equal(wide.recommend(histories[3], N=25)[0][0], wide.recommend(histories, N=25)[0][3])
+    np.testing.assert_array_equal(wide.recommend([[]], N=25)[0], model.recommend([[]], N=25)[0])
+    items, effects = wide.explain([3, 7], 5)
+    both, one = (
+        dict(zip(*(part[0] for part in wide.recommend([h], 25, filter_already_liked_items=False)), strict=True))
+        for h in ([3, 7], [7])
+    )
+    assert effects[items == 3] == pytest.approx(both[5] - one[5], abs=1e-5)
 
 
 def test_what_is_liked_is_left_out_and_so_is_what_is_not_asked_for(model):

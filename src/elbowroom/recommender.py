@@ -34,6 +34,7 @@ from elbowroom.spectrum import start_at_spectrum
 from elbowroom.tasks import recommend as task
 from elbowroom.tasks.evaluate import evaluate
 from elbowroom.tasks.item_scores import Scoring, widened
+from elbowroom.tasks.neighbours import Neighbours
 from elbowroom.vae import VAE
 
 SPECTRAL = 30_000  # users whose interactions the tables of items start from
@@ -64,6 +65,9 @@ class InteractionVAE(BaseVAE):
         2021), or "random".
     norm, residual : bool
         Layer norm, and hidden layers that add to what they are given.
+    neighbours : float
+        How much the neighbours of a history's items count in lists, beside the model (Shen et al. 2021): 0 leaves them
+        out, 2 is good where there are many items. Training does not see them, so that it may be set afterwards.
     user, item, value : str or None
         Columns of a frame: by default the first, the second, and none.
     threshold : float or None
@@ -105,6 +109,7 @@ class InteractionVAE(BaseVAE):
     init: str = "spectral"
     norm: bool = False
     residual: bool = False
+    neighbours: float = 0.0
     user: str | None = None
     item: str | None = None
     value: str | None = None
@@ -123,6 +128,7 @@ class InteractionVAE(BaseVAE):
         "init": [StrOptions({"spectral", "random"})],
         "norm": ["boolean"],
         "residual": ["boolean"],
+        "neighbours": [Interval(Real, 0, None, closed="left")],
         "user": [str, None],
         "item": [str, None],
         "value": [str, None],
@@ -201,6 +207,8 @@ class InteractionVAE(BaseVAE):
                 f"what is kept of X is its {' and '.join(kept) or 'interactions, each counting once'}",
                 f"Set {wanted[0][0]}=True." if wanted[0] else "Set likelihood='auto'.",
             )
+        if self.ratings and self.neighbours:
+            raise ParameterError("neighbours know no ratings", f"neighbours={self.neighbours}", "Set neighbours=0.")
 
     @property
     def _widths(self) -> tuple[int, ...]:
@@ -297,13 +305,10 @@ class InteractionVAE(BaseVAE):
         """
         check_is_fitted(self)
         refuse = self.unknown_items == "refuse"
-        n = door.positive("N", N)
         rows, alone = task.histories(users_or_histories, self.known_, self.reading, refuse)
-        only, without = (
-            None if ids is None else task.positions_of(ids, self.known_, refuse) for ids in (items, exclude)
-        )
+        some = (None if ids is None else task.positions_of(ids, self.known_, refuse) for ids in (items, exclude))
         noise = generator_at(resolve_seed(random_state), "thompson") if thompson else None
-        found = self._lists(rows, n, bool(filter_already_liked_items), only, without, noise)
+        found = self._lists(rows, door.positive("N", N), bool(filter_already_liked_items), *some, noise)
         return task.named(found, self.items_, alone)
 
     def rank(self, histories: Any, n: int) -> np.ndarray:
@@ -314,8 +319,12 @@ class InteractionVAE(BaseVAE):
     def _lists(
         self, rows: Any, n: int, filter_liked: bool, only: Any, without: Any, noise: torch.Generator | None
     ) -> task.Lists:
-        scoring = Scoring(widened(self.model_), noise)
+        scoring = self._scoring(noise)
         return task.lists(scoring, rows, n, filter_liked, only, without, scoring.exact)
+
+    def _scoring(self, noise: torch.Generator | None = None) -> Scoring:
+        neighbours = Neighbours(self.known_.matrix, self.neighbours) if self.neighbours else None
+        return Scoring(widened(self.model_), noise, neighbours)
 
     def similar_items(self, item: Any, N: int = 10) -> tuple[np.ndarray, np.ndarray]:
         """The N items nearest to an item: ids, and cosines of their rows in the decoder's table; itself comes first."""
@@ -340,7 +349,7 @@ class InteractionVAE(BaseVAE):
         target = task.positions_of(item, self.known_, refuse=True)
         row, n = rows[[0]], rows.indptr[1]
         without = sparse.vstack([row, task.without_each(row)]).tocsr()
-        scoring = Scoring(widened(self.model_))
+        scoring = self._scoring()
         scoring(without)
         found = scoring.exact(without, torch.from_numpy(np.repeat(target, n + 1)).unsqueeze(-1)).squeeze(-1).numpy()
         effects = found[0] - found[1:]
@@ -357,9 +366,7 @@ class InteractionVAE(BaseVAE):
 
         A fold's hidden interactions are found from those that are seen: `split.valid`, never `split.test`.
         """
-        if isinstance(X, Fold):
-            if not isinstance(task, str):
-                return super().pick(X, task, betas)
+        if isinstance(X, Fold) and isinstance(task, str):
             return super().pick(X, lambda model, fold: evaluate(model, fold, [task])[task], betas)
         return super().pick(X, task, betas)
 
@@ -393,7 +400,3 @@ class InteractionVAE(BaseVAE):
 
     def _write(self, values: Tensor, like: Any = None) -> np.ndarray:
         return values.numpy()
-
-    def transform(self, X: Any, *, context: Any = None) -> np.ndarray:
-        """Posterior means E q(z|x) of users or histories, (n, n_latents)."""
-        return super().transform(X)

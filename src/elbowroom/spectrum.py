@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy import sparse
 from sklearn.utils.extmath import randomized_svd
 from torch import Tensor
 
+from elbowroom.data.interactions import normalised
 from elbowroom.vae import VAE
 
 POWERS = 3  # iterations of the randomised decomposition, whose last vectors need not be exact
@@ -44,11 +44,9 @@ def root_mean_square(values: Tensor) -> Tensor:
 
 def leading(x: Any, width: int, seed: int) -> Tensor:
     """D_i^-1/2 V of at most `width` leading singular vectors, (items, rank)."""
-    seen = sparse.csr_matrix((np.ones_like(x.data, np.float32), x.indices, x.indptr), x.shape)
-    users, items = (np.maximum(np.asarray(seen.sum(axis)).ravel(), 1) ** -0.5 for axis in (1, 0))
-    normalised = sparse.diags(users) @ seen @ sparse.diags(items)
-    rank = min(width, min(normalised.shape) - 1)
+    rows, items = normalised(x)
+    rank = min(width, min(rows.shape) - 1)
     if rank < 1:
         return torch.empty(x.shape[1], 0)
-    _, _, rows = randomized_svd(normalised, rank, n_iter=POWERS, random_state=seed % 2**32)
-    return torch.from_numpy(np.ascontiguousarray((rows * items).T, dtype=np.float32))
+    _, _, vectors = randomized_svd(rows, rank, n_iter=POWERS, random_state=seed % 2**32)
+    return torch.from_numpy(np.ascontiguousarray((vectors * items).T, dtype=np.float32))

@@ -358,6 +358,13 @@ def _times(column: Any, name: str) -> np.ndarray:
     return values.astype("datetime64[us]").astype(np.int64) if values.dtype.kind == "M" else values
 
 
+def normalised(matrix: Any) -> tuple[Any, np.ndarray]:
+    """Which interactions there are, D_u^-1/2 X D_i^-1/2 with the users' and items' numbers of them; and D_i^-1/2."""
+    seen = sparse.csr_matrix((np.ones(matrix.nnz, np.float32), matrix.indices, matrix.indptr), matrix.shape)
+    users, items = (np.maximum(np.asarray(seen.sum(axis)).ravel(), 1) ** -0.5 for axis in (1, 0))
+    return (sparse.diags(users) @ seen @ sparse.diags(items)).tocsr(), items
+
+
 def csr_of(X: Any) -> Any:
     """A matrix (users, items) of finite numbers as CSR."""
     if not sparse.issparse(X):

@@ -12,6 +12,7 @@ from torch import Tensor
 from elbowroom.bodies import SparseLinear
 from elbowroom.data.sparse import SparseBatch
 from elbowroom.randomness import generator_at
+from elbowroom.tasks.neighbours import Neighbours
 from elbowroom.vae import VAE
 
 IMAGINED = 256  # draws from the prior, whose mean is what the model expects of somebody it knows nothing of
@@ -20,11 +21,11 @@ IMAGINED = 256  # draws from the prior, whose mean is what the model expects of 
 class Scoring:
     """Scores of all items for histories, and exact ones for a few of them.
 
-    `noise` draws z from the posterior; without, z is its mean.
+    `noise` draws z from the posterior; without, z is its mean. `neighbours` have a say beside the model.
     """
 
-    def __init__(self, model: VAE, noise: torch.Generator | None = None) -> None:
-        self.model, self.noise = model, noise
+    def __init__(self, model: VAE, noise: torch.Generator | None = None, neighbours: Neighbours | None = None) -> None:
+        self.model, self.noise, self.neighbours = model, noise, neighbours
 
     @torch.no_grad()
     def __call__(self, histories: Any) -> Tensor:
@@ -34,6 +35,9 @@ class Scoring:
         z = q.mean if self.noise is None else q.rsample(torch.randn(q.mean.shape, generator=self.noise).to(q.mean))
         self.p = self.model.decode(z, None, x.sum(keepdim=True))
         scores = self.p.logits
+        if self.neighbours is not None:
+            self.added = self.neighbours(histories)
+            scores += self.added
         self.level = self.p.level(scores).double()
         self.empty = torch.from_numpy(np.diff(histories.indptr) == 0)
         if bool(self.empty.any()):
@@ -44,6 +48,8 @@ class Scoring:
     def exact(self, histories: Any, columns: Tensor) -> Tensor:
         """Scores (n, k) of the items at `columns` (n, k), for the histories that were scored last."""
         found = self.p.logits_at(columns) - self.level
+        if self.neighbours is not None:
+            found += self.added.gather(-1, columns)
         if bool(self.empty.any()):
             found[self.empty] = self.expected.double()[columns[self.empty]]
         return found

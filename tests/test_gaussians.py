@@ -13,7 +13,7 @@ from torch.distributions import Independent, MultivariateNormal, Normal, kl_dive
 
 from elbowroom.errors import ParameterError
 from elbowroom.gaussians import DiagonalGaussian, FullGaussian, GaussianMixture, StandardGaussian
-from elbowroom.latents import LATENTS, PRIORS, Posterior, Prior, rate_of
+from elbowroom.latents import LATENTS, PRIORS, CompositePrior, Posterior, Prior, rate_of
 
 F64 = torch.float64
 
@@ -255,6 +255,26 @@ def test_the_vamp_prior_starts_at_training_rows() -> None:
     spread = float(features.std(0, correction=0)[0])
     assert bool((nearest < 4 * 0.5 * spread).all())
     assert bool((nearest > 0).all())
+
+
+@every_posterior
+def test_the_composite_prior_is_a_mixture_with_an_older_posterior(make: Callable[..., Posterior]) -> None:
+    prior, older, z = CompositePrior(3).double(), make(7), noise(5, 7, 3, seed=8)
+    standard, far = (Independent(Normal(torch.zeros(3, dtype=F64), scale), 1) for scale in (1.0, math.exp(5)))
+    shares = torch.tensor([0.15, 0.75, 0.1], dtype=F64)[:, None, None]
+    densities = torch.stack([p.log_prob(z).expand(5, 7) for p in (standard, outside(older), far)]).exp()
+    torch.testing.assert_close(prior.beside(older).log_prob(z).exp(), (shares * densities).sum(0))
+    q = make(7, seed=20)
+    rate, parts = rate_of(q, prior.beside(older), z[0])
+    torch.testing.assert_close(rate, q.log_prob(z[0]) - prior.beside(older).log_prob(z[0]))
+    assert parts is None
+    assert isinstance(prior(lambda x: x), StandardGaussian)  # to score and to sample
+
+
+@pytest.mark.parametrize("options", [{"old": 0.9}, {"wide": 0.0}, {"old": "most"}, {"log_variance": 99}])
+def test_shares_that_are_none_are_refused(options: Any) -> None:
+    with pytest.raises(ParameterError, match="shares of a composite prior"):
+        CompositePrior(2, **options)
 
 
 @pytest.mark.parametrize("components", [0, -1, 2.5, True, "many"])

@@ -338,6 +338,7 @@ def test_an_item_is_most_like_itself(model):
         {"beta": "targetrate:nats=1", "epochs": 8},
         {"objective": "iwae:draws=3"},
         {"prior": "vamp:components=4"},
+        {"prior": "composite", "beta": "perrow:gamma=0.05"},
         {"prior": "mixture:components=4", "covariance": "full"},
         {"counts": True, "validation_fraction": 0.2, "patience": 3},
         {"precision": "bfloat16"},

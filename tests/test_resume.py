@@ -29,6 +29,7 @@ from elbowroom.data.rows import Rows, rows_of
 from elbowroom.errors import ArtefactError, ElbowroomWarning, ParameterError
 from elbowroom.files import held, write_atomically
 from elbowroom.history import History
+from elbowroom.latents import CompositePrior
 from elbowroom.objectives import Elbo, Iwae, Terms
 from elbowroom.trainer import Trainer
 from elbowroom.vae import VAE
@@ -79,8 +80,9 @@ EARLY = {"epochs": 9, "patience": 1, "precision": "bfloat16", "learning_rate": 0
         (EARLY, {"held_out": rows(30, 9), "beta": Warmup(fraction=0.3)}),
         ({"batch_size": 8}, {"encoder": guest(), "held_out": rows(30, 9)}),
         ({}, {"beta": TargetRate(0.5, low=1e-9), "held_out": rows(30, 9)}),
+        ({}, {"prior": CompositePrior(2), "held_out": rows(30, 9)}),
     ],
-    ids=["plain", "not averaged", "early stop", "guest", "target"],
+    ids=["plain", "not averaged", "early stop", "guest", "target", "remembers"],
 )
 def test_from_any_step(settings: dict[str, Any], options: dict[str, Any], tmp_path: Path, monkeypatch: Any) -> None:
     """Every checkpoint of a run, each resumed on its own."""

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import scipy.sparse
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 from training import D, Spy, bits, fit, model, rows, weights, without_seconds
 
@@ -25,8 +25,10 @@ from elbowroom.beta import Constant, Cyclical, Warmup
 from elbowroom.checkpoints import Checkpoints
 from elbowroom.data.rows import BinarizedRows, Rows, rows_of
 from elbowroom.errors import ElbowroomWarning, ParameterError, TrainingError
+from elbowroom.gaussians import Composite, StandardGaussian
 from elbowroom.history import History
 from elbowroom.interrupt import Interrupt
+from elbowroom.latents import CompositePrior, Posterior
 from elbowroom.objectives import Elbo, Iwae, Terms
 from elbowroom.optimiser import AVERAGE_EVERY, Optimiser, learning_rate_at
 from elbowroom.progress import Progress
@@ -500,6 +502,27 @@ def test_optimiser_leaves_a_parameter_without_gradient() -> None:
     optimiser.step(torch.tensor(1.0), 0.1)
     assert torch.equal(unused, torch.ones(2))
     assert (used < 1).all()
+
+
+def test_a_prior_that_remembers_is_told_what_the_averaged_encoder_says() -> None:
+    """In training alone, and of the weights that the average had in that step: at first those that it starts with."""
+    told: list[Tensor] = []
+
+    class Remembering(CompositePrior):
+        def beside(self, older: Posterior) -> Composite:
+            told.append(older.mean)
+            assert not older.mean.requires_grad
+            return super().beside(older)
+
+    begun, data = model(), rows()
+    vae, _ = fit(Trainer(epochs=3, batch_size=50), data, prior=Remembering(2), held_out=rows(20, 3))
+    assert len(told) == 3
+    order = torch.randperm(50, generator=generator_at(0, "order", 0))
+    torch.testing.assert_close(told[0], begun.encode(data.batch(order).x).mean)
+    assert not vae.older
+    assert isinstance(vae.train()(data.dense(torch.arange(4))).prior, StandardGaussian)
+    with pytest.raises(ParameterError, match="Set average=True"):
+        fit(Trainer(average=False), prior=CompositePrior(2))
 
 
 def test_frozen_parameters_stay() -> None:

@@ -14,7 +14,7 @@ from elbowroom.beta import Beta, Constant
 from elbowroom.bodies import MLP
 from elbowroom.data.rows import Rows, rows_of
 from elbowroom.history import History
-from elbowroom.latents import DiagonalLatent, StandardPrior
+from elbowroom.latents import DiagonalLatent, Prior, StandardPrior
 from elbowroom.likelihoods import Bernoulli
 from elbowroom.objectives import Elbo, Terms
 from elbowroom.trainer import Trainer
@@ -34,12 +34,12 @@ def rows(n: int = 50, seed: int = 0) -> Rows:
     return rows_of(bits(n, seed))
 
 
-def model(seed: int = 0, encoder: nn.Module | None = None) -> VAE:
+def model(seed: int = 0, encoder: nn.Module | None = None, prior: Prior | None = None) -> VAE:
     """A VAE of D features and 2 latents; the global stream is put back."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         body = copy.deepcopy(encoder) if encoder is not None else MLP(D, (8,))
-        return VAE(body, DiagonalLatent(8, 2), StandardPrior(2), MLP(2, (8,), D), Bernoulli(D))
+        return VAE(body, DiagonalLatent(8, 2), prior or StandardPrior(2), MLP(2, (8,), D), Bernoulli(D))
 
 
 def fit(
@@ -47,10 +47,11 @@ def fit(
     data: Rows | None = None,
     beta: Beta | None = None,
     encoder: nn.Module | None = None,
+    prior: Prior | None = None,
     **options: Any,
 ) -> tuple[VAE, History]:
     """Train a new small model."""
-    vae = model(encoder=encoder)
+    vae = model(encoder=encoder, prior=prior)
     return vae, trainer.fit(vae, rows() if data is None else data, Constant(1.0) if beta is None else beta, **options)
 
 

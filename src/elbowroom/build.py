@@ -174,7 +174,7 @@ def build(
         latent = LATENTS[covariance](encoder.width, n_latents, 0 if dial is None else Dial.width)  # type: ignore[arg-type]
         name, _ = specs.parse(prior, PRIORS, "prior")
         sizes = (n_latents, likelihood.n_inputs) if PRIORS[name] is VampPrior else (n_latents,)
-        told = () if PRIORS[name] in (StandardPrior, FittedPrior) else (0 if dial is None else Dial.width,)
+        told = () if issubclass(PRIORS[name], StandardPrior | FittedPrior) else (0 if dial is None else Dial.width,)
         model = VAE(encoder, latent, specs.make(prior, PRIORS, "prior", *sizes, *told), decoder, likelihood, dial)
     model.initialise(rows.spread(enough(rows.features)), generator_at(seed, "initialise"))
     return model

@@ -151,6 +151,18 @@ class GaussianMixture:
         return picked.rsample(noise)
 
 
+class Composite:
+    """A mixture of distributions over latents, one for every row or the same for all, with their shares."""
+
+    def __init__(self, *parts: tuple[float, DiagonalGaussian | FullGaussian | StandardGaussian]) -> None:
+        self.parts = parts
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        """Log-density of z (..., d), in nats."""
+        terms = [part.log_prob(z) + math.log(share) for share, part in self.parts]
+        return torch.stack(terms).logsumexp(0)
+
+
 def _widened(values: Tensor) -> Tensor:
     return values if values.device.type == "mps" else values.double()  # MPS has no float64
 

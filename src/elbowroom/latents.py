@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from elbowroom.bodies import Film
 from elbowroom.data.sparse import SparseBatch
 from elbowroom.errors import ParameterError
-from elbowroom.gaussians import DiagonalGaussian, FullGaussian, GaussianMixture, StandardGaussian, bounded
+from elbowroom.gaussians import Composite, DiagonalGaussian, FullGaussian, GaussianMixture, StandardGaussian, bounded
 
 Posterior = DiagonalGaussian | FullGaussian
 PriorDistribution = StandardGaussian | GaussianMixture
@@ -76,6 +76,8 @@ class FullLatent(nn.Module):
 class Prior(nn.Module, ABC):
     """p(z): a module that returns a distribution over latents, which a context may move."""
 
+    remembers = False  # whether training also tells it what an older encoder said of each row
+
     @abstractmethod
     def forward(self, encode: Encode, context: Tensor | None = None) -> PriorDistribution:
         """The prior; `encode` maps encoder features (k, F) to posteriors, for priors that are made of them.
@@ -99,6 +101,33 @@ class StandardPrior(Prior):
 
     def forward(self, encode: Encode, context: Tensor | None = None) -> StandardGaussian:
         return StandardGaussian(self.size, self.zero)
+
+
+class CompositePrior(StandardPrior):
+    """N(0, I) to score and to sample; in training a mixture of it, a wide one and an older posterior of each row.
+
+    The older posterior, of the averaged weights, has the share `old` of the mixture and keeps the encoder from
+    forgetting; N(0, exp(`log_variance`) I) has the share `wide` and spares rows far out (Shenbin et al. 2020, RecVAE).
+    """
+
+    remembers = True
+
+    def __init__(self, size: int, old: float = 0.75, wide: float = 0.1, log_variance: float = 10.0) -> None:
+        super().__init__(size)
+        self.old, self.wide, self.log_variance = old, wide, log_variance
+        numbers = all(isinstance(x, int | float) and not isinstance(x, bool) for x in (old, wide, log_variance))
+        if not numbers or not (old > 0 and wide > 0 and old + wide < 1 and abs(log_variance) < 2 * MAX_LOG_STD):
+            raise ParameterError(
+                "shares of a composite prior are positive and leave some to N(0, I), log_variance is from -12 to 12",
+                f"old={old!r}, wide={wide!r}, log_variance={log_variance!r}",
+                "Try old=0.75, wide=0.1, log_variance=10.",
+            )
+
+    def beside(self, older: Posterior) -> Composite:
+        """The prior of rows in training, whose older posteriors are these."""
+        far = DiagonalGaussian(self.zero.expand(self.size), self.zero.expand(self.size) + 0.5 * self.log_variance)
+        shares = (1 - self.old - self.wide, self.old, self.wide)
+        return Composite(*zip(shares, (StandardGaussian(self.size, self.zero), older, far), strict=True))
 
 
 class Told(nn.Module):
@@ -234,7 +263,7 @@ def check_components(components: int) -> int:
     return components
 
 
-def rate_of(q: Posterior, p: PriorDistribution, z: Tensor) -> tuple[Tensor, Tensor | None]:
+def rate_of(q: Posterior, p: PriorDistribution | Composite, z: Tensor) -> tuple[Tensor, Tensor | None]:
     """KL(q || p) in nats per row, exact where a closed form exists, else estimated at z; and its parts by latent.
 
     The parts, (..., d), exist where both distributions factorise; otherwise they are None.
@@ -246,4 +275,10 @@ def rate_of(q: Posterior, p: PriorDistribution, z: Tensor) -> tuple[Tensor, Tens
 
 
 LATENTS = {"diagonal": DiagonalLatent, "full": FullLatent}
-PRIORS = {"standard": StandardPrior, "mixture": MixturePrior, "vamp": VampPrior, "fitted": FittedPrior}
+PRIORS = {
+    "standard": StandardPrior,
+    "mixture": MixturePrior,
+    "vamp": VampPrior,
+    "fitted": FittedPrior,
+    "composite": CompositePrior,
+}

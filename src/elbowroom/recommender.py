@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, fields
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -145,16 +145,7 @@ class InteractionVAE(BaseVAE):
     @property
     def reading(self) -> Reading:
         """How X is read."""
-        return Reading(
-            self.user,
-            self.item,
-            self.value,
-            self.threshold,
-            bool(self.counts),
-            bool(self.ratings),
-            int(self.min_user),
-            int(self.min_item),
-        )
+        return Reading(**{field.name: getattr(self, field.name) for field in fields(Reading)})
 
     @property
     def users_(self) -> np.ndarray:
@@ -306,9 +297,11 @@ class InteractionVAE(BaseVAE):
         check_is_fitted(self)
         refuse = self.unknown_items == "refuse"
         rows, alone = task.histories(users_or_histories, self.known_, self.reading, refuse)
-        some = (None if ids is None else task.positions_of(ids, self.known_, refuse) for ids in (items, exclude))
+        only, without = (
+            None if ids is None else task.positions_of(ids, self.known_, refuse) for ids in (items, exclude)
+        )
         noise = generator_at(resolve_seed(random_state), "thompson") if thompson else None
-        found = self._lists(rows, door.positive("N", N), bool(filter_already_liked_items), *some, noise)
+        found = self._lists(rows, door.positive("N", N), bool(filter_already_liked_items), only, without, noise)
         return task.named(found, self.items_, alone)
 
     def rank(self, histories: Any, n: int) -> np.ndarray:

@@ -37,7 +37,7 @@ from elbowroom.objectives import Elbo, Objective, Terms, distortion_of, with_bas
 from elbowroom.optimiser import AVERAGE_EVERY, SCHEDULES, Optimiser, learning_rate_at
 from elbowroom.progress import Progress
 from elbowroom.randomness import generator_at, seed_of
-from elbowroom.vae import VAE
+from elbowroom.vae import VAE, remembering
 
 
 @dataclass(frozen=True)
@@ -185,7 +185,8 @@ class Run:
         """Train to the end, to an early stop or to Ctrl-C, and leave the selected weights in the model."""
         keep_memory()
         alone = ONE_STREAM if self.may_draw else nullcontext()  # torch's global stream is not for two runs at once
-        with alone, torch.random.fork_rng(enabled=self.may_draw), Interrupt() as interrupt, torch.enable_grad():
+        remembered, kept = remembering(self.model, self.averaged), torch.random.fork_rng(enabled=self.may_draw)
+        with alone, remembered, kept, Interrupt() as interrupt, torch.enable_grad():
             while not self.ended and not interrupt.came:
                 self._train_epoch(interrupt, progress)
             if not self.history.complete:

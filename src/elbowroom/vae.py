@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import chain
 from typing import Any, NamedTuple, Self
 from weakref import WeakKeyDictionary
@@ -13,7 +15,7 @@ from torch import Generator, Tensor, nn
 from elbowroom.bodies import by_row
 from elbowroom.dial import LOUD_HEADS, Dial
 from elbowroom.errors import ParameterError
-from elbowroom.gaussians import normal
+from elbowroom.gaussians import Composite, normal
 from elbowroom.latents import Posterior, Prior, PriorDistribution, rate_of
 
 
@@ -28,7 +30,7 @@ class Pass(NamedTuple):
     q: Posterior
     z: Tensor
     p: Any
-    prior: PriorDistribution
+    prior: PriorDistribution | Composite
     rate: Tensor
     rate_parts: Tensor | None
 
@@ -64,6 +66,9 @@ class VAE(nn.Module):
         super().__init__()
         self.encoder, self.latent, self.prior = encoder, latent, prior
         self.decoder, self.likelihood, self.dial = decoder, likelihood, dial
+        self.older: list[
+            VAE
+        ] = []  # in training, for a prior that remembers: the model with older weights; no part of it
         if getattr(likelihood, "tied", False):  # what an item is, is one table for encoder and likelihood
             encoder.layers[0].inner.weight = likelihood.table  # type: ignore[index, union-attr]
 
@@ -134,7 +139,7 @@ class VAE(nn.Module):
             lead = () if draws is None else (draws,)
             noise = normal((*lead, *q.mean.shape), noise, q.mean)
         z = q.rsample(noise)
-        prior = self._prior(code)
+        prior = self._remembered(x, context, beta) if self.training and self.older else self._prior(code)
         rate, parts = rate_of(q, prior, z)
         p = self._decode(z, context, self.likelihood.row_total(x), code)  # type: ignore[operator]
         return Pass(q, z, p, prior, rate, parts)
@@ -161,6 +166,11 @@ class VAE(nn.Module):
             told[0] if len(told) == 1 else told,
         )
 
+    @torch.no_grad()
+    def _remembered(self, x: Any, context: Tensor | None, beta: Tensor | None) -> Composite:
+        """The prior of rows beside what the older model says of them."""
+        return self.prior.beside(self.older[0].encode(x, context, beta))  # type: ignore[operator]
+
     def _decode(self, z: Tensor, context: Tensor | None, total: Tensor | None, code: Tensor | None) -> Any:
         if self.dial is None or code is None:
             return self.likelihood(self.decoder(z, context), total)
@@ -175,6 +185,19 @@ class VAE(nn.Module):
         """Start from training rows (n, D): the likelihood at their marginals, the prior at their features."""
         self.likelihood.fit_marginals(x.to(torch.float64))  # type: ignore[operator]
         self.prior.initialise(self.likelihood.inputs(x), generator)  # type: ignore[operator]
+
+
+@contextmanager
+def remembering(model: VAE, older: VAE) -> Iterator[None]:
+    """Within, a prior that remembers is told what a model with older weights says of the rows of training."""
+    if getattr(model.prior, "remembers", False):
+        if older is model:
+            raise ParameterError("a composite prior needs averaged weights", "average is False", "Set average=True.")
+        model.older = [older.eval()]
+    try:
+        yield
+    finally:
+        model.older = []
 
 
 def in_double(model: VAE) -> VAE:

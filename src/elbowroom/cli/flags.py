@@ -108,8 +108,8 @@ class Parameters:
         of(
             MODEL,
             "auto; images standard; counts standard; interactions standard",
-            "standard, mixture:components=100, vamp:components=500 or fitted, a mixture fitted after training; auto is "
-            "fitted for tables with a schema.",
+            "standard, mixture:components=100, vamp:components=500, composite, or fitted, a mixture fitted after "
+            "training; auto is fitted for tables with a schema.",
             metavar="NAME",
         ),
     ] = None

@@ -28,8 +28,8 @@ MODELS: dict[str, dict[str, Any]] = {
         "precision": "bfloat16",
     },
 }
-NEIGHBOURS = {"msweb": 0.0, "gowalla": 2.0}
-WEIGHTS = (0.5, 1.0, 1.5, 2.0, 3.0)  # of neighbours, to choose from
+NEIGHBOURS = {"msweb": 0.0, "gowalla": 3.0}
+WEIGHTS = (0.5, 1.0, 2.0, 3.0)  # of neighbours, to choose from
 METRICS = {
     "msweb": ("ndcg@10", "recall@20[plain]", "coverage@20", "popularity@20"),
     "gowalla": ("recall@20[plain]", "ndcg@20", "coverage@20", "popularity@20"),

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from elbowroom import artefact
 from elbowroom.beta import Beta, LogUniform, beta_of
 from elbowroom.bodies import ACTIVATIONS, MLP, check_widths
-from elbowroom.build import build, check_rows, choose_likelihood, epochs_for, split
+from elbowroom.build import build, check_rows, choose_likelihood, epochs_for, looked_at, split
 from elbowroom.checkpoints import Checkpoints
 from elbowroom.data import door
 from elbowroom.data.choose import Choice, Facts
@@ -45,8 +45,6 @@ from elbowroom.tasks.diagnose import Diagnosis
 from elbowroom.tasks.score import LogLikelihood
 from elbowroom.trainer import Trainer
 from elbowroom.vae import VAE, in_double
-
-DIAGNOSED = 10_000  # training rows that the diagnosis looks at
 
 
 @dataclass(eq=False, repr=False, match_args=False)
@@ -202,7 +200,7 @@ class BaseVAE(TransformerMixin, BaseEstimator, ABC):
         with own_stream(seed_of(self.seed_, "guests")) if guests else nullcontext():
             self.history_ = self._trainer().fit(model, train, self.beta_, objective, held_out, checkpoints, progress)
         self.model_ = model.eval()
-        some = train.take(evenly(len(train), DIAGNOSED))
+        some = train.take(evenly(len(train), looked_at(train.features)))
         with Interrupt():  # training is done: Ctrl-C must not leave it without the rest
             generate.settle_prior(model, some, self.seed_)
             self.diagnosis_ = diagnose.diagnose(model, some, self._beta_now)

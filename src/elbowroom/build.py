@@ -26,6 +26,7 @@ from elbowroom.vae import VAE
 
 ENOUGH = 20_000  # rows that units and marginals are learned from
 MANY = 2**24  # values that these rows may have together
+DIAGNOSED, VALUES = 10_000, 2**26  # rows, and values of them all, that a trained model is diagnosed on
 FEWEST = 20  # rows, below which none are held out
 STEPS = 4000  # what epochs="auto" aims at, within MIN_EPOCHS and MAX_EPOCHS
 MIN_EPOCHS, MAX_EPOCHS = 10, 400
@@ -183,6 +184,11 @@ def build(
 def enough(features: int) -> int:
     """How many rows units and marginals are learned from: fewer where rows are so wide that they would fill memory."""
     return min(ENOUGH, max(ENOUGH // 10, MANY // features))
+
+
+def looked_at(features: int) -> int:
+    """How many training rows a diagnosis looks at: of a million items each, a few tell as much as there is time for."""
+    return min(DIAGNOSED, max(DIAGNOSED // 20, VALUES // features))
 
 
 def split(rows: Rows, fraction: float, seed: int) -> tuple[Rows, Rows | None]:

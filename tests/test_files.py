@@ -24,6 +24,7 @@ from elbowroom.data import streams
 from elbowroom.data.readers import READERS, read, read_labels
 from elbowroom.data.writers import WRITERS, Result, check_output, write
 from elbowroom.errors import DataError, ElbowroomError, ElbowroomWarning, MissingDependencyError, ParameterError
+from elbowroom.files import folder_at_once
 
 anndata = pytest.importorskip("anndata")
 Image = pytest.importorskip("PIL.Image")
@@ -514,12 +515,39 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
 
         with monkeypatch.context() as patch:
             patch.setattr(os, "replace", fail)
-            patch.setattr(Path, "replace", fail)
+            patch.setattr(Path, "rename", fail)
             with pytest.raises(OSError, match="No space"):
                 write(target, Result(np.ones((2, 3, 3)) if ending in ("/", ".png") else NUMBERS))
         if ending != "/":
             assert Path(target).read_text() == "old"
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted(f"t{e}" for e in WRITERS if e != "/")
+
+
+@pytest.mark.parametrize("replace", [False, True])
+def test_a_folder_has_its_name_when_it_is_whole(tmp_path, monkeypatch, replace):
+    place = tmp_path / "made"
+    with folder_at_once(place, replace) as fresh:
+        (fresh / "a").write_text("old")
+        assert not place.exists()
+    with contextlib.suppress(RuntimeError), folder_at_once(place, replace) as fresh:
+        raise RuntimeError
+    with contextlib.suppress(OSError), folder_at_once(place, replace) as fresh:
+        (fresh / "a").write_text("new")
+    assert (place / "a").read_text() == ("new" if replace else "old")
+    rename, calls = Path.rename, []
+
+    def fail_second(self, target):
+        calls.append(target)
+        if len(calls) == 2:
+            raise OSError(5, "Input/output error")
+        return rename(self, target)
+
+    if replace:  # between the two renames there is none: the old one comes back
+        monkeypatch.setattr(Path, "rename", fail_second)
+        with pytest.raises(OSError, match="Input"), folder_at_once(place, replace) as fresh:
+            (fresh / "a").write_text("newest")
+        assert (place / "a").read_text() == "new"
+    assert [path.name for path in tmp_path.iterdir()] == ["made"]
 
 
 def test_every_reader_is_tested():

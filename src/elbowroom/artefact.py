@@ -12,8 +12,6 @@ import json
 import math
 import os
 import platform
-import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +25,7 @@ from elbowroom._version import __version__
 from elbowroom.bodies import BODIES
 from elbowroom.dial import Dial
 from elbowroom.errors import ArtefactError, ElbowroomError
+from elbowroom.files import folder_at_once
 from elbowroom.latents import LATENTS, PRIORS
 from elbowroom.likelihood_items import ITEM_LIKELIHOODS
 from elbowroom.likelihoods import LIKELIHOODS, Table
@@ -135,23 +134,12 @@ def _check_target(shown: Path, path: Path) -> None:
 
 def _write_folder(path: Path, files: Mapping[str, bytes]) -> None:
     """Write a new folder beside the old one, then swap their names."""
-    fresh = Path(tempfile.mkdtemp(dir=path.absolute().parent, prefix=f".{path.name[:40]}."))
-    try:
+    with folder_at_once(path, replace=True) as fresh:
         for name, content in files.items():
             with (fresh / name).open("wb") as file:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-        fresh.chmod(0o755)
-        if path.exists():
-            old = fresh.with_name(f"{fresh.name}.old")
-            path.rename(old)
-            fresh.rename(path)
-            shutil.rmtree(old)
-        else:
-            fresh.rename(path)
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
 
 
 def read(path: str | os.PathLike[str]) -> Artefact:

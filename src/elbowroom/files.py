@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +25,28 @@ def write_atomically(path: str | os.PathLike[str], content: bytes | str) -> None
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def folder_at_once(path: str | os.PathLike[str], replace: bool = False) -> Iterator[Path]:
+    """A new folder to fill, which takes the name of `path` when all is in it; until then nothing is seen of it.
+
+    A folder that has the name already is an error, unless it is empty or is to be replaced.
+    """
+    path = Path(path)
+    fresh = Path(tempfile.mkdtemp(dir=path.absolute().parent, prefix=f".{path.name[:40]}."))
+    old = fresh.with_name(f"{fresh.name}.old")
+    try:
+        yield fresh
+        fresh.chmod(0o755)
+        if replace and path.exists():
+            path.rename(old)
+        fresh.rename(path)
+        shutil.rmtree(old, ignore_errors=True)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+        if old.exists() and not path.exists():
+            old.rename(path)
 
 
 @contextmanager

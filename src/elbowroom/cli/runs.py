@@ -6,7 +6,6 @@ import json
 import os
 import secrets
 import shutil
-import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -24,7 +23,7 @@ from elbowroom.data.readers import Data, nearest, read, split_key
 from elbowroom.data.writers import check_place
 from elbowroom.devices import keep_all_memory
 from elbowroom.errors import ArtefactError, ElbowroomError, ElbowroomWarning, ParameterError
-from elbowroom.files import held
+from elbowroom.files import folder_at_once, held
 from elbowroom.state import name_features
 from elbowroom.sweep_folder import is_sweep
 
@@ -52,13 +51,10 @@ class Run:
     def save(self) -> None:
         """Make the folder, with the settings in it, at one stroke: of two processes that try, one does."""
         settings = {"format": "elbowroom run", "version": __version__, **asdict(self)}
-        fresh = Path(tempfile.mkdtemp(dir=self.folder.parent, prefix=f".{self.folder.name[:40]}."))
         try:
-            (fresh / SETTINGS).write_text(json.dumps(settings, indent=1), "utf-8")
-            fresh.chmod(0o755)
-            fresh.rename(self.folder)
+            with folder_at_once(self.folder) as fresh:
+                (fresh / SETTINGS).write_text(json.dumps(settings, indent=1), "utf-8")
         except OSError as error:
-            shutil.rmtree(fresh)
             if self.folder.exists():
                 raise _in_use(self.folder) from error
             raise

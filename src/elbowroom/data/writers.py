@@ -7,7 +7,6 @@ import difflib
 import importlib.util
 import io
 import os
-import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ import numpy as np
 
 from elbowroom.data import pictures
 from elbowroom.errors import ParameterError, missing
-from elbowroom.files import write_atomically
+from elbowroom.files import folder_at_once, write_atomically
 
 AT_ONCE = 2**18  # values of a text file
 
@@ -244,14 +243,9 @@ def write_grid(path: Path, result: Result) -> None:
 def write_folder(path: Path, result: Result) -> None:
     """A folder with a picture of every image."""
     images = pictures.eight_bit(result.values, result.pixels)
-    fresh = Path(tempfile.mkdtemp(dir=path.absolute().parent, prefix=f".{path.name[:40]}."))
-    try:
+    with folder_at_once(path) as fresh:
         for name, image in zip(pictures.numbered(len(images)), images, strict=True):
             (fresh / name).write_bytes(pictures.png_bytes(image))
-        fresh.chmod(0o755)
-        fresh.replace(path)
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
 
 
 PICTURES = (".png", "/")

@@ -104,8 +104,9 @@ def _estimator(families: dict[str, type], config: dict[str, Any]) -> Any:
         raise ValueError(f"{name!r} is no estimator of Elbowroom")
     parameters = config["parameters"]
     known = set(inspect.signature(families[name]).parameters)
-    if not isinstance(parameters, dict) or set(parameters) != known:
+    if not isinstance(parameters, dict) or not set(parameters) <= known:
         raise ValueError(f"the parameters of {name} are {sorted(known)}")
+    # a model of an earlier version lacks what came later, whose defaults are what there was before
     estimator = families[name](**parameters)
     estimator._check_parameters()
     for key, value in config["fitted"].items():

@@ -94,8 +94,8 @@ def main() -> None:
         cpu_trained = time.process_time()
         found[name] = evaluate(model, fold, METRICS[options.data])
         for weight in weights(options) if name == "InteractionVAE" else ():
-            model.neighbours = weight
-            found[f"and neighbours, {weight:g}"] = evaluate(model, fold, METRICS[options.data])
+            model.neighbour_weight = weight
+            found[f"neighbours, {weight:g}"] = evaluate(model, fold, METRICS[options.data])
         print(
             f"{name}: trained in {cpu_trained - cpu:.0f} CPU seconds, evaluated in "
             f"{time.process_time() - cpu_trained:.0f} ({time.perf_counter() - started:.0f} s in all)",

@@ -388,13 +388,15 @@ def test_a_split_by_user_takes_the_test_that_is_given():
 
 
 @pytest.mark.parametrize("library", [pd.DataFrame, pl.DataFrame, pa.table])
-@pytest.mark.parametrize("kind", ["number", "date", "text", "zoned"])
+@pytest.mark.parametrize("kind", ["number", "date", "text", "zoned", "number as text", "offset"])
 def test_the_latest_interactions_are_to_be_found(library, kind):
     random = np.random.default_rng(0)
     user, item, day = random.integers(0, 6, 200), random.integers(0, 30, 200), random.permutation(200) // 2
     when: dict[str, object] = {
         "number": day,
         "date": np.datetime64("2026-01-01", "us") + day.astype("timedelta64[D]"),
+        "number as text": [str(1_500_000_000 + 10**7 * int(d)) for d in day],
+        "offset": [f"{np.datetime64('2026-01-01') + int(d)}T01:00:00+02:00" for d in day],
         "text": [str(np.datetime64("2026-01-01") + int(d)) for d in day],
         "zoned": pd.Series(np.datetime64("2026-01-01", "us") + day.astype("timedelta64[D]")).dt.tz_localize("UTC"),
     }
@@ -429,6 +431,9 @@ def test_times_that_are_none_are_refused():
         Split.latest(frame, "when")
     with pytest.raises(DataError, match="times must be"):
         Split.latest(frame.assign(when=[1.0, np.nan]), "when")
+    for share in (1.5, -1, float("nan"), "half"):
+        with pytest.raises(ParameterError, match="share must be"):
+            Split.latest(frame, "when", share=share)
     with pytest.raises(ParameterError, match="column of the times"):
         Split.latest(frame, "then")
     with pytest.raises(DataError, match="needs a frame"):

@@ -30,7 +30,7 @@ LAYERS = [
     ["data/__init__", "data/sparse"],
     ["gaussians", "devices", "bodies", "data/door", "data/streams"],
     ["dial", "warps", "data/frames", "data/infer"],
-    ["data/schema"],
+    ["data/schema", "data/ids"],
     ["distributions", "data/rows", "data/arrays", "data/delimited", "data/pictures"],
     ["data/choose", "data/interactions", "data/toy", "data/writers"],
     ["data/holdout", "data/frame_files"],

@@ -141,7 +141,7 @@ def test_ratings_are_predicted(tmp_path):
         ({"ratings": True, "value": "stars", "likelihood": "multinomial"}, rated(20), "is for interactions or counts"),
         ({"likelihood": "ratings"}, rated(20), "Set ratings=True"),
         ({"ratings": True, "counts": True, "value": "user"}, rated(20)[20:], "counts and ratings"),
-        ({"ratings": True, "value": "stars", "neighbours": 1}, rated(20), "neighbours=0"),
+        ({"ratings": True, "value": "stars", "neighbour_weight": 1}, rated(20), "neighbour_weight=0"),
         ({"ratings": True, "value": "stars"}, rated(20).assign(stars=lambda f: f["stars"] - 0.5), "above zero"),
     ],
 )
@@ -156,6 +156,114 @@ def test_a_history_of_ratings_has_some():
         model.recommend([[1, 2]])
     with pytest.raises(DataError, match="finite numbers"):
         model.recommend([{1: "good"}])
+
+
+STARS = pd.DataFrame(
+    {
+        "user": [0, 0, 0, 1, 1, 1, 2, 2, 2, 2],
+        "item": [0, 1, 2, 1, 2, 3, 0, 1, 2, 3],
+        "stars": [5, 4, 1, 5, 2, 4, 4, 5, 2, 1.0],
+    }
+)
+
+
+def test_a_threshold_is_for_values_and_not_for_what_was_read_already(tmp_path):
+    """Lists of ids, folds and what the model knows are interactions, whatever the threshold; values of a dict are not."""
+    model = vae(value="stars", threshold=4, epochs=30).fit(STARS)
+    known = model.known_.matrix
+    assert known.nnz == 6
+    for one, other in zip(model.recommend(0, N=4), model.recommend([[0, 1]], N=4), strict=True):
+        np.testing.assert_array_equal(one, other[0])
+    np.testing.assert_array_equal(model.recommend([{0: 5, 1: 4, 2: 1}], N=4)[1], model.recommend([[0, 1]], N=4)[1])
+    np.testing.assert_array_equal(model.recommend(known, N=4)[1], model.recommend([0, 1, 2], N=4)[1])
+    np.testing.assert_array_equal(model.rank(known, 4), model.recommend([0, 1, 2], N=4)[0])
+    assert model.explain([0, 1], 3)[0].tolist() != []
+    more = model.partial_fit(pd.DataFrame({"user": [0, 3, 3], "item": [3, 0, 1], "stars": [5, 5, 1.0]})).known_.matrix
+    assert more.toarray().tolist() == [[1, 1, 0, 1], [0, 1, 0, 1], [1, 1, 0, 0], [1, 0, 0, 0]]
+
+
+def test_partial_fit_leaves_the_dial_and_the_epochs():
+    model = vae(beta="0.05..1", epochs=40).fit(CLICKS).at(0.1)
+    model.partial_fit(CLICKS[:3])
+    assert model._beta_now == pytest.approx(0.1)
+    assert len(model.history_.records) == 4
+    model.partial_fit(CLICKS[:3])
+    assert len(model.history_.records) == 4
+
+
+@pytest.mark.parametrize(
+    ("X", "words"),
+    [
+        (CLICKS[:3], "users have ids"),
+        ([[101]], "a frame, or a matrix"),
+        (pd.DataFrame({"user": [3], "item": [101]}), "ids of users must be texts"),
+    ],
+)
+def test_a_partial_fit_knows_whose_interactions_they_are(X, words):
+    model = vae(epochs=1).fit(FRAME)
+    with pytest.raises(DataError, match=words):
+        model.partial_fit(X)
+    assert model.users_.tolist() == sorted(set(FRAME["user"]))
+
+
+@pytest.mark.parametrize("weight", [float("nan"), float("inf"), -1, "2", 1e40, None, True])
+def test_a_weight_of_neighbours_that_is_none_is_refused(weight):
+    model = vae(epochs=1).fit(CLICKS)
+    model.neighbour_weight = weight
+    with pytest.raises(ParameterError):
+        model.recommend([1], N=2)
+
+
+def test_how_high_somebody_rates_is_seen():
+    """Whoever rates all of it high rates the rest high: closer than the items' means, and than their own mean."""
+    random = np.random.default_rng(0)
+    bias, quality = random.normal(size=500), 0.5 * random.normal(size=30)
+    stars = 10 + bias[:, None] + quality + 0.3 * random.normal(size=(500, 30))
+    shown = random.random(stars.shape) < 0.4
+    X = sparse.csr_matrix(stars * shown)
+    model = vae(ratings=True, init="random", epochs=60, learning_rate=1e-2, n_latents=2).fit(X[:400])
+    ids, scores = model.recommend(X[400:], N=30, filter_already_liked_items=False)
+    found = np.empty(ids.shape)
+    np.put_along_axis(found, ids, scores, 1)
+    hidden, truth = ~shown[400:], stars[400:]
+    own = (truth * ~hidden).sum(1) / (~hidden).sum(1)
+    ours, items, theirs = (
+        np.sqrt(np.mean((guess - truth)[hidden] ** 2))
+        for guess in (found, np.asarray(X[:400].sum(0) / shown[:400].sum(0)), own[:, None])
+    )
+    assert ours < 0.9 * theirs < items
+    assert model.recommend([{3: 11.0}], 1)[1] > model.recommend([{3: 10.5}], 1)[1]
+
+
+@pytest.mark.parametrize(
+    ("history", "words"),
+    [
+        ([{3: [1, 2], 4: 3.0}], "finite numbers"),
+        ([{3: 1e300}], "at most"),
+        ([{(1, 2): 3.0}], "whole numbers or texts"),
+        ([{2**80: 3.0}], "whole numbers or texts"),
+        ([{3: 4.5, "a": 2.0}], "all of one kind"),
+        (np.array(1), "users must be ids"),
+        (sparse.csr_matrix(np.full((1, 40), np.nan)), "finite"),
+    ],
+)
+def test_histories_that_are_none_are_refused(history, words):
+    model = vae(ratings=True, value="stars", epochs=1).fit(rated(30))
+    with pytest.raises(DataError, match=words):
+        model.recommend(history)
+
+
+def test_a_dict_is_one_history():
+    model = vae(ratings=True, value="stars").fit(rated(30))
+    ids, scores = model.recommend({3: 4.5}, N=3)
+    assert ids.shape == (3,)
+    np.testing.assert_array_equal(scores, model.recommend([{3: 4.5}], N=3)[1][0])
+    with pytest.raises(DataError, match="one item"):
+        model.explain({3: 4.5}, [3, 6])
+
+
+def test_fit_transform_is_fit_and_transform():
+    np.testing.assert_array_equal(vae().fit_transform(CLICKS), vae().fit(CLICKS).transform(CLICKS))
 
 
 # ---- the same history, the same list ---------------------------------------------------------------------------------
@@ -211,7 +319,7 @@ def test_scores_are_the_log_chances_of_the_model(model):
 def test_neighbours_have_a_say_of_their_weight(model, weight):
     """Scores are the model's and the weighted logarithms of the filter x R'R, from its definition, normalised."""
     wide = copy.copy(model)
-    wide.neighbours = weight
+    wide.neighbour_weight = weight
     dense, histories = CLICKS.toarray(), CLICKS[1:9]
     users, items = (np.maximum(dense.sum(axis), 1) ** -0.5 for axis in (1, 0))
     R = users[:, None] * dense * items

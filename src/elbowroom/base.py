@@ -321,7 +321,8 @@ class BaseVAE(TransformerMixin, BaseEstimator, ABC):
 
     def fit_transform(self, X: Any, y: Any = None, *, context: Any = None) -> np.ndarray:
         """Fit on X, then its posterior means."""
-        return self.fit(X, context=context).transform(X, context=context)
+        told = {} if context is None else {"context": context}  # which not all estimators take
+        return self.fit(X, **told).transform(X, **told)
 
     def transform(self, X: Any, *, context: Any = None) -> np.ndarray:
         """Posterior means E q(z|x), (n, n_latents), in the floating dtype of X."""

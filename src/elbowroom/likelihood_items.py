@@ -317,12 +317,12 @@ class ItemRatings(ItemMultinomial):
         return Ratings(h, self.table, self.bias, self.totals[QUANTILES // 2] if total is None else total, log_std)
 
     def inputs(self, x: Any) -> Any:
-        """Rows of length 1: for each rating one, because it is there, and its distance from the item's mean."""
+        """How far ratings are from their items' means, over the root of their number: an average one says nothing."""
         if isinstance(x, SparseBatch):
             far = (x.values.to(self.bias.dtype) - self.center[x.columns]) / self.spread
-            return x.with_values(1 + far).unit_length(self.bias.dtype)
-        far = (x.to(self.bias.dtype) - self.center) / self.spread
-        return nn.functional.normalize(torch.where(x == 0, 0.0, 1 + far), dim=-1)
+            return x.with_values(far / x.starts.diff()[x.row].to(far.dtype).sqrt())
+        far = torch.where(x == 0, 0.0, (x.to(self.bias.dtype) - self.center) / self.spread)
+        return far / (x != 0).sum(-1, keepdim=True).clamp_min(1).sqrt()
 
     def draw_total(self, n: int, generator: Generator | None) -> Tensor:
         raise ParameterError(

@@ -65,13 +65,13 @@ class InteractionVAE(BaseVAE):
         2021), or "random".
     norm, residual : bool
         Layer norm, and hidden layers that add to what they are given.
-    neighbours : float
+    neighbour_weight : float
         How much the neighbours of a history's items count in lists, beside the model (Shen et al. 2021): 0 leaves them
         out, 2 is good where there are many items. Training does not see them, so that it may be set afterwards.
     user, item, value : str or None
         Columns of a frame: by default the first, the second, and none.
     threshold : float or None
-        Interactions of less than this are left out.
+        Interactions of less than this, summed over a user's rows of an item, are left out.
     counts, ratings : bool
         Keep the values of X as counts, or as ratings; without, every interaction counts once.
     min_user, min_item : int
@@ -109,7 +109,7 @@ class InteractionVAE(BaseVAE):
     init: str = "spectral"
     norm: bool = False
     residual: bool = False
-    neighbours: float = 0.0
+    neighbour_weight: float = 0.0
     user: str | None = None
     item: str | None = None
     value: str | None = None
@@ -123,18 +123,14 @@ class InteractionVAE(BaseVAE):
     _scored_in: ClassVar[torch.dtype] = torch.float32  # tables of items in float64 would be most of the model again
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         **BaseVAE._parameter_constraints,
+        **{name: ["boolean"] for name in ("tied", "norm", "residual", "counts", "ratings")},
         "dropout": [Interval(Real, 0, 1, closed="left")],
-        "tied": ["boolean"],
         "init": [StrOptions({"spectral", "random"})],
-        "norm": ["boolean"],
-        "residual": ["boolean"],
-        "neighbours": [Interval(Real, 0, None, closed="left")],
+        "neighbour_weight": [Interval(Real, 0, 100, closed="both")],
         "user": [str, None],
         "item": [str, None],
         "value": [str, None],
         "threshold": [Real, None],
-        "counts": ["boolean"],
-        "ratings": ["boolean"],
         "min_user": [Interval(Integral, 1, None, closed="left")],
         "min_item": [Interval(Integral, 1, None, closed="left")],
         "unknown_items": [StrOptions({"warn", "refuse"})],
@@ -198,8 +194,6 @@ class InteractionVAE(BaseVAE):
                 f"what is kept of X is its {' and '.join(kept) or 'interactions, each counting once'}",
                 f"Set {wanted[0][0]}=True." if wanted[0] else "Set likelihood='auto'.",
             )
-        if self.ratings and self.neighbours:
-            raise ParameterError("neighbours know no ratings", f"neighbours={self.neighbours}", "Set neighbours=0.")
 
     @property
     def _widths(self) -> tuple[int, ...]:
@@ -256,10 +250,12 @@ class InteractionVAE(BaseVAE):
         wider.epochs = max(1, self.epochs_ // 10) if epochs is None else door.positive("epochs", epochs)
         wider._start = self.model_.state_dict()  # type: ignore[misc]
         new = self._read(X, reset=False)
-        users = np.unique(self.reading.columns(X)[0]) if task.is_frame(X) else np.arange(new.shape[0])
+        users = task.users_to_add(X, new, self.known_, self.reading)
         BaseVAE.fit(wider, self.known_.with_more(users, new, self.reading))
+        if wider.model_.dial is not None:  # it stays where it stands
+            wider.model_ = wider.model_.at(self._beta_now)
         del wider._start
-        wider.epochs = self.epochs
+        wider.epochs, wider.epochs_ = self.epochs, self.epochs_
         self.__dict__.update(wider.__dict__)
         return self
 
@@ -280,7 +276,7 @@ class InteractionVAE(BaseVAE):
 
         Parameters
         ----------
-        users_or_histories : id, ids, CSR matrix, frame of interactions, or list of lists of item ids
+        users_or_histories : id, ids, CSR matrix, frame of interactions, or list of lists (or dicts) of item ids
             Known users by their ids, or the histories of anybody; the same history gives the same list. A user
             without a history gets what the model expects of anybody, p(item) under its prior.
         items, exclude : array of item ids, optional
@@ -316,8 +312,15 @@ class InteractionVAE(BaseVAE):
         return task.lists(scoring, rows, n, filter_liked, only, without, scoring.exact)
 
     def _scoring(self, noise: torch.Generator | None = None) -> Scoring:
-        neighbours = Neighbours(self.known_.matrix, self.neighbours) if self.neighbours else None
+        self._check_parameters()  # this one may have been set after fit
+        neighbours = Neighbours(self.known_.matrix, self.neighbour_weight) if self.neighbour_weight else None
         return Scoring(widened(self.model_), noise, neighbours)
+
+    def _check_parameters(self) -> None:
+        super()._check_parameters()
+        if self.neighbour_weight and (self.ratings or self.neighbour_weight != self.neighbour_weight):
+            got = f"neighbour_weight={self.neighbour_weight}, ratings={self.ratings}"
+            raise ParameterError("neighbours have a weight, and know no ratings", got, "Set neighbour_weight=0.")
 
     def similar_items(self, item: Any, N: int = 10) -> tuple[np.ndarray, np.ndarray]:
         """The N items nearest to an item: ids, and cosines of their rows in the decoder's table; itself comes first."""
@@ -331,15 +334,15 @@ class InteractionVAE(BaseVAE):
         return (ids[0], cosines[0]) if np.ndim(item) == 0 else (ids, cosines)
 
     def explain(self, history: Any, item: Any) -> tuple[np.ndarray, np.ndarray]:
-        """What each item of a history did for the chance of another item: ids and nats, the strongest first.
+        """What each item of a history did for the score of another item: ids and effects, the strongest first.
 
-        The effect of an item is exact: the log-chance of `item` with the whole history, less that without it.
-        `history` is a known user's id or a list of item ids.
+        The effect of an item is exact: the score of `item` with the whole history, less that without it.
+        `history` is a known user's id, a list of item ids, or a dict of these to values.
         """
         check_is_fitted(self)
-        listed = not isinstance(history, str | Integral)
+        listed = isinstance(history, Sequence | np.ndarray) and not isinstance(history, str)
         rows = task.histories([history] if listed else history, self.known_, self.reading, True)[0]
-        target = task.positions_of(item, self.known_, refuse=True)
+        target = task.one_position(item, self.known_)
         row, n = rows[[0]], rows.indptr[1]
         without = sparse.vstack([row, task.without_each(row)]).tocsr()
         scoring = self._scoring()

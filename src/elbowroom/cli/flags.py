@@ -172,7 +172,7 @@ class Parameters:
     ] = None
     norm: Annotated[bool | None, of(INTERACTIONS, "no", "Layer norm.")] = None
     residual: Annotated[bool | None, of(INTERACTIONS, "no", "Hidden layers that add to what they are given.")] = None
-    neighbours: Annotated[
+    neighbour_weight: Annotated[
         float | None, of(INTERACTIONS, "0.0", "How much neighbours of a history's items count in lists; try 2.")
     ] = None
     unknown_items: Annotated[

@@ -105,6 +105,7 @@ class Split:
         is drawn. A share `valid` of what is left is for validation. Choose with `train` and `valid`; then train on
         `test.seen`, which is all that is not to be found, and test.
         """
+        _check_shares(share=share, valid=valid)
         found = (reading or Reading()).learn(X)
         random = np.random.default_rng(random_state)
         seen, hidden = cut(found.matrix, share, random) if test is None else (found.matrix, csr_of(test))
@@ -123,6 +124,7 @@ class Split:
         had it, and of one time the first row is the earlier. A `share` of each user's interactions is for the test,
         and the latest share `valid` of what is left for validation, so that nothing is chosen by what comes later.
         """
+        _check_shares(share=share, valid=valid)
         reading = reading or Reading()
         found = reading.learn(X)
         when = reading.order_of(X, time, found)
@@ -147,6 +149,12 @@ class Split:
             f"{counted(len(self.valid), 'user')} for validation, {len(self.test):,} for the test; "
             f"checksum {self.checksum}"
         )
+
+
+def _check_shares(**shares: Any) -> None:
+    for name, share in shares.items():
+        if not isinstance(share, int | float) or not 0 <= share < 1:
+            raise ParameterError(f"{name} must be a share, from 0 to less than 1", f"it is {share!r}", "Try 0.2.")
 
 
 def cut(matrix: Any, share: float, random: np.random.Generator, least: int = 0) -> tuple[Any, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Self
 
@@ -13,7 +13,10 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
+from elbowroom.data.ids import array_of, ids_of, times_of, values_of
 from elbowroom.errors import DataError, counted, unknown
+
+LARGEST = 1e30  # of a value: its square, in float32, is no number
 
 
 class Vocabulary:
@@ -88,7 +91,8 @@ class Interactions:
         places = [everybody.positions(self.users.ids), everybody.positions(users)]
         rows = np.concatenate([place[part.row] for part, place in zip(parts, places, strict=True)])
         columns, values = (np.concatenate([getattr(part, name) for part in parts]) for name in ("col", "data"))
-        merged = reading.matrix(values, rows, columns, (len(everybody), len(self.items)))
+        read = replace(reading, threshold=None)  # both are what was admitted
+        merged = read.matrix(values, rows, columns, (len(everybody), len(self.items)))
         return Interactions(merged, everybody, self.items)
 
     def parts(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -136,7 +140,7 @@ class Reading:
     value : str or None
         Column of a frame with counts or ratings; None for one interaction a row.
     threshold : float or None
-        Interactions of less than this are left out; None leaves out those of zero.
+        Interactions whose values, summed over a user's rows of an item, are less are left out; None leaves out zeros.
     counts, ratings : bool
         Keep values, whose sum counts where a user has an item more than once, or of ratings the last; without, every
         interaction counts once.
@@ -198,7 +202,7 @@ class Reading:
                 raise unknown(f"the column of the {what}s", name, names)
         if self.ratings and self.value is None:
             raise DataError("ratings must have a column", "value is None", "Name it with value=....")
-        values = np.ones(len(frame)) if self.value is None else _values(frame[self.value], self.value)
+        values = np.ones(len(frame)) if self.value is None else values_of(frame[self.value], self.value)
         return (
             ids_of(frame[user].to_numpy(), f"column {user!r}"),
             ids_of(frame[item].to_numpy(), f"column {item!r}"),
@@ -216,15 +220,17 @@ class Reading:
             raise unknown("the column of the times", time, list(frame.columns))
         users, items, _ = self.columns(X)
         rows, columns = found.users.positions(users), found.items.positions(items)
-        order = np.argsort(_times(frame[time], time), kind="stable")
+        order = np.argsort(times_of(frame[time], time), kind="stable")
         order = order[(rows[order] >= 0) & (columns[order] >= 0)]
         _, first = np.unique(rows[order] * len(found.items) + columns[order], return_index=True)
         at = order[first]
         return sparse.csr_matrix((first + 1, (rows[at], columns[at])), found.matrix.shape)
 
     def cleaned(self, matrix: Any) -> Any:
-        """Interactions below the threshold left out, and values of one unless they are to be kept."""
+        """Of a matrix as it comes: what is below the threshold left out, and the rest `stored`."""
         matrix.sum_duplicates()
+        if self.counts and (matrix.data < 0).any():
+            raise DataError("counts must not be negative", f"one is {matrix.data.min():g}", "Correct the data.")
         if self.ratings and (matrix.data <= 0).any():
             raise DataError(
                 "ratings must be above zero, as zero means none",
@@ -236,15 +242,21 @@ class Reading:
             matrix = matrix.copy()
             matrix.data[~kept] = 0
             matrix.eliminate_zeros()
+        return self.stored(matrix)
+
+    def stored(self, matrix: Any) -> Any:
+        """Interactions that were admitted: values of one unless they are to be kept, in float32."""
+        matrix.sum_duplicates()
         if not self.counts and not self.ratings:
             return _like(matrix, np.ones(matrix.nnz, np.float32))
-        if self.counts and (broken := (matrix.data != np.floor(matrix.data)) | (matrix.data <= 0)).any():
-            first = matrix.data[broken][0]
+        if self.counts and (broken := matrix.data != np.floor(matrix.data)).any():
             raise DataError(
                 "counts=True needs whole numbers above zero",
-                f"{counted(int(broken.sum()), 'value is', 'values are')} not (first: {first:g})",
+                f"{counted(int(broken.sum()), 'value is', 'values are')} not (first: {matrix.data[broken][0]:g})",
                 "Use counts=False, with a threshold if you like.",
             )
+        if (matrix.data > LARGEST).any():
+            raise DataError(f"values must be at most {LARGEST:g}", f"one is {matrix.data.max():g}", "Use another unit.")
         return _like(matrix, matrix.data.astype(np.float32))
 
     def _filtered(self, found: Interactions) -> Interactions:
@@ -284,78 +296,20 @@ def histories_of(rows: Iterable[Any], items: Vocabulary, reading: Reading) -> tu
 def _pairs(row: Any, place: int, reading: Reading) -> tuple[np.ndarray, np.ndarray]:
     """Items and values of a history; the items of a list count once each, however often they are in it."""
     if isinstance(row, Mapping):
-        values = np.array(list(row.values()))
-        if len(row) and (values.dtype.kind not in "biuf" or not np.isfinite(values).all()):
+        if not all(isinstance(v, int | float | np.number) and bool(np.isfinite(v)) for v in row.values()):
             raise DataError("values of a history must be finite numbers", f"they are {list(row.values())!r}", _EXAMPLE)
-        return ids_of(np.asarray(list(row)), f"history {place}"), values.astype(np.float64)
+        return ids_of(array_of(row), f"history {place}"), np.array(list(row.values()), np.float64)
     if isinstance(row, str | bytes) or not isinstance(row, Iterable):
         raise DataError(
             "a history must be a list of item ids", f"one is {row!r}", "Pass a list of lists, [[3, 7], [2]]."
         )
-    ids = np.unique(ids_of(np.asarray(list(row)), f"history {place}"))
+    ids = np.unique(ids_of(array_of(row), f"history {place}"))
     if reading.ratings and len(ids):
         raise DataError("a history must have a rating for each item", f"one is a {type(row).__name__}", _EXAMPLE)
-    return ids, np.ones(len(ids))
+    return ids, np.full(len(ids), max(1.0, reading.threshold or 1.0))  # the least that counts as one
 
 
 _EXAMPLE = "Pass a list of dicts, [{3: 4.5, 7: 2.0}]."
-
-
-def ids_of(values: np.ndarray, where: str) -> np.ndarray:
-    """Ids as whole numbers or texts."""
-    if values.dtype.kind in "iu":
-        return values.astype(np.int64)
-    if not len(values):
-        return values.astype(np.int64)
-    if values.dtype.kind == "f" and np.isfinite(values).all() and (values == np.floor(values)).all():
-        return values.astype(np.int64)  # a column of whole numbers that had a hole, or came from CSV
-    if values.dtype.kind in "OUT" and all(isinstance(value, str) for value in values):
-        return values.astype(str)
-    if values.dtype.kind == "O" and all(isinstance(v, int | np.integer) and not isinstance(v, bool) for v in values):
-        return values.astype(np.int64)
-    texts = any(isinstance(value, str) for value in values.tolist())
-    place, first = next(
-        (i, v) for i, v in enumerate(values.tolist()) if not (isinstance(v, str) if texts else _is_id(v))
-    )
-    raise DataError(
-        "ids must be whole numbers or texts, all of one kind",
-        f"{where} has {first!r} (row {place})",
-        "Drop such rows, or turn all ids into texts.",
-    )
-
-
-def _is_id(value: Any) -> bool:
-    """Whether a value may be an id in a column of numbers."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return False
-    return bool(np.isfinite(value)) and value == int(value)
-
-
-def _values(column: Any, name: str) -> np.ndarray:
-    values = column.to_numpy()
-    if values.dtype.kind not in "biuf" or not np.isfinite(values).all():
-        raise DataError(
-            "values of interactions must be finite numbers", f"column {name!r} has others", "Drop such rows."
-        )
-    return values.astype(np.float64)
-
-
-def _times(column: Any, name: str) -> np.ndarray:
-    """A column of numbers, dates or ISO texts as numbers that are later the greater they are."""
-    values = column.to_numpy()
-    try:
-        if values.dtype.kind in "OUT":
-            values = np.array([str(value) for value in values.tolist()], "datetime64[us]")
-        known = ~np.isnat(values) if values.dtype.kind == "M" else np.isfinite(values)
-    except (TypeError, ValueError):
-        known = np.zeros(len(values), bool)
-    if not known.all():
-        raise DataError(
-            "times must be numbers, dates or ISO texts such as 2026-01-31",
-            f"column {name!r} has others",
-            "Drop such rows, or write them so.",
-        )
-    return values.astype("datetime64[us]").astype(np.int64) if values.dtype.kind == "M" else values
 
 
 def normalised(matrix: Any) -> tuple[Any, np.ndarray]:

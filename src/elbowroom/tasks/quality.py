@@ -21,6 +21,7 @@ from scipy.stats import ks_2samp
 
 from elbowroom.data.frames import Series
 from elbowroom.data.schema import is_hole, read
+from elbowroom.data.writers import check_file_place
 from elbowroom.errors import DataError, ParameterError
 
 BINS = 10  # of numbers that are compared with categories
@@ -283,6 +284,7 @@ class Quality:
         """Write one self-contained HTML page with pictures of both tables."""
         from elbowroom.tasks.quality_page import page
 
+        check_file_place(Path(path))
         page(self).write(path)
         return Path(path)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -54,6 +55,8 @@ def concerns(found: Any) -> list[str]:
     words = []
     if found.auc > EASY:
         words.append(f"Trees tell the tables apart (AUC {found.auc:.2f}).")
+    if math.isnan(found.nearest):
+        words.append("Whether rows are copies is not known, as real rows repeat each other.")
     if found.nearest < COPIES:
         words.append(f"Synthetic rows are near copies of real ones (ratio of distances {found.nearest:.2f}).")
     if lost := [name for name, (_, made) in found.rare.items() if made == 0]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any
@@ -13,7 +13,8 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
-from elbowroom.data.interactions import Interactions, Reading, histories_of, ids_of, is_frame, listed
+from elbowroom.data.ids import ids_of
+from elbowroom.data.interactions import Interactions, Reading, Vocabulary, csr_of, histories_of, is_frame, listed
 from elbowroom.data.sparse import SparseBatch
 from elbowroom.errors import DataError, ElbowroomWarning, counted
 from elbowroom.tasks.rank import best, in_order
@@ -102,12 +103,15 @@ def histories(given: Any, known: Interactions, reading: Reading, refuse: bool = 
         return _matrix(given, known, reading), False
     if is_frame(given):
         return _frame(given, known, reading, refuse), False
+    if isinstance(given, Mapping):
+        found, _ = histories([given], known, reading, refuse)
+        return found, True
     if isinstance(given, str | Integral):
         return known.matrix[_users([given], known)], True
-    rows = list(given) if isinstance(given, Iterable) else None
+    rows = list(given) if isinstance(given, Iterable) and np.shape(getattr(given, "shape", "?")) != (0,) else None
     if rows is None:
         raise DataError(
-            "users must be ids, a CSR matrix, a frame of interactions or a list of histories",
+            "users must be ids, a CSR matrix, a frame of interactions, or a list of histories, lists or dicts",
             f"they are {given!r}",
             "Pass [3, 7] for users 3 and 7, or [[10, 12]] for somebody with items 10 and 12.",
         )
@@ -125,7 +129,9 @@ def _matrix(given: Any, known: Interactions, reading: Reading) -> Any:
             f"it has {given.shape[1]:,} columns",
             "Give it the same columns, or pass lists of item ids.",
         )
-    return reading.cleaned(sparse.csr_matrix(given, dtype=np.float64, copy=True))
+    matrix = csr_of(given).copy()
+    read = bool((matrix.data == 1).all())  # these are interactions that were admitted, whatever the threshold
+    return reading.stored(matrix) if read and not reading.ratings else reading.cleaned(matrix)
 
 
 def _frame(given: Any, known: Interactions, reading: Reading, refuse: bool) -> Any:
@@ -137,6 +143,41 @@ def _frame(given: Any, known: Interactions, reading: Reading, refuse: bool) -> A
     at = columns >= 0
     shape = (len(names), len(known.items))
     return reading.matrix(values[at], rows.reshape(-1)[at], columns[at], shape)
+
+
+def users_to_add(given: Any, matrix: Any, known: Interactions, reading: Reading) -> np.ndarray:
+    """The ids of the users whose new interactions are in a frame or a matrix, in the order of its rows.
+
+    Raises
+    ------
+    DataError
+        If they are of another kind than those that are known.
+    """
+    if is_frame(given):
+        ids = np.unique(reading.columns(given)[0])
+    elif sparse.issparse(given) and np.array_equal(known.users.ids, np.arange(len(known))):
+        ids = np.arange(matrix.shape[0])
+    else:
+        raise DataError(
+            "new interactions are a frame, or a matrix where the model was fitted on one",
+            f"this is a {type(given).__name__}" + ", and users have ids" * sparse.issparse(given),
+            "Give it a row for each interaction: user, item.",
+        )
+    if Vocabulary(ids).is_text != known.users.is_text:
+        kinds = ("numbers", "texts")
+        raise DataError(
+            f"ids of users must be {kinds[known.users.is_text]}, as those that are known",
+            f"they are {kinds[not known.users.is_text]}",
+            "Convert the column.",
+        )
+    return ids
+
+
+def one_position(item: Any, known: Interactions) -> np.ndarray:
+    """The position of one known item, (1,)."""
+    if np.ndim(item):
+        raise DataError("one item is explained at a time", f"it is {item!r}", "Pass its id.")
+    return positions_of(item, known, refuse=True)
 
 
 def _users(given: list[Any], known: Interactions) -> np.ndarray:

@@ -167,8 +167,8 @@ STARS = pd.DataFrame(
 )
 
 
-def test_a_threshold_is_for_values_and_not_for_what_was_read_already(tmp_path):
-    """Lists of ids, folds and what the model knows are interactions, whatever the threshold; values of a dict are not."""
+def test_a_threshold_is_for_values_and_not_for_what_was_read_already():
+    """Lists of ids, folds and what is known are interactions, whatever the threshold; values of a dict are not."""
     model = vae(value="stars", threshold=4, epochs=30).fit(STARS)
     known = model.known_.matrix
     assert known.nnz == 6
@@ -708,6 +708,12 @@ def test_the_command_line_fits_recommends_and_evaluates(tmp_path, capsys):
     assert list(made.columns) == ["user", "item"]
     assert set(made["item"]) <= set(fitted.items_)
     assert made["user"].max() < 4
+    FRAME.assign(stars=5).rename(columns={"item": "film"}).to_csv(tmp_path / "stars.csv", index=False)
+    liked = ["--item", "film", "--value", "stars", "--threshold", 4]
+    answer(capsys, "fit", tmp_path / "stars.csv", "--kind", "interactions", "--out", tmp_path / "m3", *liked, *quick)
+    answer(capsys, "sample", tmp_path / "m3", "--out", tmp_path / "made.csv")
+    facts = answer(capsys, "recommend", tmp_path / "m3", tmp_path / "made.csv")  # it reads what it wrote
+    assert facts["users"] > 4
     sparse.save_npz(tmp_path / "clicks.npz", split.train)
     facts = answer(capsys, "fit", tmp_path / "clicks.npz", "--kind", "interactions", "--out", tmp_path / "m2", *quick)
     assert facts["estimator"] == "InteractionVAE"
@@ -721,6 +727,7 @@ def test_the_command_line_fits_recommends_and_evaluates(tmp_path, capsys):
         (["recommend", "{model}", "--user", "nobody"], "not known"),
         (["recommend", "{model}", "--out", "x.npy"], "table of ids"),
         (["recommend", "{model}", "-n", "0"], "N must be"),
+        (["evaluate", "{model}", "{data}", "--known"], "new interactions"),
         (["sample", "{model}", "--out", "x.npy"], "table of ids"),
         (["sample", "{model}", "--out", "x.csv", "--mean"], "Leave out"),
         (["recommend", "{model}", "gone.csv"], "does not exist"),

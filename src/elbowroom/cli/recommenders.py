@@ -16,7 +16,7 @@ from elbowroom.cli.runs import shown
 from elbowroom.data.holdout import cut
 from elbowroom.data.readers import Data
 from elbowroom.data.writers import check_output, check_table, write_columns
-from elbowroom.errors import ArtefactError, ParameterError, counted
+from elbowroom.errors import ArtefactError, DataError, ParameterError, counted
 from elbowroom.tasks import recommend as task
 from elbowroom.tasks.evaluate import Evaluation, metric_of
 
@@ -88,9 +88,10 @@ def new_histories(estimator: Any, n: int, out: str, random_state: int | None) ->
     """Write the histories of users that the model makes up: a row for each interaction."""
     check_table(out)
     drawn = estimator.sample(n, random_state=random_state).tocoo()
-    columns = {"user": drawn.row, "item": estimator.items_[drawn.col]}
-    if estimator.counts:
-        columns["value"] = drawn.data
+    columns = {estimator.user or "user": drawn.row, estimator.item or "item": estimator.items_[drawn.col]}
+    if estimator.value or estimator.counts:  # so that the model reads what it wrote
+        value = drawn.data if estimator.counts else np.full(len(drawn.data), max(1.0, estimator.threshold or 1.0))
+        columns[estimator.value or "value"] = value
     write_columns(out, columns)
     facts = {"out": out, "users": n, "interactions": len(drawn.data)}
     return Answer(
@@ -105,6 +106,7 @@ def evaluate(model: str, file: str, fold_in: float, metrics: Sequence[str], know
     estimator = opened(model, beta)
     data, _ = data_for(estimator, file)
     fold, about = _of_known(estimator, data) if known else _of_new(estimator, data, fold_in)
+    _check_some(fold)
     models = (estimator, *baselines(estimator.known_.matrix))
     found = {type(each).__name__: elbowroom.evaluate(each, fold, metrics) for each in models}
     facts = {
@@ -122,6 +124,16 @@ def _of_new(estimator: Any, data: Data, fold_in: float) -> tuple[elbowroom.Fold,
     histories = task.histories(data.x, estimator.known_, estimator.reading)[0]
     fold = elbowroom.Fold(*cut(histories, 1 - fold_in, np.random.default_rng(0), 1))
     return fold, f"{counted(len(fold), 'user')}, {fold_in:.0%} of their interactions shown, the others to be found"
+
+
+def _check_some(fold: elbowroom.Fold) -> None:
+    """Refuse a fold that has nothing to be found, and say why."""
+    if not fold.hidden.nnz:
+        raise DataError(
+            "there must be interactions to find, of items that the model knows and beyond what is shown",
+            "the file has none",
+            "Give it new interactions.",
+        )
 
 
 def _of_known(estimator: Any, data: Data) -> tuple[elbowroom.Fold, str]:

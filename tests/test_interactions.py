@@ -425,6 +425,15 @@ def test_the_latest_interactions_are_to_be_found(library, kind):
             assert set(part[place].indices) == set(expected)
 
 
+def test_of_ratings_the_latest_counts_and_has_its_time():
+    frame = pd.DataFrame({"user": [0] * 5, "item": [1, 1, 2, 3, 4], "stars": [5, 1, 3, 4, 2.0], "t": [9, 1, 2, 3, 4]})
+    split = Split.latest(frame, "t", share=0.25, valid=0.0, reading=Reading(value="stars", ratings=True))
+    assert split.test.hidden.toarray().tolist() == [[5, 0, 0, 0]]
+    assert split.train.toarray().tolist() == [[0, 3, 4, 2]]
+    clicks = Split.latest(frame, "t", share=0.25, valid=0.0)
+    assert clicks.test.hidden.toarray().tolist() == [[0, 0, 0, 1]]
+
+
 def test_times_that_are_none_are_refused():
     frame = pd.DataFrame({"user": [1, 1], "item": [1, 2], "when": ["2026-01-01", "soon"]})
     with pytest.raises(DataError, match="column 'when' has others"):

@@ -160,11 +160,22 @@ class Ratings(Items):
         rated = x.with_values(torch.ones_like(x.values)) if isinstance(x, SparseBatch) else x != 0
         return -0.5 * math.log(2 * math.pi) * rated.sum(-1).double()
 
+    def sample(self, generator: Generator | None = None) -> Tensor:
+        raise _who_rates_what()
+
     def level(self, logits: Tensor) -> Tensor:
         return logits.new_zeros(len(logits), 1)
 
     def expected_scores(self) -> Tensor:
         return self.logits.mean(0)
+
+
+def _who_rates_what() -> ParameterError:
+    return ParameterError(
+        "histories are drawn from a model of interactions or counts",
+        "a model of ratings does not say who rates what",
+        "Fit with ratings=False.",
+    )
 
 
 def _log_gaussian(x: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
@@ -325,11 +336,7 @@ class ItemRatings(ItemMultinomial):
         return far / (x != 0).sum(-1, keepdim=True).clamp_min(1).sqrt()
 
     def draw_total(self, n: int, generator: Generator | None) -> Tensor:
-        raise ParameterError(
-            "histories are drawn from a model of interactions or counts",
-            "a model of ratings does not say who rates what",
-            "Fit with ratings=False.",
-        )
+        raise _who_rates_what()
 
     @torch.no_grad()
     def fit_marginals(self, x: Any) -> None:

@@ -192,7 +192,7 @@ class InteractionVAE(BaseVAE):
             raise ParameterError(
                 f"likelihood={likelihood!r} is for {' or '.join(w[0] if w else 'interactions' for w in wanted)}",
                 f"what is kept of X is its {' and '.join(kept) or 'interactions, each counting once'}",
-                f"Set {wanted[0][0]}=True." if wanted[0] else "Set likelihood='auto'.",
+                f"Set {wanted[0][0]}=True, and no other." if wanted[0] else "Set likelihood='auto'.",
             )
 
     @property

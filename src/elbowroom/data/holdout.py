@@ -120,14 +120,16 @@ class Split:
     ) -> Self:
         """The latest interactions of every user are to be found, from the earlier ones: what a recommender is asked.
 
-        X is a frame with a column `time` of numbers, dates or ISO texts; an item counts from the first time that a user
-        had it, and of one time the first row is the earlier. A `share` of each user's interactions is for the test,
-        and the latest share `valid` of what is left for validation, so that nothing is chosen by what comes later.
+        X is a frame with a column `time` of numbers, dates or ISO texts. An item counts from the first time that a user
+        had it; of ratings the last one counts, from its time on. Of one time the first row is the earlier. A `share` of
+        each user's interactions is for the test, and the latest share `valid` of what is left for validation, so that
+        nothing is chosen by what comes later.
         """
         _check_shares(share=share, valid=valid)
         reading = reading or Reading()
-        found = reading.learn(X)
-        when = reading.order_of(X, time, found)
+        frame = reading.in_time(X, time)
+        found = reading.learn(frame)
+        when = reading.order_of(frame, found)
         seen, hidden = _latest(found.matrix, share, when)
         rest, chosen = _latest(seen, valid, when)
         name = f"by {time}: the latest {share:.0%} of each user's interactions to be found, {valid:.0%} of the others "

@@ -209,8 +209,8 @@ class Reading:
             values,
         )
 
-    def order_of(self, X: Any, time: str, found: Interactions) -> Any:
-        """The place in time of each interaction learned from a frame, 1 for the first: a CSR matrix like it."""
+    def in_time(self, X: Any, time: str) -> Any:
+        """A frame of interactions with its rows in the order of a column of times."""
         if not is_frame(X):
             raise DataError(
                 "an order in time needs a frame", f"X is a {type(X).__name__}", f"Give it a column {time!r}."
@@ -218,13 +218,19 @@ class Reading:
         frame = nw.from_native(X, eager_only=True)
         if time not in frame.columns:
             raise unknown("the column of the times", time, list(frame.columns))
+        return frame[np.argsort(times_of(frame[time], time), kind="stable").tolist()].to_native()
+
+    def order_of(self, X: Any, found: Interactions) -> Any:
+        """The place in a frame of the first row of each interaction that was learned from it, a CSR matrix from 1 on.
+
+        Of ratings that of the last row, as it is the last rating that counts.
+        """
         users, items, _ = self.columns(X)
         rows, columns = found.users.positions(users), found.items.positions(items)
-        order = np.argsort(times_of(frame[time], time), kind="stable")
-        order = order[(rows[order] >= 0) & (columns[order] >= 0)]
+        order = np.flatnonzero((rows >= 0) & (columns >= 0))[:: -1 if self.ratings else 1]
         _, first = np.unique(rows[order] * len(found.items) + columns[order], return_index=True)
         at = order[first]
-        return sparse.csr_matrix((first + 1, (rows[at], columns[at])), found.matrix.shape)
+        return sparse.csr_matrix((at + 1, (rows[at], columns[at])), found.matrix.shape)
 
     def cleaned(self, matrix: Any) -> Any:
         """Of a matrix as it comes: what is below the threshold left out, and the rest `stored`."""

@@ -25,6 +25,7 @@ from elbowroom.data.rows import InteractionRows
 from elbowroom.data.sparse import SparseBatch, dot
 from elbowroom.data.toy import msweb
 from elbowroom.errors import DataError, ParameterError
+from elbowroom.item_kernels import OwnLogits
 from elbowroom.likelihood_items import ItemMultinomial, ItemNegativeBinomial, ItemPoisson, ItemRatings, Items
 from elbowroom.randomness import normal_by_row
 from elbowroom.tasks.rank import best, in_order
@@ -185,6 +186,25 @@ def test_ratings_are_gaussian_where_there_are_any(draws):
     for one, other in zip(*grads, strict=True):
         assert torch.allclose(one, other)
     np.testing.assert_allclose(p.mean.detach().numpy(), mean)
+
+
+@pytest.mark.parametrize("draws", [(), (3,)])
+def test_logits_of_what_is_stored_are_those_of_the_table(draws, monkeypatch):
+    """Value and gradients beside autograd's, in parts of a few and in one."""
+    x = SparseBatch.of(matrix(6, 9, 0.5))
+    h = torch.randn(*draws, 6, 4, dtype=torch.float64, requires_grad=True)
+    table = torch.randn(9, 4, dtype=torch.float64, requires_grad=True)
+    weights = torch.randn(*draws, len(x.columns), dtype=torch.float64)
+    usual = x.at(h @ table.mT)
+    expected = torch.autograd.grad((usual * weights).sum(), (h, table))
+    for part in (1, 4, 512):
+        monkeypatch.setattr("elbowroom.item_kernels.PART", part)
+        found = OwnLogits.apply(h, table, x)
+        torch.testing.assert_close(found, usual)
+        for one, other in zip(torch.autograd.grad((found * weights).sum(), (h, table)), expected, strict=True):
+            torch.testing.assert_close(one, other)
+    nothing = OwnLogits.apply(h[..., :1, :], table, SparseBatch.of(sparse.csr_matrix((1, 9))))
+    assert nothing.shape == (*draws, 0)
 
 
 def test_the_kernel_of_items_says_when_it_is_used_twice():

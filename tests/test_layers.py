@@ -38,7 +38,8 @@ LAYERS = [
     # L2: the parts of a model
     ["distribution_tables"],
     ["latents", "likelihood_base"],
-    ["likelihood_counts", "likelihood_items", "likelihood_tables"],
+    ["likelihood_counts", "item_kernels", "likelihood_tables"],
+    ["likelihood_items"],
     ["likelihoods"],
     # L3: the model
     ["vae", "guests"],

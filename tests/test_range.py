@@ -60,6 +60,7 @@ def model(
     made: dict[str, dict[str, int]] = {
         "standard": {},
         "fitted": {"components": 4},
+        "composite": {},
         "mixture": {"context": Dial.width, "components": 4},
         "vamp": {"context": Dial.width, "components": 4, "features": likelihood.n_inputs},  # type: ignore[dict-item]
     }
@@ -170,7 +171,7 @@ def test_narrow_and_wide_ranges_train(beta: str) -> None:
     assert np.isfinite(fitted.curve(WINE).elbo).all()
 
 
-DEAF = ("standard", "fitted")  # priors that are the same at every beta; in training the second is the first
+DEAF = ("standard", "fitted", "composite")  # priors that are the same at every beta: N(0, I), but after or in training
 
 
 @pytest.mark.parametrize("covariance", LATENTS)

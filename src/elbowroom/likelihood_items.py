@@ -17,6 +17,7 @@ from torch import Generator, Tensor, nn
 from elbowroom import distributions as d
 from elbowroom.data.sparse import SparseBatch, dot
 from elbowroom.errors import ParameterError
+from elbowroom.item_kernels import ItemKernel, OwnLogits
 from elbowroom.likelihood_base import Likelihood
 
 MAX_LOG_DISPERSION = 10.0
@@ -49,11 +50,11 @@ class Items(d.RowDistribution):
 
     def own_logits(self, x: SparseBatch) -> Tensor:
         """Logits (..., m) of what is stored of sparse rows."""
-        return (self.h.index_select(-2, x.row) * self.table[x.columns]).sum(-1) + self.bias[x.columns]
+        return OwnLogits.apply(self.h, self.table, x) + self.bias[x.columns]
 
     def log_kernel(self, x: Tensor | SparseBatch) -> Tensor:
         if isinstance(x, SparseBatch):
-            return _ItemKernel.apply(self.h, self.table, self.bias, x)
+            return ItemKernel.apply(self.h, self.table, self.bias, x)
         return dot(x, self.log_probs)
 
     def log_base(self, x: Tensor | SparseBatch) -> Tensor:
@@ -350,34 +351,6 @@ class ItemRatings(ItemMultinomial):
         self.bias.copy_(center)
         spread = (values - center[x.columns]).square().mean().sqrt() if len(values) else mean
         self.spread.copy_(spread if spread > 0 else torch.ones_like(spread))
-
-
-class _ItemKernel(torch.autograd.Function):
-    """sum x log softmax(h table' + bias) of sparse rows x; the one table (..., items) turns into its own gradient."""
-
-    @staticmethod
-    def forward(ctx: Any, h: Tensor, table: Tensor, bias: Tensor, x: SparseBatch) -> Tensor:
-        logits = torch.addmm(bias.to(h.dtype), h.flatten(0, -2), table.to(h.dtype).mT).view(*h.shape[:-1], -1)
-        top = logits.float().logsumexp(-1) if logits.dtype == torch.bfloat16 else logits.logsumexp(-1)
-        ctx.save_for_backward(h, table)
-        ctx.logits, ctx.top, ctx.x = logits, top, x
-        return x.by_row(x.values.to(top.dtype) * x.at(logits)) - x.sum().to(top.dtype) * top
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        h, table = ctx.saved_tensors
-        slope, x, top = ctx.logits, ctx.x, ctx.top
-        if slope is None:
-            raise RuntimeError("the gradient of an item likelihood can be made once: its table is made into it")
-        ctx.logits = None
-        slope = slope.sub_(top.unsqueeze(-1)).exp_().mul_((-grad * x.sum().to(grad.dtype)).unsqueeze(-1))
-        own = x.values.to(grad.dtype) * grad.index_select(-1, x.row)
-        place = x.row * x.features + x.columns
-        slope.flatten(-2).index_add_(-1, place, own.to(slope.dtype))
-        flat = slope.flatten(0, -2)
-        inner = (flat @ table.to(flat.dtype)).view_as(h).to(h.dtype)
-        return inner, (flat.mT @ h.flatten(0, -2).to(flat.dtype)).to(table.dtype), flat.sum(0).to(table.dtype), None
 
 
 ITEM_LIKELIHOODS: dict[str, type[ItemMultinomial]] = {

@@ -66,9 +66,7 @@ class VAE(nn.Module):
         super().__init__()
         self.encoder, self.latent, self.prior = encoder, latent, prior
         self.decoder, self.likelihood, self.dial = decoder, likelihood, dial
-        self.older: list[
-            VAE
-        ] = []  # in training, for a prior that remembers: the model with older weights; no part of it
+        self.older: list[VAE] = []  # in training with a prior that remembers, the same with older weights; no part
         if getattr(likelihood, "tied", False):  # what an item is, is one table for encoder and likelihood
             encoder.layers[0].inner.weight = likelihood.table  # type: ignore[index, union-attr]
 

@@ -90,7 +90,7 @@ def new_histories(estimator: Any, n: int, out: str, random_state: int | None) ->
     drawn = estimator.sample(n, random_state=random_state).tocoo()
     columns = {estimator.user or "user": drawn.row, estimator.item or "item": estimator.items_[drawn.col]}
     if estimator.value or estimator.counts:  # so that the model reads what it wrote
-        value = drawn.data if estimator.counts else np.full(len(drawn.data), max(1.0, estimator.threshold or 1.0))
+        value = drawn.data if estimator.counts else np.full(len(drawn.data), estimator.reading.least)
         columns[estimator.value or "value"] = value
     write_columns(out, columns)
     facts = {"out": out, "users": n, "interactions": len(drawn.data)}

@@ -155,7 +155,7 @@ class Split:
 
 def _check_shares(**shares: Any) -> None:
     for name, share in shares.items():
-        if not isinstance(share, int | float) or not 0 <= share < 1:
+        if not isinstance(share, int | float | np.number) or not 0 <= share < 1:
             raise ParameterError(f"{name} must be a share, from 0 to less than 1", f"it is {share!r}", "Try 0.2.")
 
 

@@ -86,9 +86,8 @@ def _time(value: Any) -> float:
 def array_of(ids: Iterable[Any]) -> np.ndarray:
     """Ids as an array (n,), of objects where they are of several kinds: NumPy makes texts of numbers beside texts."""
     found = list(ids)
-    if len({isinstance(i, str) for i in found}) < 2 and not any(
-        isinstance(i, Iterable) for i in found if not isinstance(i, str)
-    ):
+    texts = sum(isinstance(i, str) for i in found)
+    if texts in (0, len(found)) and texts == sum(isinstance(i, Iterable) for i in found):
         return np.asarray(found)
     array = np.empty(len(found), object)
     array[:] = found

@@ -232,6 +232,11 @@ class Reading:
         at = order[first]
         return sparse.csr_matrix((at + 1, (rows[at], columns[at])), found.matrix.shape)
 
+    @property
+    def least(self) -> float:
+        """A value that counts as an interaction, for those that come without one."""
+        return max(1.0, self.threshold or 1.0)
+
     def cleaned(self, matrix: Any) -> Any:
         """Of a matrix as it comes: what is below the threshold left out, and the rest `stored`."""
         matrix.sum_duplicates()
@@ -312,15 +317,20 @@ def _pairs(row: Any, place: int, reading: Reading) -> tuple[np.ndarray, np.ndarr
     ids = np.unique(ids_of(array_of(row), f"history {place}"))
     if reading.ratings and len(ids):
         raise DataError("a history must have a rating for each item", f"one is a {type(row).__name__}", _EXAMPLE)
-    return ids, np.full(len(ids), max(1.0, reading.threshold or 1.0))  # the least that counts as one
+    return ids, np.full(len(ids), reading.least)
 
 
 _EXAMPLE = "Pass a list of dicts, [{3: 4.5, 7: 2.0}]."
 
 
+def ones_of(matrix: Any) -> Any:
+    """A CSR matrix with ones, float32, for what it stores."""
+    return sparse.csr_matrix((np.ones(matrix.nnz, np.float32), matrix.indices, matrix.indptr), matrix.shape)
+
+
 def normalised(matrix: Any) -> tuple[Any, np.ndarray]:
     """Which interactions there are, D_u^-1/2 X D_i^-1/2 with the users' and items' numbers of them; and D_i^-1/2."""
-    seen = sparse.csr_matrix((np.ones(matrix.nnz, np.float32), matrix.indices, matrix.indptr), matrix.shape)
+    seen = ones_of(matrix)
     users, items = (np.maximum(np.asarray(seen.sum(axis)).ravel(), 1) ** -0.5 for axis in (1, 0))
     return (sparse.diags(users) @ seen @ sparse.diags(items)).tocsr(), items
 

@@ -9,7 +9,7 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
-from elbowroom.data.interactions import normalised
+from elbowroom.data.interactions import normalised, ones_of
 
 LEAST = 1e-4  # of what the filter says, where it says nothing
 AT_ONCE = 2**22  # users times histories that are held at once, if everybody had something in common
@@ -31,10 +31,8 @@ class Neighbours:
 
     def __call__(self, histories: Any) -> Tensor:
         """What is added to the logits (n, items) of CSR histories (n, items); that of a row depends on it alone."""
-        seen = sparse.csr_matrix(
-            (np.ones(histories.nnz, np.float32), histories.indices, histories.indptr), histories.shape
-        )
-        seen = sparse.diags(np.maximum(np.diff(seen.indptr), 1).astype(np.float32) ** -0.5).tocsr() @ seen
+        size_of_each = np.maximum(np.diff(histories.indptr), 1).astype(np.float32)
+        seen = sparse.diags(size_of_each**-0.5).tocsr() @ ones_of(histories)
         size = max(1, AT_ONCE // max(1, self.rows.shape[0]))
         found = np.empty(seen.shape, np.float32)
         for start in range(0, seen.shape[0], size):

@@ -108,7 +108,7 @@ def histories(given: Any, known: Interactions, reading: Reading, refuse: bool = 
         return found, True
     if isinstance(given, str | Integral):
         return known.matrix[_users([given], known)], True
-    rows = list(given) if isinstance(given, Iterable) and np.shape(getattr(given, "shape", "?")) != (0,) else None
+    rows = list(given) if isinstance(given, Iterable) and getattr(given, "shape", None) != () else None
     if rows is None:
         raise DataError(
             "users must be ids, a CSR matrix, a frame of interactions, or a list of histories, lists or dicts",

@@ -628,3 +628,25 @@ def test_baselines_recommend_by_the_callers_ids(baseline):
 def test_ease_needs_a_positive_regularisation():
     with pytest.raises(ParameterError, match="regularisation"):
         EASE(0.0).fit(matrix())
+
+
+@pytest.mark.parametrize("columns", [[2, 0, 1], [2, 2, 1]])
+@pytest.mark.parametrize("dtype", [np.float64, np.float32, np.int8])
+def test_a_matrix_out_of_order_is_read_and_left_as_it_is(columns, dtype):
+    """Also where an item comes twice: what is summed is a copy."""
+    X = sparse.csr_matrix((np.array([1, 2, 100], dtype), np.array(columns), np.array([0, 2, 3])), (2, 3))
+    before, places = X.toarray(), X.indices.copy()
+    found = Reading(counts=True).learn(X)
+    assert np.array_equal(X.indices, places)
+    assert np.array_equal(X.toarray(), before)
+    assert np.array_equal(found.matrix.toarray(), before)
+
+
+def test_what_a_matrix_becomes_later_changes_nothing():
+    X = matrix(20, 10, 0.4)
+    found = Reading().learn(X)
+    before = found.matrix.toarray()
+    X.data[::2] = 0
+    X.eliminate_zeros()
+    X.indices[:] = 0
+    assert np.array_equal(found.matrix.toarray(), before)

@@ -27,6 +27,7 @@ from elbowroom.data.toy import msweb
 from elbowroom.errors import ArtefactError, DataError, ElbowroomWarning, ParameterError
 from elbowroom.randomness import seed_of
 from elbowroom.spectrum import leading
+from elbowroom.tasks.neighbours import Neighbours, neighbours_of
 
 SMALL = {"n_latents": 3, "hidden": (8,), "epochs": 4, "batch_size": 16, "random_state": 0}
 CLICKS = matrix(60, 25, 0.25)
@@ -317,19 +318,22 @@ def test_scores_are_the_log_chances_of_the_model(model):
 
 @pytest.mark.parametrize("weight", [0.5, 2.0])
 def test_neighbours_have_a_say_of_their_weight(model, weight):
-    """Scores are the model's and the weighted logarithms of the filter x R'R, from its definition, normalised."""
+    """Scores are the model's and the weighted logarithms of the sharpened filter, from its definition, normalised."""
     wide = copy.copy(model)
     wide.neighbour_weight = weight
     dense, histories = CLICKS.toarray(), CLICKS[1:9]
     users, items = (np.maximum(dense.sum(axis), 1) ** -0.5 for axis in (1, 0))
     R = users[:, None] * dense * items
-    filtered = histories.toarray() @ R.T @ R / np.sqrt(np.maximum(histories.sum(1), 1))
+    near, everybody = (x.toarray() @ R.T @ R for x in (histories, CLICKS))
+    far, beyond = near @ R.T @ R, everybody @ R.T @ R
+    near, far = near + 0.3 * everybody.mean(0), far + 0.3 * beyond.mean(0)
+    filtered = np.log(near) - np.log(far) / 2 + 0.1 * np.log(dense.sum(0))
     (ids, scores), (plain_ids, plain) = (
         each.recommend(histories, N=25, filter_already_liked_items=False) for each in (wide, model)
     )
     wanted = np.empty_like(plain)
     np.put_along_axis(wanted, plain_ids, plain, 1)
-    wanted += weight * np.log(np.asarray(filtered) + 1e-4)
+    wanted += weight * filtered
     wanted -= np.log(np.exp(wanted).sum(1, keepdims=True))
     np.testing.assert_allclose(scores, np.take_along_axis(wanted, ids, 1), atol=1e-4)
     np.testing.assert_array_equal(wide.recommend(histories[3], N=25)[0][0], wide.recommend(histories, N=25)[0][3])
@@ -340,6 +344,54 @@ def test_neighbours_have_a_say_of_their_weight(model, weight):
         for h in ([3, 7], [7])
     )
     assert effects[items == 3] == pytest.approx(both[5] - one[5], abs=1e-5)
+
+
+def test_neighbours_know_nothing_of_items_that_nobody_has():
+    """They are last, with a finite score, and so they are for somebody who has one of them alone."""
+    clicks = sparse.csr_matrix(np.pad(CLICKS.toarray(), ((0, 3), (0, 2))))
+    neighbours = Neighbours(clicks)
+    scores = neighbours(clicks)
+    assert torch.isfinite(scores).all()
+    assert (scores[:, -2:].amax(1) < scores[:, :-2].amin(1)).all()
+    alone = sparse.csr_matrix(([1.0], ([0], [26])), (1, 27))
+    assert torch.allclose(neighbours(alone), neighbours(sparse.csr_matrix((1, 27))))
+
+
+def test_a_long_history_is_explained_in_parts(model, monkeypatch):
+    history = list(range(12))
+    items, effects = model.explain(history, 20)
+    monkeypatch.setattr("elbowroom.tasks.rank.SCORES", 3 * 25)
+    parts, same = model.explain(history, 20)
+    assert np.array_equal(parts, items)
+    np.testing.assert_allclose(same, effects, atol=1e-6)
+
+
+def test_a_matrix_with_the_columns_that_min_item_left_out_is_told_which_to_give():
+    clicks = sparse.hstack([CLICKS, sparse.csr_matrix((60, 5))]).tocsr()
+    some = vae(min_item=2).fit(clicks)
+    with pytest.raises(DataError, match=r"X\[:, model.items_\]"):
+        some.recommend(clicks)
+    assert np.array_equal(some.recommend(clicks[:, some.items_])[0], some.recommend(range(60))[0])
+
+
+def test_what_neighbours_say_of_a_row_depends_on_it_alone(monkeypatch):
+    """To the last bit, in whatever company, and in however many parts."""
+    neighbours = Neighbours(CLICKS)
+    whole = neighbours(CLICKS)
+    monkeypatch.setattr("elbowroom.tasks.neighbours.AT_ONCE", 7 * max(CLICKS.shape))
+    assert torch.equal(neighbours(CLICKS), whole)
+    assert all(torch.equal(neighbours(CLICKS[[i]])[0], whole[i]) for i in range(0, CLICKS.shape[0], 5))
+
+
+def test_neighbours_are_found_once_for_the_interactions_that_are_known(model):
+    wide = copy.copy(model)
+    wide.neighbour_weight = 1.0
+    wide.recommend([[1]])
+    found = neighbours_of(wide.known_)
+    wide.recommend([[2]])
+    assert neighbours_of(wide.known_) is found
+    known = copy.copy(wide.known_)
+    assert neighbours_of(known) is not found
 
 
 def test_what_is_liked_is_left_out_and_so_is_what_is_not_asked_for(model):

@@ -52,7 +52,7 @@ class SparseLinear(nn.Module):
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.randn(inputs, outputs) / math.sqrt(outputs))
+        self.weight = nn.Parameter(torch.randn(inputs, outputs).div_(math.sqrt(outputs)))
         self.bias = nn.Parameter(torch.zeros(outputs))
 
     def forward(self, x: Tensor | SparseBatch) -> Tensor:

@@ -222,7 +222,7 @@ class ItemMultinomial(Likelihood):
         if isinstance(sampled, bool) or not isinstance(sampled, int) or sampled < 0:
             raise ParameterError("sampled must be a number of items, or 0 for all", f"it is {sampled!r}", "Try 8192.")
         self.features, self.width, self.sampled, self.tied = features, width, sampled, tied
-        self.table = nn.Parameter(torch.empty(features, width).uniform_(-1, 1) / math.sqrt(width))
+        self.table = nn.Parameter(torch.empty(features, width).uniform_(-1, 1).div_(math.sqrt(width)))
         self.bias = nn.Parameter(torch.zeros(features))
         self.register_buffer("totals", torch.ones(QUANTILES))
         self.register_buffer("log_chance", torch.full((features if sampled else 0,), -math.log(features)))

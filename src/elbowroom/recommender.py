@@ -34,7 +34,8 @@ from elbowroom.spectrum import start_at_spectrum
 from elbowroom.tasks import recommend as task
 from elbowroom.tasks.evaluate import evaluate
 from elbowroom.tasks.item_scores import Scoring, widened
-from elbowroom.tasks.neighbours import Neighbours
+from elbowroom.tasks.neighbours import neighbours_of
+from elbowroom.tasks.rank import users_at_once
 from elbowroom.vae import VAE
 
 SPECTRAL = 30_000  # users whose interactions the tables of items start from
@@ -67,7 +68,7 @@ class InteractionVAE(BaseVAE):
         Layer norm, and hidden layers that add to what they are given.
     neighbour_weight : float
         How much the neighbours of a history's items count in lists, beside the model (Shen et al. 2021): 0 leaves them
-        out, 2 is good where there are many items. Training does not see them, so that it may be set afterwards.
+        out, 4 is good where there are many items. Training does not see them, so that it may be set afterwards.
     user, item, value : str or None
         Columns of a frame: by default the first, the second, and none.
     threshold : float or None
@@ -220,8 +221,8 @@ class InteractionVAE(BaseVAE):
 
     def _begin(self, model: VAE, rows: Rows) -> None:
         if self._start is None and self.init == "spectral":
-            some: Any = rows.take(evenly(len(rows), SPECTRAL)).spread(SPECTRAL)
-            start_at_spectrum(model, some.csr(), seed_of(self.seed_, "spectrum"))
+            some: Any = rows.take(evenly(len(rows), SPECTRAL))
+            start_at_spectrum(model, some.matrix, seed_of(self.seed_, "spectrum"))
         super()._begin(model, rows)
 
     # ---- fit -------------------------------------------------------------------------------------------------------
@@ -313,8 +314,8 @@ class InteractionVAE(BaseVAE):
 
     def _scoring(self, noise: torch.Generator | None = None) -> Scoring:
         self._check_parameters()  # this one may have been set after fit
-        neighbours = Neighbours(self.known_.matrix, self.neighbour_weight) if self.neighbour_weight else None
-        return Scoring(widened(self.model_), noise, neighbours)
+        neighbours = neighbours_of(self.known_) if self.neighbour_weight else None
+        return Scoring(widened(self.model_), noise, neighbours, self.neighbour_weight)
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
@@ -343,11 +344,8 @@ class InteractionVAE(BaseVAE):
         listed = isinstance(history, Sequence | np.ndarray) and not isinstance(history, str)
         rows = task.histories([history] if listed else history, self.known_, self.reading, True)[0]
         target = task.one_position(item, self.known_)
-        row, n = rows[[0]], rows.indptr[1]
-        without = sparse.vstack([row, task.without_each(row)]).tocsr()
-        scoring = self._scoring()
-        scoring(without)
-        found = scoring.exact(without, torch.from_numpy(np.repeat(target, n + 1)).unsqueeze(-1)).squeeze(-1).numpy()
+        row = rows[[0]]
+        found = self._scoring().of_item(sparse.vstack([row, task.without_each(row)]).tocsr(), int(target[0]))
         effects = found[0] - found[1:]
         order = np.argsort(-effects, kind="stable")
         return self.items_[row.indices[order]], effects[order]
@@ -384,7 +382,7 @@ class InteractionVAE(BaseVAE):
         check_is_fitted(self)
         n = door.positive("n_samples", n_samples)
         generator = generator_at(resolve_seed(random_state), "sample")
-        size = max(1, task.AT_ONCE // self.n_features_in_)
+        size = users_at_once(self.n_features_in_)
         with torch.no_grad():
             parts = [self._drawn(min(size, n - start), generator) for start in range(0, n, size)]
         return sparse.vstack(parts).tocsr()

@@ -5,15 +5,14 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numpy as np
 import torch
-from sklearn.utils.extmath import randomized_svd
 from torch import Tensor
 
 from elbowroom.data.interactions import normalised
 from elbowroom.vae import VAE
 
-POWERS = 3  # iterations of the randomised decomposition, whose last vectors need not be exact
+POWERS = 4  # iterations of the decomposition, whose last vectors need not be exact
+SPARE = 10  # vectors beyond those that are asked for, which are the least exact
 
 
 @torch.no_grad()
@@ -43,10 +42,19 @@ def root_mean_square(values: Tensor) -> Tensor:
 
 
 def leading(x: Any, width: int, seed: int) -> Tensor:
-    """D_i^-1/2 V of at most `width` leading singular vectors, (items, rank)."""
+    """D_i^-1/2 V of at most `width` leading singular vectors, (items, rank).
+
+    By subspace iteration (Halko et al. 2011) on the side of the items: a library's decomposition makes both sides, and
+    factors of them, which together take more memory than the training that follows.
+    """
     rows, items = normalised(x)
     rank = min(width, min(rows.shape) - 1)
     if rank < 1:
         return torch.empty(x.shape[1], 0)
-    _, _, vectors = randomized_svd(rows, rank, n_iter=POWERS, random_state=seed % 2**32)
-    return torch.from_numpy(np.ascontiguousarray((vectors * items).T, dtype=np.float32))
+    basis = torch.randn(rows.shape[1], min(rank + SPARE, *rows.shape), generator=torch.Generator().manual_seed(seed))
+    for _ in range(POWERS):
+        basis = torch.from_numpy(rows.T @ (rows @ basis.numpy()))
+        basis = torch.linalg.qr(basis)[0]
+    seen = torch.from_numpy(rows @ basis.numpy())
+    turned = torch.linalg.eigh(seen.mT @ seen).eigenvectors.flip(-1)[:, :rank]  # it has them in rising order
+    return basis @ turned * torch.from_numpy(items).unsqueeze(-1)

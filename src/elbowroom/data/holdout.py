@@ -106,9 +106,10 @@ class Split:
         `test.seen`, which is all that is not to be found, and test.
         """
         _check_shares(share=share, valid=valid)
-        found = (reading or Reading()).learn(X)
-        random = np.random.default_rng(random_state)
-        seen, hidden = cut(found.matrix, share, random) if test is None else (found.matrix, csr_of(test))
+        reading = reading or Reading()
+        found, random = reading.learn(X), np.random.default_rng(random_state)
+        given = None if test is None else reading.cleaned(csr_of(test))
+        seen, hidden = cut(found.matrix, share, random) if given is None else (found.matrix, given)
         rest, chosen = cut(seen, valid, random)
         drawn = "as given" if test is not None else f"{share:.0%}"
         name = f"per user: {drawn} of each one's interactions to be found, {valid:.0%} of the others for validation"

@@ -73,7 +73,7 @@ class Vocabulary:
         return np.where(self.ids[at] == ids, at, -1)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Interactions:
     """A matrix (users, items), CSR, whose stored values are all above zero, and the ids of its rows and columns."""
 
@@ -273,7 +273,7 @@ class Reading:
     def _filtered(self, found: Interactions) -> Interactions:
         matrix = found.matrix
         users, items = np.arange(matrix.shape[0]), np.arange(matrix.shape[1])
-        while True:
+        while self.min_user > 1 or self.min_item > 1:
             few = [matrix.getnnz(axis) < least for axis, least in self._least]
             if not few[0].any() and not few[1].any():
                 break
@@ -331,12 +331,14 @@ def ones_of(matrix: Any) -> Any:
 def normalised(matrix: Any) -> tuple[Any, np.ndarray]:
     """Which interactions there are, D_u^-1/2 X D_i^-1/2 with the users' and items' numbers of them; and D_i^-1/2."""
     seen = ones_of(matrix)
-    users, items = (np.maximum(np.asarray(seen.sum(axis)).ravel(), 1) ** -0.5 for axis in (1, 0))
-    return (sparse.diags(users) @ seen @ sparse.diags(items)).tocsr(), items
+    users, items = (np.maximum(np.asarray(seen.sum(axis), np.float32).ravel(), 1) ** -0.5 for axis in (1, 0))
+    seen.data *= items[seen.indices]
+    seen.data *= np.repeat(users, np.diff(seen.indptr))
+    return seen, items
 
 
 def csr_of(X: Any) -> Any:
-    """A matrix (users, items) of finite numbers as CSR."""
+    """A matrix (users, items) of finite numbers as CSR, whose places are its own: what X was may change."""
     if not sparse.issparse(X):
         X = np.asarray(X)
         if X.ndim != 2 or X.dtype.kind not in "biuf":
@@ -348,7 +350,9 @@ def csr_of(X: Any) -> Any:
     matrix = sparse.csr_matrix(X, copy=False)
     if matrix.dtype.kind not in "biuf" or not np.isfinite(matrix.data).all():
         raise DataError("interactions must be finite numbers", "some are not", "Set them, or leave them out.")
-    return sparse.csr_matrix((matrix.data.astype(np.float64), matrix.indices, matrix.indptr), matrix.shape)
+    exact = matrix.dtype in (np.float32, np.float64) and matrix.has_canonical_format  # nothing will be summed
+    data = matrix.data if exact else matrix.data.astype(np.float64)
+    return sparse.csr_matrix((data, matrix.indices.copy(), matrix.indptr.copy()), matrix.shape)
 
 
 def is_frame(X: Any) -> bool:

@@ -17,6 +17,7 @@ from elbowroom.devices import free_memory
 from elbowroom.randomness import normal_by_row
 
 VALUES = 2**18  # that are read at once where all rows are read: what is made of them stays in the cache
+STORED = 2**21  # values of sparse rows that units and marginals are learned from
 SHARE = 0.5  # of a device's free memory that rows may take
 
 
@@ -179,8 +180,14 @@ class InteractionRows(Rows):
     def at_once(self) -> int:
         return 4096
 
+    @property
+    def matrix(self) -> Any:
+        """The rows as a CSR matrix."""
+        return self.x if self.index is None else self.x[self.index.numpy()]
+
     def spread(self, most: int) -> Any:
-        return self.dense(torch.arange(len(self)))  # of all rows: what is stored of them is there already
+        each = max(1, self.x.nnz // max(1, self.x.shape[0]))
+        return self.dense(evenly(len(self), STORED // each))  # it is what is stored that takes memory
 
     def stored(self, index: Tensor) -> tuple[Tensor, ...]:
         batch = self._gather(self._at(index))

@@ -13,6 +13,7 @@ from elbowroom.bodies import SparseLinear
 from elbowroom.data.sparse import SparseBatch
 from elbowroom.randomness import generator_at
 from elbowroom.tasks.neighbours import Neighbours
+from elbowroom.tasks.rank import users_at_once
 from elbowroom.vae import VAE
 
 IMAGINED = 256  # draws from the prior, whose mean is what the model expects of somebody it knows nothing of
@@ -21,11 +22,17 @@ IMAGINED = 256  # draws from the prior, whose mean is what the model expects of 
 class Scoring:
     """Scores of all items for histories, and exact ones for a few of them.
 
-    `noise` draws z from the posterior; without, z is its mean. `neighbours` have a say beside the model.
+    `noise` draws z from the posterior; without, z is its mean. `neighbours` count with a weight beside the model.
     """
 
-    def __init__(self, model: VAE, noise: torch.Generator | None = None, neighbours: Neighbours | None = None) -> None:
-        self.model, self.noise, self.neighbours = model, noise, neighbours
+    def __init__(
+        self,
+        model: VAE,
+        noise: torch.Generator | None = None,
+        neighbours: Neighbours | None = None,
+        weight: float = 0.0,
+    ) -> None:
+        self.model, self.noise, self.neighbours, self.weight = model, noise, neighbours, weight
 
     @torch.no_grad()
     def __call__(self, histories: Any) -> Tensor:
@@ -36,7 +43,7 @@ class Scoring:
         self.p = self.model.decode(z, None, x.sum(keepdim=True))
         scores = self.p.logits
         if self.neighbours is not None:
-            self.added = self.neighbours(histories)
+            self.added = self.neighbours(histories).mul_(self.weight)
             scores += self.added
         self.level = self.p.level(scores).double()
         self.empty = torch.from_numpy(np.diff(histories.indptr) == 0)
@@ -53,6 +60,16 @@ class Scoring:
         if bool(self.empty.any()):
             found[self.empty] = self.expected.double()[columns[self.empty]]
         return found
+
+    def of_item(self, histories: Any, item: int) -> np.ndarray:
+        """Exact scores (n,) of one item for CSR histories (n, items), which may be many."""
+        size = users_at_once(histories.shape[1])
+        found = []
+        for start in range(0, histories.shape[0], size):
+            part = histories[start : start + size]
+            self(part)
+            found.append(self.exact(part, torch.full((part.shape[0], 1), item)).squeeze(-1).numpy())
+        return np.concatenate(found)
 
     @property
     def expected(self) -> Tensor:

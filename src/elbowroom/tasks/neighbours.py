@@ -1,40 +1,72 @@
-"""What the neighbours of a history's items say: a filter over the graph of users and items."""
+"""What the neighbours of a history's items say: a sharpened filter over the graph of users and items."""
 
 from __future__ import annotations
 
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
-from scipy import sparse
 from torch import Tensor
 
-from elbowroom.data.interactions import normalised, ones_of
+from elbowroom.data.interactions import Interactions, normalised, ones_of
 
-LEAST = 1e-4  # of what the filter says, where it says nothing
-AT_ONCE = 2**22  # users times histories that are held at once, if everybody had something in common
+# Chosen on validation interactions of Gowalla (docs/benchmarks.md).
+PRIOR = 0.3  # of what the filter says of everybody, added to what it says of one
+SHARPENED = 0.5  # how much of what is said by the neighbours of neighbours is taken off
+POPULAR = 0.1  # power of an item's number of users that is left in: the filter by itself takes out too much
+LEAST = 1e-9  # said of items that nobody has
+AT_ONCE = 2**24  # users times histories that are held at once
 
 
 class Neighbours:
-    """Log-scores of items by who has what, for histories; `weight` says how much they count beside the model.
+    """Log-scores of items by who has what, for histories.
 
     With R = D_u^-1/2 X D_i^-1/2, the interactions X normalised by the users' and items' numbers of them, a history x
-    becomes x R'R / sqrt(n): the linear filter of GF-CF (Shen et al. 2021). A model that codes a user in a few hundred
-    numbers knows what kind of things go together; this knows which two things do, however rare they are. The sum of
-    log-scores is a product of experts (Hinton 2002): what both find likely comes first.
+    becomes near = x R'R, the linear filter of GF-CF (Shen et al. 2021), and far = near R'R. The score is
+    log(near) - log(far) / 2: what is said by near neighbours, sharpened by what is said from afar (as in Choi et al.
+    2023). A model that codes a user in a few hundred numbers knows what kind of things go together; this knows which
+    two things do, however rare they are. The sum of both, log-scores, is a product of experts (Hinton 2002).
     """
 
-    def __init__(self, matrix: Any, weight: float) -> None:
-        self.weight = weight
+    def __init__(self, matrix: Any) -> None:
         self.rows, _ = normalised(matrix)
         self.columns = self.rows.T.tocsr()
+        users = np.asarray(ones_of(matrix).sum(0), dtype=np.float32).T  # of each item
+        self.popular = POPULAR * np.log(np.maximum(users, 1))
+        self.near = self._passed(users) / max(1, matrix.shape[0])  # means over the known users
+        self.far = self._passed(self.near)
 
     def __call__(self, histories: Any) -> Tensor:
-        """What is added to the logits (n, items) of CSR histories (n, items); that of a row depends on it alone."""
-        size_of_each = np.maximum(np.diff(histories.indptr), 1).astype(np.float32)
-        seen = sparse.diags(size_of_each**-0.5).tocsr() @ ones_of(histories)
-        size = max(1, AT_ONCE // max(1, self.rows.shape[0]))
+        """Log-scores (n, items) of CSR histories (n, items); those of a row depend on it alone."""
+        seen = ones_of(histories)
+        size = max(1, AT_ONCE // max(self.rows.shape))
         found = np.empty(seen.shape, np.float32)
         for start in range(0, seen.shape[0], size):
-            (seen[start : start + size] @ self.columns @ self.rows).toarray(out=found[start : start + size])
-        return torch.from_numpy(found).add_(LEAST).log_().mul_(self.weight)
+            found[start : start + size] = self._scores(seen[start : start + size]).T
+        return torch.from_numpy(found)
+
+    def _scores(self, seen: Any) -> np.ndarray:
+        near = (seen @ self.columns @ self.rows).T.toarray(order="C")
+        far = self._passed(near)
+        for said, usual in ((near, self.near), (far, self.far)):
+            said += PRIOR * usual + LEAST
+            np.log(said, out=said)
+        far *= SHARPENED
+        near -= far
+        near += self.popular
+        return near
+
+    def _passed(self, said: np.ndarray) -> np.ndarray:
+        """What is said of items (items, n), passed on to the users who have them and from these to their items."""
+        return self.columns @ (self.rows @ said)
+
+
+def neighbours_of(known: Interactions) -> Neighbours:
+    """The neighbours of known interactions, found once."""
+    if known not in _FOUND:
+        _FOUND[known] = Neighbours(known.matrix)
+    return _FOUND[known]
+
+
+_FOUND: WeakKeyDictionary[Interactions, Neighbours] = WeakKeyDictionary()

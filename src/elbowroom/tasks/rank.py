@@ -5,7 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+SCORES = 2**24  # that are held at once
 BLOCK = 128  # columns whose highest score is found first: a block that is not among the best has none of the best
+
+
+def users_at_once(items: int) -> int:
+    """How many users' scores of so many items are held at once."""
+    return max(1, SCORES // items)
 
 
 def best(scores: Tensor, n: int) -> tuple[Tensor, Tensor]:

@@ -17,9 +17,8 @@ from elbowroom.data.ids import ids_of
 from elbowroom.data.interactions import Interactions, Reading, Vocabulary, csr_of, histories_of, is_frame, listed
 from elbowroom.data.sparse import SparseBatch
 from elbowroom.errors import DataError, ElbowroomWarning, counted
-from elbowroom.tasks.rank import best, in_order
+from elbowroom.tasks.rank import best, in_order, users_at_once
 
-AT_ONCE = 2**24  # scores that are held at once
 MARGIN = 16  # candidates beyond the N best, among which exact scores decide
 Scorer = Callable[[Any], Tensor]  # CSR histories (n, items) to scores (n, items) that may be written to
 Exact = Callable[[Any, Tensor], Tensor]  # histories and columns (n, k) to scores that do not change with their company
@@ -54,7 +53,7 @@ def lists(
         out[only] = False
     if without is not None:
         out[without] = True
-    size, most = max(1, AT_ONCE // width), min(n, width)
+    size, most = users_at_once(width), min(n, width)
     found = [
         _lists(scorer, histories[start : start + size], most, filter_liked, torch.from_numpy(out), exact)
         for start in range(0, histories.shape[0], size)
@@ -124,12 +123,15 @@ def histories(given: Any, known: Interactions, reading: Reading, refuse: bool = 
 
 def _matrix(given: Any, known: Interactions, reading: Reading) -> Any:
     if given.shape[1] != len(known.items):
+        fewer = reading.min_item > 1 and given.shape[1] > len(known.items)
         raise DataError(
             f"a matrix of histories must have the {len(known.items):,} items that the model was fitted on",
             f"it has {given.shape[1]:,} columns",
-            "Give it the same columns, or pass lists of item ids.",
+            "Give it those that min_item has left: X[:, model.items_]."
+            if fewer
+            else "Give it the same columns, or pass lists of item ids.",
         )
-    matrix = csr_of(given).copy()
+    matrix = csr_of(given)
     read = bool((matrix.data == 1).all())  # these are interactions that were admitted, whatever the threshold
     return reading.stored(matrix) if read and not reading.ratings else reading.cleaned(matrix)
 

@@ -5,7 +5,8 @@
 
 msweb is split by users (strong generalisation), gowalla by LightGCN's split of each user's interactions. The settings,
 and EASE's lambda on msweb, were chosen on interactions for validation (`--choose` scores on these), which are cut from
-those of training. EASE inverts a matrix (items, items): on gowalla it needs 7 GB and is left out without `--ease`.
+those of training. EASE inverts a matrix (items, items): on gowalla it needs 7 GB and is left out without `--ease`,
+which may name lambdas, to choose from.
 """
 
 import argparse
@@ -17,6 +18,7 @@ from typing import Any
 import numpy as np
 
 LAMBDAS = (50.0, 100.0, 200.0, 500.0, 1000.0)
+CHOSEN_LAMBDA = 500.0  # on gowalla
 MODELS: dict[str, dict[str, Any]] = {
     "msweb": {"n_latents": 50, "hidden": (200,), "beta": 0.05, "dropout": 0.3, "learning_rate": 3e-3, "epochs": 80},
     "gowalla": {
@@ -61,7 +63,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--epochs", type=int)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--ease", action="store_true", help="EASE on gowalla too")
+    parser.add_argument("--ease", type=float, nargs="*", metavar="LAMBDA", help="EASE on gowalla too")
     return parser.parse_args()
 
 
@@ -102,10 +104,13 @@ def main() -> None:
     settings = MODELS[options.data] | ({"epochs": options.epochs} if options.epochs else {})
     models: dict[str, Any] = {"InteractionVAE": InteractionVAE(**settings, random_state=options.seed)}
     models |= {"neighbours alone": Alone(), "Popularity": Popularity(), "ItemKNN": ItemKNN()}
-    if options.data == "msweb" or options.ease:
-        models["EASE"] = EASE(best_lambda(split) if options.data == "msweb" else 500.0)
+    if options.data == "msweb":
+        models["EASE"] = EASE(best_lambda(split))
+    elif options.ease is not None:
+        models |= {f"EASE, {value:g}": EASE(value) for value in options.ease or [CHOSEN_LAMBDA]}
     found = {}
-    for name, model in models.items():
+    for name in list(models):
+        model = models.pop(name)  # one EASE at a time
         started, cpu = time.perf_counter(), time.process_time()
         model.fit(train)
         cpu_trained = time.process_time()
@@ -118,6 +123,7 @@ def main() -> None:
             f"{time.process_time() - cpu_trained:.0f} ({time.perf_counter() - started:.0f} s in all)",
             flush=True,
         )
+        del model
     print(f"\n{settings}\n{'validation' if options.choose else 'test'}, {np.size(found['Popularity'].users):,} users")
     print(table(found))
 

@@ -19,7 +19,7 @@ from test_artefact import sign
 from test_interactions import matrix
 
 import elbowroom
-from elbowroom import EASE, Fold, InteractionVAE, Popularity, Split, evaluate
+from elbowroom import EASE, Fold, InteractionVAE, Popularity, RatingMeans, Split, evaluate
 from elbowroom.checkpoints import Checkpoints
 from elbowroom.cli import run
 from elbowroom.data.sparse import SparseBatch
@@ -27,6 +27,7 @@ from elbowroom.data.toy import msweb
 from elbowroom.errors import ArtefactError, DataError, ElbowroomWarning, ParameterError
 from elbowroom.randomness import seed_of
 from elbowroom.spectrum import leading
+from elbowroom.tasks.evaluate import gain
 from elbowroom.tasks.neighbours import Neighbours, neighbours_of
 
 SMALL = {"n_latents": 3, "hidden": (8,), "epochs": 4, "batch_size": 16, "random_state": 0}
@@ -133,6 +134,45 @@ def test_ratings_are_predicted(tmp_path):
     assert np.isfinite(again.recommend([{}], N=3)[1]).all()
     with pytest.raises(ParameterError, match="who rates what"):
         again.sample(3)
+
+
+def test_errors_of_ratings_are_those_on_what_is_hidden(monkeypatch):
+    """By their definitions, with each user's hidden ratings expected from those that are shown."""
+    options = {"ratings": True, "value": "stars", "init": "random"}
+    model = vae(**options, n_latents=2, epochs=60, learning_rate=1e-2)
+    split = Split.strong(rated(), held_out=30, reading=model.reading)
+    model.fit(split.train)
+    found = evaluate(model, split.test, ["rmse", "ndcg@5", "mae"])
+    assert list(found.values) == ["rmse", "ndcg@5", "mae"]
+    hidden = split.test.hidden
+    dicts = [dict(zip(row.indices.tolist(), row.data.tolist(), strict=True)) for row in split.test.seen]
+    ids, scores = model.recommend(dicts, N=40, filter_already_liked_items=False)
+    table = np.empty(ids.shape)
+    np.put_along_axis(table, ids, scores, 1)
+    errors = [table[user, row.indices] - row.data for user, row in enumerate(hidden)]
+    assert found["rmse"] == pytest.approx(np.sqrt(np.mean(np.concatenate(errors) ** 2)), abs=1e-5)
+    assert found["mae"] == pytest.approx(np.mean([np.abs(each).mean() for each in errors]), abs=1e-5)
+    means = evaluate(RatingMeans().fit(split.train), split.test, ["rmse", "mae"])
+    assert found["rmse"] < means["rmse"]
+    assert found.compare(means, "mae").difference < 0
+    monkeypatch.setattr("elbowroom.tasks.rank.SCORES", 7 * 40)
+    assert evaluate(model, split.test, ["rmse"])["rmse"] == pytest.approx(found["rmse"], abs=1e-6)
+    assert gain(model, split.test, "rmse") == pytest.approx(-found["rmse"])
+    assert gain(model, split.test, "ndcg@5") == found["ndcg@5"]
+    for other in (Popularity().fit(split.train), vae().fit(CLICKS)):
+        with pytest.raises(ParameterError, match=r"of ratings|ratings=True"):
+            evaluate(other, split.test, ["rmse"])
+
+
+def test_means_of_ratings_are_drawn_to_the_mean_of_all():
+    X = sparse.csr_matrix(np.array([[5.0, 3.0, 0.0], [4.0, 0.0, 2.0], [0.0, 1.0, 0.0]]))
+    means = RatingMeans(shrinkage=2.0).fit(X)
+    items = np.array([1.5 * 2, -1.0 * 2, -1.0]) / np.array([4, 4, 3])  # of 3 on average
+    user = (5 - 3 - items[0] + 3 - 3 - items[1]) / 4
+    wanted = sparse.csr_matrix(np.array([[0.0, 0.0, 1.0]]))
+    assert means.expect(X[[0]], wanted) == pytest.approx(3 + items[2] + user)
+    assert means.expect(sparse.csr_matrix((1, 3)), wanted) == pytest.approx(3 + items[2])
+    assert means.rank(X[[0]], 2).tolist() == [[2, -1]]
 
 
 @pytest.mark.parametrize(
@@ -715,6 +755,16 @@ def test_the_page_shows_lists_metrics_and_popularity(beta, tmp_path):
     assert ("Over beta" in page) == isinstance(beta, str)
     assert "http://" not in page.replace("http://www.w3.org", "")
     assert model.report(CLICKS, tmp_path / "other.html").exists()
+
+
+def test_the_command_line_has_errors_of_ratings(tmp_path, capsys):
+    rated().to_csv(tmp_path / "stars.csv", index=False)
+    settings = ("--value", "stars", "--ratings", "--n-latents", 2, "--hidden", 8, "--epochs", 5)
+    answer(capsys, "fit", tmp_path / "stars.csv", "--kind", "interactions", *settings, "--out", tmp_path / "model")
+    found = answer(capsys, "evaluate", tmp_path / "model", tmp_path / "stars.csv", "--metrics", "rmse,mae,ndcg@5")
+    assert list(found["metrics"]) == ["InteractionVAE", "RatingMeans"]
+    assert found["metrics"]["RatingMeans"]["metric"] == ["rmse", "mae", "ndcg@5"]
+    assert all(0 < value < 2 for value in found["metrics"]["InteractionVAE"]["mean"])
 
 
 def answer(capsys, *words):

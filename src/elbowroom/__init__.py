@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from elbowroom._version import __version__
 
 if TYPE_CHECKING:
-    from elbowroom.baselines import EASE, ItemKNN, Popularity
+    from elbowroom.baselines import EASE, ItemKNN, Popularity, RatingMeans
     from elbowroom.columns import Binary, Category, Count, Datetime, Measured, Ordinal, Positive, Real
     from elbowroom.converters import beta_from
     from elbowroom.data.holdout import Fold, Split
@@ -35,6 +35,7 @@ _HOME = {
     "Fold": "data.holdout",
     "evaluate": "tasks.evaluate",
     "Popularity": "baselines",
+    "RatingMeans": "baselines",
     "ItemKNN": "baselines",
     "EASE": "baselines",
     "beta_from": "converters",
@@ -61,6 +62,7 @@ __all__ = [
     "Ordinal",
     "Popularity",
     "Positive",
+    "RatingMeans",
     "Real",
     "Schema",
     "Split",

@@ -139,6 +139,43 @@ class EASE(Baseline):
         )
 
 
+@dataclass(eq=False)
+class RatingMeans(Baseline):
+    """The mean rating, and how far the user's and the item's are from it (the baseline of Koren et al. 2009).
+
+    Parameters
+    ----------
+    shrinkage : float
+        Ratings that a user or an item is taken to have beside its own, all of them average.
+    """
+
+    shrinkage: float = 10.0
+
+    def fit(self, X: Any, reading: Reading | None = None) -> Self:
+        """Learn from ratings X, a matrix (users, items), or a frame that `reading` says how to read."""
+        return super().fit(X, reading or Reading(ratings=True))
+
+    def _learn(self, matrix: Any) -> None:
+        self.mean_ = float(matrix.data.mean())
+        self.items_ = self._far(matrix.T.tocsr(), self.mean_)
+
+    def expect(self, histories: Any, wanted: Any) -> np.ndarray:
+        """Expected ratings (m,) of what CSR rows `wanted` (users, items) store, given CSR histories (users, items)."""
+        users = np.repeat(self._users(histories), np.diff(wanted.indptr))
+        return self.mean_ + self.items_[wanted.indices] + users
+
+    def _users(self, histories: Any) -> np.ndarray:
+        return self._far(histories, self.mean_ + self.items_[histories.indices])
+
+    def _far(self, rows: Any, usual: Any) -> np.ndarray:
+        """How far the stored values of CSR rows are from the usual ones, on average over each row."""
+        far = sparse.csr_matrix((rows.data - usual, rows.indices, rows.indptr), rows.shape)
+        return np.asarray(far.sum(1)).ravel() / (np.diff(rows.indptr) + self.shrinkage)
+
+    def _score(self, histories: Any) -> Tensor:
+        return torch.from_numpy(self.mean_ + self.items_ + self._users(histories)[:, None])
+
+
 def _mirror(lower: np.ndarray, block: int = 2048) -> None:
     """Copy the half below the diagonal to the one above, in place."""
     for i in range(0, len(lower), block):
@@ -151,6 +188,6 @@ LARGEST_EASE = 20_000  # items, whose products then take 1.6 GB
 
 
 def baselines(train: Any) -> list[Baseline]:
-    """The baselines that this many items allow, fitted on a CSR matrix (users, items)."""
+    """The baselines of lists that this many items allow, fitted on a CSR matrix (users, items)."""
     kinds = (Popularity, ItemKNN, *((EASE,) if train.shape[1] <= LARGEST_EASE else ()))
     return [kind().fit(train) for kind in kinds]

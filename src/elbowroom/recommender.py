@@ -32,7 +32,7 @@ from elbowroom.likelihood_items import ITEM_LIKELIHOODS
 from elbowroom.randomness import generator_at, resolve_seed, seed_of
 from elbowroom.spectrum import start_at_spectrum
 from elbowroom.tasks import recommend as task
-from elbowroom.tasks.evaluate import evaluate
+from elbowroom.tasks.evaluate import gain
 from elbowroom.tasks.item_scores import Scoring, widened
 from elbowroom.tasks.neighbours import neighbours_of
 from elbowroom.tasks.rank import users_at_once
@@ -306,6 +306,12 @@ class InteractionVAE(BaseVAE):
         check_is_fitted(self)
         return self._lists(self._read(histories, reset=False), n, True, None, None, None).positions
 
+    def expect(self, histories: Any, wanted: Any) -> np.ndarray:
+        """Expected ratings (m,) of what CSR rows `wanted` (users, items) store, given CSR histories (users, items)."""
+        if not self.ratings:
+            raise ParameterError("ratings are expected by a model of them", "ratings=False", "Set ratings=True.")
+        return self._scoring().at(self._read(histories, reset=False), wanted)
+
     def _lists(
         self, rows: Any, n: int, filter_liked: bool, only: Any, without: Any, noise: torch.Generator | None
     ) -> task.Lists:
@@ -329,8 +335,7 @@ class InteractionVAE(BaseVAE):
         at = task.positions_of(item, self.known_, refuse=True)
         likelihood: Any = self.model_.likelihood
         table: Tensor = nn.functional.normalize(likelihood.table.detach(), dim=-1)
-        scores = (table @ table[at].mT).T
-        best = scores.topk(min(door.positive("N", N), len(table)), -1)
+        best = (table @ table[at].mT).T.topk(min(door.positive("N", N), len(table)), -1)
         ids, cosines = self.items_[best.indices.numpy()], best.values.numpy()
         return (ids[0], cosines[0]) if np.ndim(item) == 0 else (ids, cosines)
 
@@ -342,10 +347,9 @@ class InteractionVAE(BaseVAE):
         """
         check_is_fitted(self)
         listed = isinstance(history, Sequence | np.ndarray) and not isinstance(history, str)
-        rows = task.histories([history] if listed else history, self.known_, self.reading, True)[0]
-        target = task.one_position(item, self.known_)
-        row = rows[[0]]
-        found = self._scoring().of_item(sparse.vstack([row, task.without_each(row)]).tocsr(), int(target[0]))
+        row = task.histories([history] if listed else history, self.known_, self.reading, True)[0][[0]]
+        without = sparse.vstack([row, task.without_each(row)]).tocsr()
+        found = self._scoring().of_item(without, task.one_position(item, self.known_))
         effects = found[0] - found[1:]
         order = np.argsort(-effects, kind="stable")
         return self.items_[row.indices[order]], effects[order]
@@ -361,7 +365,7 @@ class InteractionVAE(BaseVAE):
         A fold's hidden interactions are found from those that are seen: `split.valid`, never `split.test`.
         """
         if isinstance(X, Fold) and isinstance(task, str):
-            return super().pick(X, lambda model, fold: evaluate(model, fold, [task])[task], betas)
+            return super().pick(X, lambda model, fold: gain(model, fold, task), betas)
         return super().pick(X, task, betas)
 
     def report(self, X: Any, path: str | os.PathLike[str] = "report.html") -> Path:  # type: ignore[override]

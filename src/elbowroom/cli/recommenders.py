@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 import elbowroom
-from elbowroom.baselines import baselines
+from elbowroom.baselines import RatingMeans, baselines
 from elbowroom.cli.console import Answer, listed
 from elbowroom.cli.models import check_not_input, data_for, trained, users_of
 from elbowroom.cli.runs import shown
@@ -18,7 +18,7 @@ from elbowroom.data.readers import Data
 from elbowroom.data.writers import check_output, check_table, write_columns
 from elbowroom.errors import ArtefactError, DataError, ParameterError, counted
 from elbowroom.tasks import recommend as task
-from elbowroom.tasks.evaluate import Evaluation, metric_of
+from elbowroom.tasks.evaluate import ERRORS, Evaluation, metric_of
 
 SHOWN = 5  # users whose lists are printed
 
@@ -101,13 +101,15 @@ def new_histories(estimator: Any, n: int, out: str, random_state: int | None) ->
 
 def evaluate(model: str, file: str, fold_in: float, metrics: Sequence[str], known: bool, beta: float | None) -> Answer:
     """How good lists are, beside the baselines."""
-    for metric in metrics:
+    of_ratings = [metric for metric in metrics if metric in ERRORS]
+    for metric in set(metrics) - set(of_ratings):
         metric_of(metric)
     estimator = opened(model, beta)
     data, _ = data_for(estimator, file)
     fold, about = _of_known(estimator, data) if known else _of_new(estimator, data, fold_in)
     _check_some(fold)
-    models = (estimator, *baselines(estimator.known_.matrix))
+    train = estimator.known_.matrix
+    models = (estimator, *([RatingMeans().fit(train)] if of_ratings else baselines(train)))
     found = {type(each).__name__: elbowroom.evaluate(each, fold, metrics) for each in models}
     facts = {
         "model": model,

@@ -25,6 +25,13 @@ class Ranks(Protocol):
         """Positions (users, n) of the n best items that are not in CSR histories (users, items); -1 for none."""
 
 
+class Expects(Ranks, Protocol):
+    """What can be asked how somebody would rate something."""
+
+    def expect(self, histories: Any, wanted: Any) -> np.ndarray:
+        """Expected ratings (m,) of what CSR rows `wanted` (users, items) store, given CSR histories (users, items)."""
+
+
 @dataclass(frozen=True)
 class Found:
     """What the lists of users found.
@@ -86,6 +93,16 @@ def popularity(found: Found, k: int) -> np.ndarray:
     return np.where(lists >= 0, found.popularity[lists], 0.0).mean(1)
 
 
+def rmse(errors: np.ndarray, starts: np.ndarray) -> float:
+    """The root of the mean squared error of all hidden ratings (m,); those of user u begin at starts[u]."""
+    return float(np.sqrt(np.mean(errors**2)))
+
+
+def mae(errors: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    """The mean absolute error of each user's hidden ratings."""
+    return np.add.reduceat(np.abs(errors), starts[:-1]) / np.diff(starts)
+
+
 def coverage(found: Found, k: int) -> float:
     """The share of all items that are in any user's first k."""
     lists = found.lists[:, :k]
@@ -97,12 +114,12 @@ def evaluate(model: Ranks, fold: Fold, metrics: Sequence[str] = USUAL, batch: in
 
     Parameters
     ----------
-    model : InteractionVAE, Popularity, ItemKNN, EASE, or anything with their `rank`
+    model : InteractionVAE, Popularity, ItemKNN, EASE, RatingMeans, or anything with their `rank`
     fold : Fold
         Such as `split.valid` to choose, and `split.test` once, at the end.
     metrics : sequence of str
         NAME@K, and for recall its definition: "recall@20[plain]", "recall@20[min]", "ndcg@100", "precision@10",
-        "hit@10", "reciprocal_rank@10", "coverage@20", "popularity@20".
+        "hit@10", "reciprocal_rank@10", "coverage@20", "popularity@20". Of ratings also "rmse" and "mae".
 
     Returns
     -------
@@ -112,19 +129,38 @@ def evaluate(model: Ranks, fold: Fold, metrics: Sequence[str] = USUAL, batch: in
     Raises
     ------
     ParameterError
-        If a metric is unknown.
+        If a metric is unknown, or is one of ratings and the model has none.
     DataError
         If there is nothing to be found.
     """
-    parsed = {name: metric_of(name) for name in metrics}
+    parsed = {name: metric_of(name) for name in metrics if name not in ERRORS}
     users = np.flatnonzero(np.diff(fold.hidden.indptr))
     if not len(users):
         raise DataError("a fold must have hidden items", "it has none", "Cut it with a larger share.")
-    longest = min(max(k for _, k in parsed.values()), fold.hidden.shape[1])
-    lists = np.concatenate([model.rank(fold.seen[part], longest) for part in _parts(users, batch)])
-    hidden = fold.hidden[users]
-    found = Found(_hits(hidden, lists), np.diff(hidden.indptr), lists, np.asarray((fold.seen != 0).mean(0)).ravel())
-    return Evaluation({name: np.asarray(metric(found, min(k, longest))) for name, (metric, k) in parsed.items()}, users)
+    hidden, values = fold.hidden[users], {}
+    if parsed:
+        longest = min(max(k for _, k in parsed.values()), hidden.shape[1])
+        lists = np.concatenate([model.rank(fold.seen[part], longest) for part in _parts(users, batch)])
+        seen = np.asarray((fold.seen != 0).mean(0)).ravel()
+        found = Found(_hits(hidden, lists), np.diff(hidden.indptr), lists, seen)
+        values = {name: np.asarray(metric(found, min(k, longest))) for name, (metric, k) in parsed.items()}
+    if len(parsed) < len(metrics):
+        errors = _expected(model, fold.seen[users], hidden) - hidden.data
+        values |= {name: np.asarray(ERRORS[name](errors, hidden.indptr)) for name in metrics if name in ERRORS}
+    return Evaluation({name: values[name] for name in metrics}, users)
+
+
+def _expected(model: Any, seen: Any, hidden: Any) -> np.ndarray:
+    if not hasattr(model, "expect"):
+        raise ParameterError(
+            "errors are of a model of ratings", f"this is a {type(model).__name__}", "Ask for metrics of its lists."
+        )
+    return np.asarray(model.expect(seen, hidden))
+
+
+def gain(model: Ranks, fold: Fold, metric: str) -> float:
+    """A metric of which more is better: errors are turned around."""
+    return evaluate(model, fold, [metric])[metric] * (-1 if metric in ERRORS else 1)
 
 
 def _parts(users: np.ndarray, batch: int) -> list[np.ndarray]:
@@ -214,6 +250,7 @@ def metric_of(name: str) -> tuple[Callable[[Found, int], Any], int]:
     return METRICS[key], int(match[2])
 
 
+ERRORS: dict[str, Callable[[np.ndarray, np.ndarray], Any]] = {"rmse": rmse, "mae": mae}
 METRICS: dict[str, Callable[[Found, int], Any]] = {
     "recall[plain]": recall_plain,
     "recall[min]": recall_min,

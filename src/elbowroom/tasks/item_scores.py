@@ -71,6 +71,15 @@ class Scoring:
             found.append(self.exact(part, torch.full((part.shape[0], 1), item)).squeeze(-1).numpy())
         return np.concatenate(found)
 
+    def at(self, histories: Any, wanted: Any) -> np.ndarray:
+        """Scores (m,) of what CSR rows `wanted` (n, items) store, for CSR histories (n, items), which may be many."""
+        size = users_at_once(histories.shape[1])
+        found = [np.empty(0)]
+        for start in range(0, histories.shape[0], size):
+            part = SparseBatch.of(wanted[start : start + size])
+            found.append(part.at(self(histories[start : start + size])).numpy())
+        return np.concatenate(found)
+
     @property
     def expected(self) -> Tensor:
         """Scores under the prior, (items,): what the model expects of somebody without a history."""

@@ -175,11 +175,11 @@ def users_to_add(given: Any, matrix: Any, known: Interactions, reading: Reading)
     return ids
 
 
-def one_position(item: Any, known: Interactions) -> np.ndarray:
-    """The position of one known item, (1,)."""
+def one_position(item: Any, known: Interactions) -> int:
+    """The position of one known item."""
     if np.ndim(item):
         raise DataError("one item is explained at a time", f"it is {item!r}", "Pass its id.")
-    return positions_of(item, known, refuse=True)
+    return int(positions_of(item, known, refuse=True)[0])
 
 
 def _users(given: list[Any], known: Interactions) -> np.ndarray:

@@ -752,6 +752,9 @@ def test_the_page_shows_lists_metrics_and_popularity(beta, tmp_path):
     page = model.report(split.test, tmp_path / "page.html").read_text()
     for word in ("Recommendations", "Popularity", "ItemKNN", "EASE", "recall@20[plain]", "Users and their lists"):
         assert word in page
+    assert "by neighbours" not in page
+    model.neighbour_weight = 2.0
+    assert "by neighbours with a weight of 2" in model.report(split.test, tmp_path / "page.html").read_text()
     assert ("Over beta" in page) == isinstance(beta, str)
     assert "http://" not in page.replace("http://www.w3.org", "")
     assert model.report(CLICKS, tmp_path / "other.html").exists()

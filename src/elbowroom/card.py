@@ -45,12 +45,14 @@ def facts(estimator: Any) -> dict[str, str]:
     dial, beta = estimator.model_.dial, history["beta"]
     stands = f" (from {beta[0]:.3g} to {beta[-1]:.3g})" if dial is None else f", stands at {dial.beta:g}"
     parameters = sum(p.numel() for p in estimator.model_.parameters())
+    weight = getattr(estimator, "neighbour_weight", 0)
     return {
         "estimator": type(estimator).__name__,
         "features": " x ".join(map(str, getattr(estimator, "image_shape_", (estimator.model_.likelihood.features,)))),
         "likelihood": f"{estimator.likelihood_} ({estimator.likelihood_reason_})",
         "latents": f"{estimator.n_latents}, {estimator.covariance} covariance, {estimator.prior} prior",
         "beta": f"{estimator.beta_}{stands}",
+        **({"lists": f"by the model, and by neighbours with a weight of {weight:g}"} if weight else {}),
         "objective": str(estimator.objective),
         "epochs": f"{len(history)} of {estimator.epochs_}, best {history.best['epoch']:.0f}",
         "batch size": str(estimator.batch_size),

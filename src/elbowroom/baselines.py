@@ -9,7 +9,7 @@ from typing import Any, Self
 import numpy as np
 import torch
 from scipy import linalg, sparse
-from torch import Tensor, nn
+from torch import Tensor
 
 from elbowroom.data.interactions import Interactions, Reading
 from elbowroom.data.sparse import SparseBatch
@@ -133,10 +133,7 @@ class EASE(Baseline):
         self.weights_ = torch.from_numpy(weights)
 
     def _score(self, histories: Any) -> Tensor:
-        x = SparseBatch.of(histories)
-        return nn.functional.embedding_bag(
-            x.columns, self.weights_, x.starts, mode="sum", per_sample_weights=x.values, include_last_offset=True
-        )
+        return SparseBatch.of(histories).times(self.weights_)
 
 
 @dataclass(eq=False)

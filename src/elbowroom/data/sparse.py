@@ -83,6 +83,17 @@ class SparseBatch:
         """The entries of a table (..., n, D) at the stored places: (..., m)."""
         return table.flatten(-2).index_select(-1, self.row * self.features + self.columns)
 
+    def times(self, table: Tensor) -> Tensor:
+        """The rows times a table (D, k), in its dtype: (n, k), of which a value does not change with its company."""
+        return nn.functional.embedding_bag(
+            self.columns,
+            table,
+            self.starts,
+            mode="sum",
+            per_sample_weights=self.values.to(table.dtype),
+            include_last_offset=True,
+        )
+
     def unit_length(self, dtype: torch.dtype) -> SparseBatch:
         """Every row divided by its Euclidean norm; rows of nothing stay so."""
         values = self.values.to(dtype)

@@ -10,13 +10,14 @@ import torch
 from torch import Tensor
 
 from elbowroom.data.interactions import Interactions, normalised, ones_of
+from elbowroom.data.sparse import SparseBatch
 
 # Chosen on validation interactions of Gowalla (docs/benchmarks.md).
 PRIOR = 0.3  # of what the filter says of everybody, added to what it says of one
 SHARPENED = 0.5  # how much of what is said by the neighbours of neighbours is taken off
 POPULAR = 0.1  # power of an item's number of users that is left in: the filter by itself takes out too much
 LEAST = 1e-9  # said of items that nobody has
-AT_ONCE = 2**24  # users times histories that are held at once
+WIDE, AT_ONCE = 64, 2**26  # histories that are passed on at once, and users or items times these that are held
 
 
 class Neighbours:
@@ -30,36 +31,32 @@ class Neighbours:
     """
 
     def __init__(self, matrix: Any) -> None:
-        self.rows, _ = normalised(matrix)
-        self.columns = self.rows.T.tocsr()
-        users = np.asarray(ones_of(matrix).sum(0), dtype=np.float32).T  # of each item
-        self.popular = POPULAR * np.log(np.maximum(users, 1))
+        rows, _ = normalised(matrix)
+        self.rows, self.columns = SparseBatch.of(rows), SparseBatch.of(rows.T.tocsr())
+        users = torch.from_numpy(np.asarray(ones_of(matrix).sum(0), dtype=np.float32).T)  # of each item
+        self.popular = POPULAR * users.clamp_min(1).log()
         self.near = self._passed(users) / max(1, matrix.shape[0])  # means over the known users
         self.far = self._passed(self.near)
 
     def __call__(self, histories: Any) -> Tensor:
         """Log-scores (n, items) of CSR histories (n, items); those of a row depend on it alone."""
         seen = ones_of(histories)
-        size = max(1, AT_ONCE // max(self.rows.shape))
-        found = np.empty(seen.shape, np.float32)
+        size = max(1, min(WIDE, AT_ONCE // max(len(self.rows), len(self.columns))))
+        found = torch.empty(seen.shape)
         for start in range(0, seen.shape[0], size):
-            found[start : start + size] = self._scores(seen[start : start + size]).T
-        return torch.from_numpy(found)
+            found[start : start + size] = self._scores(seen[start : start + size]).mT
+        return found
 
-    def _scores(self, seen: Any) -> np.ndarray:
-        near = (seen @ self.columns @ self.rows).T.toarray(order="C")
+    def _scores(self, seen: Any) -> Tensor:
+        near = self._passed(torch.from_numpy(seen.T.toarray(order="C")))
         far = self._passed(near)
         for said, usual in ((near, self.near), (far, self.far)):
-            said += PRIOR * usual + LEAST
-            np.log(said, out=said)
-        far *= SHARPENED
-        near -= far
-        near += self.popular
-        return near
+            said.add_(PRIOR * usual + LEAST).log_()
+        return near.sub_(far, alpha=SHARPENED).add_(self.popular)
 
-    def _passed(self, said: np.ndarray) -> np.ndarray:
+    def _passed(self, said: Tensor) -> Tensor:
         """What is said of items (items, n), passed on to the users who have them and from these to their items."""
-        return self.columns @ (self.rows @ said)
+        return self.columns.times(self.rows.times(said))
 
 
 def neighbours_of(known: Interactions) -> Neighbours:

@@ -642,6 +642,57 @@ def test_a_matrix_out_of_order_is_read_and_left_as_it_is(columns, dtype):
     assert np.array_equal(found.matrix.toarray(), before)
 
 
+@pytest.mark.parametrize("threshold", [4.1, np.float64(4.1), np.float32(4.1)])
+def test_a_threshold_means_the_same_of_any_dtype_and_order(threshold):
+    values = np.array([[4.1, 3], [5, 4.1]])
+    out_of_order = sparse.csr_matrix(
+        (np.float32([3, 4.1, 4.1, 5]), np.array([1, 0, 1, 0]), np.array([0, 2, 4])), (2, 2)
+    )
+    frame = pd.DataFrame({"u": [0, 0, 1, 1], "i": [0, 1, 0, 1], "v": values.astype(np.float32).ravel()})
+    given = [values, values.astype(np.float32), sparse.csr_matrix(values), out_of_order, frame, frame.astype(float)]
+    read = [Reading(threshold=threshold, ratings=True, value="v").learn(each).matrix for each in given]
+    assert [each.nnz for each in read] == [3] * 6
+    assert all(Reading(threshold=threshold, ratings=True).learn(each).matrix.nnz == 3 for each in read)
+
+
+def test_what_comes_twice_is_added_up_in_double():
+    twice = sparse.coo_matrix((np.array([100, 100], np.int8), ([0, 0], [0, 0])), (2, 2))
+    assert Reading(counts=True).learn(twice).matrix.toarray().tolist() == [[200, 0], [0, 0]]
+
+
+@pytest.mark.parametrize("dtype", [np.float16, ">f4", np.uint8, bool])
+def test_dense_interactions_of_any_numbers(dtype):
+    assert Reading().learn(np.eye(3).astype(dtype)).matrix.nnz == 3
+
+
+@pytest.mark.parametrize("X", [np.eye(2, dtype=complex), sparse.coo_array(np.ones(3)), np.ones(3), [[["a"]]]])
+def test_what_is_no_matrix_of_numbers_is_refused(X):
+    with pytest.raises(DataError, match="must be a sparse matrix"):
+        Reading().learn(X)
+
+
+def test_a_fold_has_no_stored_zeros_and_any_format():
+    zeros = sparse.csr_matrix(([1.0, 0.0, 1.0], ([0, 0, 1], [0, 1, 1])), (2, 3))
+    fold = Fold(zeros.tocsc(), zeros.tocoo())
+    assert (fold.seen.nnz, fold.hidden.nnz, zeros.nnz) == (2, 2, 3)
+    assert fold.hidden[[0]].nnz == 1
+
+
+def test_a_test_of_ones_is_taken_as_it_is_whatever_the_threshold():
+    X = matrix(20, 10, 0.6, high=5)
+    given = sparse.csr_matrix(([1.0, 1.0], ([0, 1], [0, 1])), X.shape)
+    assert Split.per_user(X, given, reading=Reading(threshold=4)).test.hidden.nnz == 2
+    assert Split.per_user(X, given * 3, reading=Reading(threshold=4)).test.hidden.nnz == 0
+
+
+def test_a_metric_may_be_named_twice_or_alone():
+    X = matrix(40, 12, 0.4)
+    model, fold = Popularity().fit(X), Fold(X[:20], X[20:])
+    assert evaluate(model, fold, ["ndcg@5", "ndcg@5"])["ndcg@5"] == evaluate(model, fold, "ndcg@5")["ndcg@5"]
+    double = Fold(fold.seen.astype(np.float64), fold.hidden.astype(np.float64))
+    assert evaluate(EASE().fit(X), double, "hit@5")["hit@5"] >= 0
+
+
 def test_what_a_matrix_becomes_later_changes_nothing():
     X = matrix(20, 10, 0.4)
     found = Reading().learn(X)

@@ -103,7 +103,7 @@ LONG_FUNCTIONS: dict[str, str] = {}
 
 KINDS_OF_COLUMNS = ["Binary", "Category", "Count", "Datetime", "Measured", "Ordinal", "Positive", "Real"]
 ESTIMATORS = ["CountVAE", "ImageVAE", "InteractionVAE", "TableVAE", "VAEDetector", "VAEImputer"]
-RECOMMENDERS = ["EASE", "Fold", "ItemKNN", "Popularity", "RatingMeans", "Split", "evaluate"]
+RECOMMENDERS = ["EASE", "Fold", "ItemKNN", "Popularity", "RatingMeans", "Reading", "Split", "evaluate"]
 OTHERS = ["Schema", "Sweep", "__version__", "beta_from", "load", "quality", "sweep"]
 PUBLIC = sorted([*ESTIMATORS, *KINDS_OF_COLUMNS, *RECOMMENDERS, *OTHERS])
 

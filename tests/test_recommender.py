@@ -164,6 +164,38 @@ def test_errors_of_ratings_are_those_on_what_is_hidden(monkeypatch):
             evaluate(other, split.test, ["rmse"])
 
 
+def test_what_is_asked_of_ratings_is_checked():
+    ratings = matrix(60, 25, 0.4, high=5)
+    model = vae(ratings=True, init="random").fit(ratings)
+    for each in (model, RatingMeans().fit(ratings)):
+        expected = each.expect(ratings[:5], ratings[:5])
+        assert len(expected) == ratings[:5].nnz
+        for form in ("csc", "coo", "lil"):
+            other = ratings[:5].asformat(form)
+            order = np.lexsort((ratings[:5].tocoo().col, ratings[:5].tocoo().row))
+            assert np.allclose(each.expect(other, sparse.csr_matrix(other)), expected[order], atol=1e-6)
+        for wanted in (ratings[:5, :10], ratings[:4], ratings[:5].toarray()):
+            with pytest.raises(DataError, match="what is asked for"):
+                each.expect(ratings[:5], wanted)
+        with pytest.raises(DataError, match="all that is hidden is 1"):
+            evaluate(each, Split.strong(ratings, held_out=10).test, ["rmse"])
+    with pytest.raises(DataError, match="25 items"):
+        RatingMeans().fit(ratings).expect(ratings[:5, :10], ratings[:5, :10])
+    for shrinkage in (-1, np.nan, np.inf, "a"):
+        with pytest.raises(ParameterError, match="shrinkage"):
+            RatingMeans(shrinkage).fit(ratings)
+    nobody = sparse.block_diag([ratings, sparse.csr_matrix((3, 2))]).tocsr()
+    assert np.isfinite(RatingMeans(0.0).fit(nobody).recommend([0, 61], N=3)[1]).all()
+
+
+def test_centres_of_ratings_are_those_of_all_rows():
+    ratings = matrix(3000, 30, 0.3, high=5)
+    center = vae(ratings=True, init="random", epochs=1).fit(ratings).model_.likelihood.center.numpy()
+    total, known = np.asarray(ratings.sum(0)).ravel(), ratings.getnnz(0)
+    mean = ratings.data.mean()
+    assert np.allclose(center, mean + (total - known * mean) / (known + 10), atol=0.02)
+
+
 def test_means_of_ratings_are_drawn_to_the_mean_of_all():
     X = sparse.csr_matrix(np.array([[5.0, 3.0, 0.0], [4.0, 0.0, 2.0], [0.0, 1.0, 0.0]]))
     means = RatingMeans(shrinkage=2.0).fit(X)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from elbowroom.columns import Binary, Category, Count, Datetime, Measured, Ordinal, Positive, Real
     from elbowroom.converters import beta_from
     from elbowroom.data.holdout import Fold, Split
+    from elbowroom.data.interactions import Reading
     from elbowroom.data.schema import Schema
     from elbowroom.estimators import CountVAE, ImageVAE, TableVAE, load
     from elbowroom.recommender import InteractionVAE
@@ -33,6 +34,7 @@ _HOME = {
     "load": "estimators",
     "Split": "data.holdout",
     "Fold": "data.holdout",
+    "Reading": "data.interactions",
     "evaluate": "tasks.evaluate",
     "Popularity": "baselines",
     "RatingMeans": "baselines",
@@ -63,6 +65,7 @@ __all__ = [
     "Popularity",
     "Positive",
     "RatingMeans",
+    "Reading",
     "Real",
     "Schema",
     "Split",

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, Self
 
 import numpy as np
@@ -149,16 +151,20 @@ class RatingMeans(Baseline):
     shrinkage: float = 10.0
 
     def fit(self, X: Any, reading: Reading | None = None) -> Self:
-        """Learn from ratings X, a matrix (users, items), or a frame that `reading` says how to read."""
+        """Learn from ratings X, a matrix (users, items), or a frame and `Reading(value="stars", ratings=True)`."""
         return super().fit(X, reading or Reading(ratings=True))
 
     def _learn(self, matrix: Any) -> None:
-        self.mean_ = float(matrix.data.mean())
-        self.items_ = self._far(matrix.T.tocsr(), self.mean_)
+        if not (isinstance(self.shrinkage, Real) and 0 <= self.shrinkage < math.inf):
+            raise ParameterError("shrinkage must be a number, and not negative", f"it is {self.shrinkage!r}", "Try 10.")
+        self.mean_: float = float(matrix.data.mean())
+        self.items_: np.ndarray = self._far(matrix.T.tocsr(), self.mean_)
 
     def expect(self, histories: Any, wanted: Any) -> np.ndarray:
         """Expected ratings (m,) of what CSR rows `wanted` (users, items) store, given CSR histories (users, items)."""
-        users = np.repeat(self._users(histories), np.diff(wanted.indptr))
+        rows, _ = task.histories(histories, self.known_, self.reading_)
+        wanted = task.asked(wanted, *rows.shape)
+        users = np.repeat(self._users(rows), np.diff(wanted.indptr))
         return self.mean_ + self.items_[wanted.indices] + users
 
     def _users(self, histories: Any) -> np.ndarray:
@@ -167,7 +173,8 @@ class RatingMeans(Baseline):
     def _far(self, rows: Any, usual: Any) -> np.ndarray:
         """How far the stored values of CSR rows are from the usual ones, on average over each row."""
         far = sparse.csr_matrix((rows.data - usual, rows.indices, rows.indptr), rows.shape)
-        return np.asarray(far.sum(1)).ravel() / (np.diff(rows.indptr) + self.shrinkage)
+        known = np.diff(rows.indptr)
+        return np.asarray(far.sum(1)).ravel() / np.where(known, known + self.shrinkage, 1)
 
     def _score(self, histories: Any) -> Tensor:
         return torch.from_numpy(self.mean_ + self.items_ + self._users(histories)[:, None])

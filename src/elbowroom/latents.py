@@ -77,6 +77,7 @@ class Prior(nn.Module, ABC):
     """p(z): a module that returns a distribution over latents, which a context may move."""
 
     remembers = False  # whether training also tells it what an older encoder said of each row
+    starts_at_rows = False  # whether `initialise` is to be called
 
     @abstractmethod
     def forward(self, encode: Encode, context: Tensor | None = None) -> PriorDistribution:
@@ -174,6 +175,7 @@ class VampPrior(Prior):
     A context of the width `context` may move the mixture of their posteriors, which are encoded once for all contexts.
     """
 
+    starts_at_rows = True
     logits: Tensor
 
     def __init__(self, size: int, features: int, context: int = 0, components: int = 500) -> None:

@@ -265,7 +265,8 @@ class ItemMultinomial(Likelihood):
     def fit_marginals(self, x: Any) -> None:
         """Start at the popularity of the items in rows (n, items)."""
         if isinstance(x, SparseBatch):
-            seen = x.values.new_zeros(self.features).double().index_add(0, x.columns, x.values.double())
+            x = x.with_values(x.values.double())
+            seen = x.values.new_zeros(self.features).index_add(0, x.columns, x.values)
         else:
             seen = x.double().sum(0)
         chance = (seen + 0.5) / (seen + 0.5).sum()

@@ -219,10 +219,9 @@ class InteractionVAE(BaseVAE):
     def _dtype(self, values: Any) -> torch.dtype:
         return self._scored_in
 
-    def _begin(self, model: VAE, rows: Rows) -> None:
+    def _begin(self, model: VAE, rows: Any) -> None:
         if self._start is None and self.init == "spectral":
-            some: Any = rows.take(evenly(len(rows), SPECTRAL))
-            start_at_spectrum(model, some.matrix, seed_of(self.seed_, "spectrum"))
+            start_at_spectrum(model, rows.take(evenly(len(rows), SPECTRAL)).matrix, seed_of(self.seed_, "spectrum"))
         super()._begin(model, rows)
 
     # ---- fit -------------------------------------------------------------------------------------------------------
@@ -308,9 +307,11 @@ class InteractionVAE(BaseVAE):
 
     def expect(self, histories: Any, wanted: Any) -> np.ndarray:
         """Expected ratings (m,) of what CSR rows `wanted` (users, items) store, given CSR histories (users, items)."""
+        check_is_fitted(self)
         if not self.ratings:
             raise ParameterError("ratings are expected by a model of them", "ratings=False", "Set ratings=True.")
-        return self._scoring().at(self._read(histories, reset=False), wanted)
+        rows = self._read(histories, reset=False)
+        return self._scoring().at(rows, task.asked(wanted, *rows.shape))
 
     def _lists(
         self, rows: Any, n: int, filter_liked: bool, only: Any, without: Any, noise: torch.Generator | None
@@ -333,8 +334,7 @@ class InteractionVAE(BaseVAE):
         """The N items nearest to an item: ids, and cosines of their rows in the decoder's table; itself comes first."""
         check_is_fitted(self)
         at = task.positions_of(item, self.known_, refuse=True)
-        likelihood: Any = self.model_.likelihood
-        table: Tensor = nn.functional.normalize(likelihood.table.detach(), dim=-1)
+        table = nn.functional.normalize(self.model_.likelihood.table.detach(), dim=-1)  # type: ignore[operator]
         best = (table @ table[at].mT).T.topk(min(door.positive("N", N), len(table)), -1)
         ids, cosines = self.items_[best.indices.numpy()], best.values.numpy()
         return (ids[0], cosines[0]) if np.ndim(item) == 0 else (ids, cosines)

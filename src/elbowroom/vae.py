@@ -181,8 +181,9 @@ class VAE(nn.Module):
     @torch.no_grad()
     def initialise(self, x: Tensor, generator: Generator) -> None:
         """Start from training rows (n, D): the likelihood at their marginals, the prior at their features."""
-        self.likelihood.fit_marginals(x.to(torch.float64))  # type: ignore[operator]
-        self.prior.initialise(self.likelihood.inputs(x), generator)  # type: ignore[operator]
+        self.likelihood.fit_marginals(x.to(torch.float64) if isinstance(x, Tensor) else x)  # type: ignore[operator]
+        if self.prior.starts_at_rows:
+            self.prior.initialise(self.likelihood.inputs(x), generator)  # type: ignore[operator]
 
 
 @contextmanager

@@ -102,8 +102,9 @@ def new_histories(estimator: Any, n: int, out: str, random_state: int | None) ->
 def evaluate(model: str, file: str, fold_in: float, metrics: Sequence[str], known: bool, beta: float | None) -> Answer:
     """How good lists are, beside the baselines."""
     of_ratings = [metric for metric in metrics if metric in ERRORS]
-    for metric in set(metrics) - set(of_ratings):
-        metric_of(metric)
+    for metric in metrics:
+        if metric not in of_ratings:
+            metric_of(metric)
     estimator = opened(model, beta)
     data, _ = data_for(estimator, file)
     fold, about = _of_known(estimator, data) if known else _of_new(estimator, data, fold_in)

@@ -29,6 +29,8 @@ class Fold:
                 f"their shapes are {self.seen.shape} and {self.hidden.shape}",
                 "Cut both from the same interactions.",
             )
+        for name in ("seen", "hidden"):
+            object.__setattr__(self, name, _without_zeros(getattr(self, name)))
 
     def __len__(self) -> int:
         return int(self.seen.shape[0])
@@ -108,7 +110,7 @@ class Split:
         _check_shares(share=share, valid=valid)
         reading = reading or Reading()
         found, random = reading.learn(X), np.random.default_rng(random_state)
-        given = None if test is None else reading.cleaned(csr_of(test))
+        given = None if test is None else reading.read_again(csr_of(test))
         seen, hidden = cut(found.matrix, share, random) if given is None else (found.matrix, given)
         rest, chosen = cut(seen, valid, random)
         drawn = "as given" if test is not None else f"{share:.0%}"
@@ -152,6 +154,15 @@ class Split:
             f"{counted(len(self.valid), 'user')} for validation, {len(self.test):,} for the test; "
             f"checksum {self.checksum}"
         )
+
+
+def _without_zeros(matrix: Any) -> Any:
+    """A matrix as CSR, whose stored zeros stand for nothing."""
+    matrix = sparse.csr_matrix(matrix)
+    if not matrix.data.all():
+        matrix = matrix.copy()
+        matrix.eliminate_zeros()
+    return matrix
 
 
 def _check_shares(**shares: Any) -> None:

@@ -248,12 +248,17 @@ class Reading:
                 f"one is {matrix.data.min():g}",
                 "Add a constant to all of them.",
             )
-        kept = matrix.data > 0 if self.threshold is None else matrix.data >= self.threshold
+        kept = matrix.data > 0 if self.threshold is None else _single(matrix.data) >= np.float32(self.threshold)
         if not kept.all():
             matrix = matrix.copy()
             matrix.data[~kept] = 0
             matrix.eliminate_zeros()
         return self.stored(matrix)
+
+    def read_again(self, matrix: Any) -> Any:
+        """Of a matrix that may have been read before: ones were admitted then, whatever the threshold."""
+        admitted = not self.ratings and bool((matrix.data == 1).all())
+        return self.stored(matrix) if admitted else self.cleaned(matrix)
 
     def stored(self, matrix: Any) -> Any:
         """Interactions that were admitted: values of one unless they are to be kept, in float32."""
@@ -339,20 +344,24 @@ def normalised(matrix: Any) -> tuple[Any, np.ndarray]:
 
 def csr_of(X: Any) -> Any:
     """A matrix (users, items) of finite numbers as CSR, whose places are its own: what X was may change."""
-    if not sparse.issparse(X):
-        X = np.asarray(X)
-        if X.ndim != 2 or X.dtype.kind not in "biuf":
-            raise DataError(
-                "interactions must be a sparse matrix (users, items), or a frame with a row for each of them",
-                f"they are an array of shape {X.shape} and dtype {X.dtype}",
-                "Build one: scipy.sparse.csr_matrix((values, (users, items))).",
-            )
-    matrix = sparse.csr_matrix(X, copy=False)
-    if matrix.dtype.kind not in "biuf" or not np.isfinite(matrix.data).all():
+    X = X if sparse.issparse(X) else np.asarray(X)
+    if X.ndim != 2 or X.dtype.kind not in "biuf":
+        raise DataError(
+            "interactions must be a sparse matrix (users, items) of numbers, or a frame with a row for each of them",
+            f"they are a {type(X).__name__} of shape {X.shape} and dtype {X.dtype}",
+            "Build one: scipy.sparse.csr_matrix((values, (users, items))).",
+        )
+    matrix = sparse.csr_matrix(X if X.dtype in (np.float32, np.float64) else X.astype(np.float64), copy=False)
+    if not np.isfinite(matrix.data).all():
         raise DataError("interactions must be finite numbers", "some are not", "Set them, or leave them out.")
-    exact = matrix.dtype in (np.float32, np.float64) and matrix.has_canonical_format  # nothing will be summed
-    data = matrix.data if exact else matrix.data.astype(np.float64)
+    data = matrix.data if matrix.has_canonical_format else matrix.data.astype(np.float64)  # which will be summed
     return sparse.csr_matrix((data, matrix.indices.copy(), matrix.indptr.copy()), matrix.shape)
+
+
+def _single(values: np.ndarray) -> np.ndarray:
+    """Values in float32, in which they are kept, and in which 4.1 is the same number wherever it comes from."""
+    with np.errstate(over="ignore"):
+        return values.astype(np.float32, copy=False)
 
 
 def is_frame(X: Any) -> bool:

@@ -17,7 +17,6 @@ from elbowroom.devices import free_memory
 from elbowroom.randomness import normal_by_row
 
 VALUES = 2**18  # that are read at once where all rows are read: what is made of them stays in the cache
-STORED = 2**21  # values of sparse rows that units and marginals are learned from
 SHARE = 0.5  # of a device's free memory that rows may take
 
 
@@ -186,8 +185,7 @@ class InteractionRows(Rows):
         return self.x if self.index is None else self.x[self.index.numpy()]
 
     def spread(self, most: int) -> Any:
-        each = max(1, self.x.nnz // max(1, self.x.shape[0]))
-        return self.dense(evenly(len(self), STORED // each))  # it is what is stored that takes memory
+        return self.dense(torch.arange(len(self)))  # of all rows: what is stored of them is there already
 
     def stored(self, index: Tensor) -> tuple[Tensor, ...]:
         batch = self._gather(self._at(index))

@@ -12,7 +12,7 @@ import numpy as np
 from scipy import stats
 
 from elbowroom.data.holdout import Fold
-from elbowroom.errors import DataError, ParameterError, unknown
+from elbowroom.errors import DataError, ParameterError, counted, unknown
 
 METRIC = re.compile(r"([a-z_]+)@([1-9]\d*)(?:\[([a-z]+)\])?")
 USUAL = ("recall@20[plain]", "recall@20[min]", "ndcg@20", "ndcg@100", "coverage@20", "popularity@20")
@@ -133,6 +133,7 @@ def evaluate(model: Ranks, fold: Fold, metrics: Sequence[str] = USUAL, batch: in
     DataError
         If there is nothing to be found.
     """
+    metrics = [metrics] if isinstance(metrics, str) else metrics
     parsed = {name: metric_of(name) for name in metrics if name not in ERRORS}
     users = np.flatnonzero(np.diff(fold.hidden.indptr))
     if not len(users):
@@ -144,7 +145,7 @@ def evaluate(model: Ranks, fold: Fold, metrics: Sequence[str] = USUAL, batch: in
         seen = np.asarray((fold.seen != 0).mean(0)).ravel()
         found = Found(_hits(hidden, lists), np.diff(hidden.indptr), lists, seen)
         values = {name: np.asarray(metric(found, min(k, longest))) for name, (metric, k) in parsed.items()}
-    if len(parsed) < len(metrics):
+    if any(name in ERRORS for name in metrics):
         errors = _expected(model, fold.seen[users], hidden) - hidden.data
         values |= {name: np.asarray(ERRORS[name](errors, hidden.indptr)) for name in metrics if name in ERRORS}
     return Evaluation({name: values[name] for name in metrics}, users)
@@ -154,6 +155,12 @@ def _expected(model: Any, seen: Any, hidden: Any) -> np.ndarray:
     if not hasattr(model, "expect"):
         raise ParameterError(
             "errors are of a model of ratings", f"this is a {type(model).__name__}", "Ask for metrics of its lists."
+        )
+    if (hidden.data == 1).all():
+        raise DataError(
+            "errors of ratings need hidden ratings",
+            "all that is hidden is 1",
+            "Split with reading=Reading(ratings=True, ...).",
         )
     return np.asarray(model.expect(seen, hidden))
 
@@ -218,7 +225,7 @@ class Evaluation:
     def __str__(self) -> str:
         rows = zip(*self.columns().values(), strict=True)
         lines = [f"{name:<20} {mean:8.4f}" + ("" if math.isnan(se) else f" +- {se:.4f}") for name, mean, se in rows]
-        return "\n".join([f"{len(self.users):,} users", *lines])
+        return "\n".join([counted(len(self.users), "user"), *lines])
 
 
 @dataclass(frozen=True)
@@ -237,7 +244,7 @@ def metric_of(name: str) -> tuple[Callable[[Found, int], Any], int]:
     """A metric and its k, from its name."""
     match = METRIC.fullmatch(name) if isinstance(name, str) else None
     if match is None:
-        raise ParameterError("a metric is written NAME@K", f"it is {name!r}", "Write ndcg@20.")
+        raise ParameterError("a metric is written NAME@K", f"it is {name!r}", "Write ndcg@20; of ratings, rmse or mae.")
     key = match[1] + (f"[{match[3]}]" if match[3] else "")
     if key == "recall":
         raise ParameterError(

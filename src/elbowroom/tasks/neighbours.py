@@ -24,10 +24,11 @@ class Neighbours:
     """Log-scores of items by who has what, for histories.
 
     With R = D_u^-1/2 X D_i^-1/2, the interactions X normalised by the users' and items' numbers of them, a history x
-    becomes near = x R'R, the linear filter of GF-CF (Shen et al. 2021), and far = near R'R. The score is
-    log(near) - log(far) / 2: what is said by near neighbours, sharpened by what is said from afar (as in Choi et al.
-    2023). A model that codes a user in a few hundred numbers knows what kind of things go together; this knows which
-    two things do, however rare they are. The sum of both, log-scores, is a product of experts (Hinton 2002).
+    becomes near = x R'R, the linear filter of GF-CF (Shen et al. 2021), and far = near R'R; a share of what they are on
+    average over the known users is added to both. The score is log(near) - log(far) / 2 + log(d_i) / 10: what is said
+    by near neighbours, sharpened by what is said from afar (as in Choi et al. 2023). A model that codes a user in a few
+    hundred numbers knows what kind of things go together; this knows which two things do, however rare they are. The
+    sum of both, log-scores, is a product of experts (Hinton 2002).
     """
 
     def __init__(self, matrix: Any) -> None:

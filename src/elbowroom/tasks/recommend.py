@@ -131,9 +131,7 @@ def _matrix(given: Any, known: Interactions, reading: Reading) -> Any:
             if fewer
             else "Give it the same columns, or pass lists of item ids.",
         )
-    matrix = csr_of(given)
-    read = bool((matrix.data == 1).all())  # these are interactions that were admitted, whatever the threshold
-    return reading.stored(matrix) if read and not reading.ratings else reading.cleaned(matrix)
+    return reading.read_again(csr_of(given))
 
 
 def _frame(given: Any, known: Interactions, reading: Reading, refuse: bool) -> Any:
@@ -173,6 +171,17 @@ def users_to_add(given: Any, matrix: Any, known: Interactions, reading: Reading)
             "Convert the column.",
         )
     return ids
+
+
+def asked(wanted: Any, users: int, items: int) -> Any:
+    """The places that a matrix stores, whatever its values, as CSR rows (users, items)."""
+    if sparse.issparse(wanted) and wanted.shape == (users, items):
+        return sparse.csr_matrix(wanted)
+    raise DataError(
+        f"what is asked for must be a sparse matrix of {counted(users, 'user')} and {counted(items, 'item')}",
+        f"it is a {type(wanted).__name__} of shape {np.shape(wanted)}",
+        "Store a value wherever a rating is wanted.",
+    )
 
 
 def one_position(item: Any, known: Interactions) -> int:

@@ -25,6 +25,7 @@ from elbowroom.cli import run
 from elbowroom.data.sparse import SparseBatch
 from elbowroom.data.toy import msweb
 from elbowroom.errors import ArtefactError, DataError, ElbowroomWarning, ParameterError
+from elbowroom.likelihood_items import FEW_RATINGS
 from elbowroom.randomness import seed_of
 from elbowroom.spectrum import leading
 from elbowroom.tasks.evaluate import gain
@@ -193,7 +194,7 @@ def test_centres_of_ratings_are_those_of_all_rows():
     center = vae(ratings=True, init="random", epochs=1).fit(ratings).model_.likelihood.center.numpy()
     total, known = np.asarray(ratings.sum(0)).ravel(), ratings.getnnz(0)
     mean = ratings.data.mean()
-    assert np.allclose(center, mean + (total - known * mean) / (known + 10), atol=0.02)
+    assert np.allclose(center, mean + (total - known * mean) / (known + FEW_RATINGS), atol=1e-5)
 
 
 def test_means_of_ratings_are_drawn_to_the_mean_of_all():

@@ -575,6 +575,14 @@ def test_quality_of_the_table_itself_is_perfect() -> None:
     assert found.facts["rare_categories_lost"] == 0
 
 
+@pytest.mark.parametrize(("real", "synthetic"), [(0, 10), (4, 10), (10, 0), (10, 4)])
+def test_quality_of_next_to_no_rows_is_refused(real: int, synthetic: int) -> None:
+    frame = pd.DataFrame({"a": np.arange(10.0), "b": ["x", "y"] * 5})
+    with pytest.raises(DataError, match="at least 5 rows"):
+        quality(frame[:real], frame[:synthetic])
+    assert np.isfinite(quality(frame[:5], frame[:5]).auc)
+
+
 def test_quality_by_hand() -> None:
     real = pd.DataFrame({"x": np.arange(100.0), "c": ["a"] * 96 + ["b"] * 4})
     made = pd.DataFrame({"x": np.arange(100.0) + 25, "c": ["a"] * 100})

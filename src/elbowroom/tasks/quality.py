@@ -27,6 +27,7 @@ from elbowroom.errors import DataError, ParameterError
 BINS = 10  # of numbers that are compared with categories
 RARE = 0.05  # share, below which a category is rare
 FEW_VALUES = 10  # different numbers, up to which they are compared as categories
+FOLDS = 5  # of the rows, each of which is told from the other table by what was learned from the others
 MOST_COMPARED = 2000  # rows whose nearest neighbours are sought
 MOST_LEARNED = 20_000  # rows that a classifier learns from
 
@@ -207,7 +208,7 @@ def detection_auc(columns: list[Column], seed: int = 0) -> float:
     x = np.vstack([p[random.permutation(len(p))[:n]] for p in (real, made)])
     y = np.repeat([0, 1], n)
     model = HistGradientBoostingClassifier(categorical_features=few, random_state=seed)
-    folds = StratifiedKFold(5, shuffle=True, random_state=seed)
+    folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed)
     chance = cross_val_predict(model, x, y, cv=folds, method="predict_proba")[:, 1]
     return float(roc_auc_score(y, chance))
 
@@ -302,10 +303,22 @@ def quality(real: Any, synthetic: Any, test: Any = None, target: str | None = No
         Real rows that no model was trained on, to test trees that learned `target`.
     target : str, optional
         The column that is learned.
+
+    Raises
+    ------
+    DataError
+        If the tables do not have the same columns, or one has fewer than five rows.
     """
     if (test is None) != (target is None):
         raise ParameterError("usefulness needs test rows and a target", "one is given alone", "Give both or none.")
     columns = columns_of(real, synthetic)
+    for name, rows in (("real", len(columns[0].real)), ("synthetic", len(columns[0].synthetic))):
+        if rows < FOLDS:
+            raise DataError(
+                f"tables that are compared must have at least {FOLDS} rows",
+                f"the {name} one has {rows}",
+                "Take more of it.",
+            )
     useful = (
         (None, None) if target is None else (utility(synthetic, test, target, seed), utility(real, test, target, seed))
     )

@@ -30,8 +30,8 @@ MODELS: dict[str, dict[str, Any]] = {
         "precision": "bfloat16",
     },
 }
-NEIGHBOURS = {"msweb": 0.0, "gowalla": 5.0}
-WEIGHTS = (1.0, 2.0, 3.0, 4.0, 5.0, 6.0)  # of neighbours, to choose from
+NEIGHBOURS = {"msweb": 0.0, "gowalla": 4.0}
+WEIGHTS = (0.5, 1.0, 2.0, 3.0, 4.0, 5.0)  # of neighbours, to choose from
 METRICS = {
     "msweb": ("ndcg@10", "recall@20[plain]", "coverage@20", "popularity@20"),
     "gowalla": ("recall@20[plain]", "ndcg@20", "coverage@20", "popularity@20"),

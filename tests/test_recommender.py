@@ -395,7 +395,7 @@ def test_neighbours_have_a_say_of_their_weight(model, weight):
     wide = copy.copy(model)
     wide.neighbour_weight = weight
     dense, histories = CLICKS.toarray(), CLICKS[1:9]
-    users, items = np.maximum(dense.sum(1), 1) ** -0.25, np.maximum(dense.sum(0), 1) ** -0.5
+    users, items = (np.maximum(dense.sum(axis), 1) ** -0.5 for axis in (1, 0))
     R = users[:, None] * dense * items
     near, everybody = (x.toarray() @ R.T @ R for x in (histories, CLICKS))
     far, beyond = near @ R.T @ R, everybody @ R.T @ R

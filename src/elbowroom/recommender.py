@@ -68,7 +68,7 @@ class InteractionVAE(BaseVAE):
         Layer norm, and hidden layers that add to what they are given.
     neighbour_weight : float
         How much the neighbours of a history's items count in lists, beside the model (Shen et al. 2021): 0 leaves them
-        out, 5 is good where there are many items. Training does not see them, so that it may be set afterwards.
+        out, 4 is good where there are many items. Training does not see them, so that it may be set afterwards.
     user, item, value : str or None
         Columns of a frame: by default the first, the second, and none.
     threshold : float or None

@@ -173,7 +173,7 @@ class Parameters:
     norm: Annotated[bool | None, of(INTERACTIONS, "no", "Layer norm.")] = None
     residual: Annotated[bool | None, of(INTERACTIONS, "no", "Hidden layers that add to what they are given.")] = None
     neighbour_weight: Annotated[
-        float | None, of(INTERACTIONS, "0.0", "How much neighbours of a history's items count in lists; try 5.")
+        float | None, of(INTERACTIONS, "0.0", "How much neighbours of a history's items count in lists; try 4.")
     ] = None
     unknown_items: Annotated[
         Literal["warn", "refuse"] | None, of(INTERACTIONS, "warn", "What to do about items that are not known.")

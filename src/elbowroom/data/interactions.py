@@ -333,13 +333,12 @@ def ones_of(matrix: Any) -> Any:
     return sparse.csr_matrix((np.ones(matrix.nnz, np.float32), matrix.indices, matrix.indptr), matrix.shape)
 
 
-def normalised(matrix: Any, power: float = 0.5) -> tuple[Any, np.ndarray]:
-    """Which interactions there are, D_u^-power X D_i^-1/2 with the users' and items' numbers of them; and D_i^-1/2."""
+def normalised(matrix: Any) -> tuple[Any, np.ndarray]:
+    """Which interactions there are, D_u^-1/2 X D_i^-1/2 with the users' and items' numbers of them; and D_i^-1/2."""
     seen = ones_of(matrix)
-    users, items = (np.maximum(np.asarray(seen.sum(axis), np.float32).ravel(), 1) for axis in (1, 0))
-    items = items**-0.5
+    users, items = (np.maximum(np.asarray(seen.sum(axis), np.float32).ravel(), 1) ** -0.5 for axis in (1, 0))
     seen.data *= items[seen.indices]
-    seen.data *= np.repeat(users**-power, np.diff(seen.indptr))
+    seen.data *= np.repeat(users, np.diff(seen.indptr))
     return seen, items
 
 

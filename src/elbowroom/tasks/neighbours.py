@@ -13,7 +13,6 @@ from elbowroom.data.interactions import Interactions, normalised, ones_of
 from elbowroom.data.sparse import SparseBatch
 
 # Chosen on validation interactions of Gowalla (docs/benchmarks.md).
-USERS = 0.25  # power of a user's number of items by which each of them counts less
 PRIOR = 0.3  # of what the filter says of everybody, added to what it says of one
 SHARPENED = 0.5  # how much of what is said by the neighbours of neighbours is taken off
 POPULAR = 0.1  # power of an item's number of users that is left in: the filter by itself takes out too much
@@ -24,7 +23,7 @@ WIDE, AT_ONCE = 64, 2**26  # histories that are passed on at once, and users or 
 class Neighbours:
     """Log-scores of items by who has what, for histories.
 
-    With R = D_u^-1/4 X D_i^-1/2, the interactions X normalised by the users' and items' numbers of them, a history x
+    With R = D_u^-1/2 X D_i^-1/2, the interactions X normalised by the users' and items' numbers of them, a history x
     becomes near = x R'R, the linear filter of GF-CF (Shen et al. 2021), and far = near R'R; a share of what they are on
     average over the known users is added to both. The score is log(near) - log(far) / 2 + log(d_i) / 10: what is said
     by near neighbours, sharpened by what is said from afar (as in Choi et al. 2023). A model that codes a user in a few
@@ -33,7 +32,7 @@ class Neighbours:
     """
 
     def __init__(self, matrix: Any) -> None:
-        rows, _ = normalised(matrix, USERS)
+        rows, _ = normalised(matrix)
         self.rows, self.columns = SparseBatch.of(rows), SparseBatch.of(rows.T.tocsr())
         users = torch.from_numpy(np.asarray(ones_of(matrix).sum(0), dtype=np.float32).T)  # of each item
         self.popular = POPULAR * users.clamp_min(1).log()

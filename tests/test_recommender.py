@@ -160,6 +160,8 @@ def test_errors_of_ratings_are_those_on_what_is_hidden(monkeypatch):
     assert evaluate(model, split.test, ["rmse"])["rmse"] == pytest.approx(found["rmse"], abs=1e-6)
     assert gain(model, split.test, "rmse") == pytest.approx(-found["rmse"])
     assert gain(model, split.test, "ndcg@5") == found["ndcg@5"]
+    with pytest.raises(ParameterError, match="Write rmse"):
+        evaluate(model, split.test, ["rmse@5"])
     for other in (Popularity().fit(split.train), vae().fit(CLICKS)):
         with pytest.raises(ParameterError, match=r"of ratings|ratings=True"):
             evaluate(other, split.test, ["rmse"])

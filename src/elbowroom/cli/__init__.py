@@ -344,7 +344,13 @@ def evaluate(
     ] = False,
     metrics: Annotated[
         tuple[str, ...],
-        Parameter(converter=words, negative="", help="NAME@K; of ratings also rmse and mae.", metavar="NAME@K,NAME@K"),
+        Parameter(
+            converter=words,
+            negative="",
+            help="NAME@K; of ratings also rmse and mae.",
+            metavar="NAME@K,NAME@K",
+            show_default=", ".join,
+        ),
     ] = ("recall@20[plain]", "recall@20[min]", "ndcg@20", "ndcg@100", "coverage@20", "popularity@20"),
     beta: Beta = None,
     common: Common = common,

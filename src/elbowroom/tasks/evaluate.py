@@ -252,6 +252,8 @@ def metric_of(name: str) -> tuple[Callable[[Found, int], Any], int]:
             f"{name!r} does not say which",
             "[plain] divides by the hidden items, [min] by at most K of them.",
         )
+    if key in ERRORS:
+        raise ParameterError("errors are of all hidden ratings, of no K", f"it is {name!r}", f"Write {key}.")
     if key not in METRICS:
         raise unknown("a metric", key, METRICS)
     return METRICS[key], int(match[2])

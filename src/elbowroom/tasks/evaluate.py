@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from scipy import stats
@@ -25,6 +25,7 @@ class Ranks(Protocol):
         """Positions (users, n) of the n best items that are not in CSR histories (users, items); -1 for none."""
 
 
+@runtime_checkable
 class Expects(Ranks, Protocol):
     """What can be asked how somebody would rate something."""
 
@@ -151,8 +152,8 @@ def evaluate(model: Ranks, fold: Fold, metrics: Sequence[str] = USUAL, batch: in
     return Evaluation({name: values[name] for name in metrics}, users)
 
 
-def _expected(model: Any, seen: Any, hidden: Any) -> np.ndarray:
-    if not hasattr(model, "expect"):
+def _expected(model: Ranks, seen: Any, hidden: Any) -> np.ndarray:
+    if not isinstance(model, Expects):
         raise ParameterError(
             "errors are of a model of ratings", f"this is a {type(model).__name__}", "Ask for metrics of its lists."
         )
@@ -162,7 +163,7 @@ def _expected(model: Any, seen: Any, hidden: Any) -> np.ndarray:
             "all that is hidden is 1",
             "Split with reading=Reading(ratings=True, ...).",
         )
-    return np.asarray(model.expect(seen, hidden))
+    return model.expect(seen, hidden)
 
 
 def gain(model: Ranks, fold: Fold, metric: str) -> float:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 SCORES = 2**24  # that are held at once
-BLOCK = 128  # columns whose highest score is found first: a block that is not among the best has none of the best
+BLOCK = 64  # columns whose highest score is found first: a block that is not among the best has none of the best
 
 
 def users_at_once(items: int) -> int:
@@ -16,17 +16,15 @@ def users_at_once(items: int) -> int:
 
 def best(scores: Tensor, n: int) -> tuple[Tensor, Tensor]:
     """The n highest scores of every row (rows, columns), in falling order, and their columns; two tensors (rows, n)."""
-    rows, columns = scores.shape
-    blocks = columns // BLOCK
+    blocks = scores.shape[1] // BLOCK
     if blocks <= 2 * n:
         return scores.topk(n, -1)
     body, rest = scores[:, : blocks * BLOCK].unflatten(1, (blocks, BLOCK)), scores[:, blocks * BLOCK :]
     chosen = body.amax(-1).topk(n, -1).indices
     within = body.gather(1, chosen.unsqueeze(-1).expand(-1, -1, BLOCK)).flatten(1)
-    at = (chosen.unsqueeze(-1) * BLOCK + torch.arange(BLOCK, device=scores.device)).flatten(1)
-    tail = torch.arange(blocks * BLOCK, columns, device=scores.device).expand(rows, -1)
     values, place = torch.cat([within, rest], 1).topk(n, -1)
-    return values, torch.cat([at, tail], 1).gather(1, place)
+    block = chosen.gather(1, (place // BLOCK).clamp_max(n - 1))
+    return values, torch.where(place < n * BLOCK, block * BLOCK + place % BLOCK, place + (blocks - n) * BLOCK)
 
 
 def in_order(scores: Tensor, columns: Tensor, n: int) -> tuple[Tensor, Tensor]:

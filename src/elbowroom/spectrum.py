@@ -45,7 +45,7 @@ def leading(x: Any, width: int, seed: int) -> Tensor:
     """D_i^-1/2 V of at most `width` leading singular vectors, (items, rank).
 
     By subspace iteration (Halko et al. 2011) on the side of the items: a library's decomposition makes both sides, and
-    factors of them, which together take more memory than the training that follows.
+    factors of them, and that was the most memory that a whole training run took.
     """
     rows, items = normalised(x)
     rank = min(width, min(rows.shape) - 1)

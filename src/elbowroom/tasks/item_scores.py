@@ -63,22 +63,17 @@ class Scoring:
 
     def of_item(self, histories: Any, item: int) -> np.ndarray:
         """Exact scores (n,) of one item for CSR histories (n, items), which may be many."""
-        size = users_at_once(histories.shape[1])
         found = []
-        for start in range(0, histories.shape[0], size):
-            part = histories[start : start + size]
-            self(part)
-            found.append(self.exact(part, torch.full((part.shape[0], 1), item)).squeeze(-1).numpy())
+        for part in _parts(histories):
+            self(histories[part])
+            columns = torch.full((histories[part].shape[0], 1), item)
+            found.append(self.exact(histories[part], columns).squeeze(-1).numpy())
         return np.concatenate(found)
 
     def at(self, histories: Any, wanted: Any) -> np.ndarray:
         """Scores (m,) of what CSR rows `wanted` (n, items) store, for CSR histories (n, items), which may be many."""
-        size = users_at_once(histories.shape[1])
-        found = [np.empty(0)]
-        for start in range(0, histories.shape[0], size):
-            part = SparseBatch.of(wanted[start : start + size])
-            found.append(part.at(self(histories[start : start + size])).numpy())
-        return np.concatenate(found)
+        found = (SparseBatch.of(wanted[part]).at(self(histories[part])).numpy() for part in _parts(histories))
+        return np.concatenate([np.empty(0), *found])
 
     @property
     def expected(self) -> Tensor:
@@ -88,6 +83,12 @@ class Scoring:
             total = z.new_ones(IMAGINED, 1)
             self._expected = self.model.decode(z, None, total).expected_scores()
         return self._expected
+
+
+def _parts(histories: Any) -> list[slice]:
+    """Rows whose scores are held at once."""
+    size = users_at_once(histories.shape[1])
+    return [slice(start, start + size) for start in range(0, histories.shape[0], size)]
 
 
 def widened(model: VAE) -> VAE:

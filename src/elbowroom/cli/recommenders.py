@@ -186,7 +186,7 @@ def opened(model: str, beta: float | None) -> Any:
     if not isinstance(estimator, elbowroom.InteractionVAE):
         raise ArtefactError(
             "recommendations need a model of interactions",
-            f"{model} is a {type(estimator).__name__}",
+            f"{model} is of the kind {type(estimator).__name__}",
             "Train one: elbowroom fit FILE --kind interactions --out MODEL",
         )
     return estimator

@@ -348,7 +348,7 @@ def csr_of(X: Any) -> Any:
     if X.ndim != 2 or X.dtype.kind not in "biuf":
         raise DataError(
             "interactions must be a sparse matrix (users, items) of numbers, or a frame with a row for each of them",
-            f"they are a {type(X).__name__} of shape {X.shape} and dtype {X.dtype}",
+            f"they are of type {type(X).__name__}, shape {X.shape} and dtype {X.dtype}",
             "Build one: scipy.sparse.csr_matrix((values, (users, items))).",
         )
     matrix = sparse.csr_matrix(X if X.dtype in (np.float32, np.float64) else X.astype(np.float64), copy=False)

@@ -155,7 +155,9 @@ def evaluate(model: Ranks, fold: Fold, metrics: Sequence[str] = USUAL, batch: in
 def _expected(model: Ranks, seen: Any, hidden: Any) -> np.ndarray:
     if not isinstance(model, Expects):
         raise ParameterError(
-            "errors are of a model of ratings", f"this is a {type(model).__name__}", "Ask for metrics of its lists."
+            "errors are of a model of ratings",
+            f"this is of the kind {type(model).__name__}",
+            "Ask for metrics of its lists.",
         )
     if (hidden.data == 1).all():
         raise DataError(

@@ -179,7 +179,7 @@ def asked(wanted: Any, users: int, items: int) -> Any:
         return sparse.csr_matrix(wanted)
     raise DataError(
         f"what is asked for must be a sparse matrix of {counted(users, 'user')} and {counted(items, 'item')}",
-        f"it is a {type(wanted).__name__} of shape {np.shape(wanted)}",
+        f"it is of type {type(wanted).__name__} and shape {np.shape(wanted)}",
         "Store a value wherever a rating is wanted.",
     )
 

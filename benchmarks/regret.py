@@ -2,6 +2,7 @@
 
     python benchmarks/regret.py --data mnist --seeds 0 1 2
     python benchmarks/regret.py --data digits --split validation
+    python benchmarks/regret.py --data digits --range 1..10
     python benchmarks/regret.py --data mnist --self-check --seeds 1      # the slope of the curve beside beta
 
 The regret at beta is J of the one network minus J of the better of two dedicated networks (constant beta and warm-up),
@@ -27,7 +28,6 @@ import numpy as np
 from harness import datasets
 
 BETAS = (0.01, 0.0316, 0.1, 0.316, 1.0, 3.16, 10.0)
-RANGE = "0.01..10"
 KEPT = Path(__file__).parent.parent / "build" / "regret"
 IMAGES = {"n_latents": 20, "body": "mlp", "hidden": (300, 300), "batch_size": 256}
 MODELS: dict[str, dict[str, Any]] = {
@@ -44,6 +44,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", choices=MODELS, default="digits")
     parser.add_argument("--split", choices=("test", "validation"), default="test", help="rows that are scored")
+    parser.add_argument("--range", default="0.01..10", help="betas that the one network knows")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--epochs", type=int)
     parser.add_argument("--learning-rate", type=float, default=3e-3)
@@ -73,9 +74,8 @@ def run(task: dict[str, Any], kept: str) -> dict[str, Any]:
         "parameters": sum(p.numel() for p in model.model_.parameters()),
         "terms": {},
     }
-    betas = BETAS if task["beta"] == RANGE else (task["at"],)
-    for beta in betas:
-        one = model.at(beta) if task["beta"] == RANGE else model
+    for beta in within(task["beta"]) if task["at"] is None else (task["at"],):
+        one = model.at(beta) if task["at"] is None else model
         distortion, rate = one.distortion_and_rate(rest, n_draws=4)
         result["terms"][str(beta)] = [float(distortion.mean()), float(rate.mean())]
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -89,6 +89,12 @@ def estimator(task: dict[str, Any]) -> Any:
 
     kind = elbowroom.TableVAE if "table" in task["data"] else elbowroom.ImageVAE
     return kind(**task["model"], beta=task["beta"], random_state=task["seed"])
+
+
+def within(span: str) -> list[float]:
+    """The betas of the table that lie in a range."""
+    low, high = map(float, span.split(".."))
+    return [beta for beta in BETAS if low <= beta <= high]
 
 
 def self_check(task: dict[str, Any]) -> None:
@@ -106,9 +112,9 @@ def tasks_of(options: argparse.Namespace) -> list[dict[str, Any]]:
     if options.epochs:
         model["epochs"] = options.epochs
     common = {"data": options.data, "split": options.split, "model": model}
-    tasks = [{**common, "seed": seed, "beta": RANGE, "at": None, "recipe": recipe()} for seed in options.seeds]
+    tasks = [{**common, "seed": seed, "beta": options.range, "at": None, "recipe": recipe()} for seed in options.seeds]
     for seed in options.seeds:
-        for beta in BETAS:
+        for beta in within(options.range):
             for policy in (str(beta), f"warmup:end={beta}"):
                 tasks.append({**common, "seed": seed, "beta": policy, "at": beta})
     return tasks
@@ -128,11 +134,11 @@ def table(results: list[dict[str, Any]], seeds: list[int]) -> str:
         f"{'beta':>8} {'dedicated J':>12} {'range J':>10} {'regret':>18} {'% of J':>8} {'rate':>6} {'dedicated':>9}"
     ]
     shares = []
-    for beta in BETAS:
+    for beta in within(next(r["beta"] for r in results if r["at"] is None)):
         rows = []
         for seed in seeds:
             mine = [r for r in results if r["seed"] == seed]
-            D, R = next(r["terms"][str(beta)] for r in mine if r["beta"] == RANGE)
+            D, R = next(r["terms"][str(beta)] for r in mine if r["at"] is None)
             best = min((r["terms"][str(beta)] for r in mine if r["at"] == beta), key=lambda t: t[0] + beta * t[1])
             rows.append((best[0] + beta * best[1], D + beta * R, R, best[1]))
         alone, together, rate, rate_alone = np.mean(rows, 0)
@@ -143,8 +149,8 @@ def table(results: list[dict[str, Any]], seeds: list[int]) -> str:
             f"{beta:8g} {alone:12.2f} {together:10.2f} {regrets.mean():10.2f} +- {error:4.2f} {shares[-1]:8.2f} "
             f"{rate:6.2f} {rate_alone:9.2f}"
         )
-    whole = [r for r in results if r["beta"] == RANGE]
-    alone_runs = [r for r in results if r["beta"] != RANGE]
+    whole = [r for r in results if r["at"] is None]
+    alone_runs = [r for r in results if r["at"] is not None]
     cost = np.mean([r["cpu_seconds"] for r in whole]) / np.mean([r["cpu_seconds"] for r in alone_runs])
     size = whole[0]["parameters"] / alone_runs[0]["parameters"]
     lines.append(f"mean regret {np.mean(shares):.2f} % of J, worst {max(shares):.2f} %")
@@ -173,8 +179,8 @@ def main() -> None:
                 flush=True,
             )
     print(
-        f"\n{options.data}, {tasks[0]['model']['epochs']} epochs, learning rate {options.learning_rate:g}, "
-        f"{options.split} rows, seeds {options.seeds}"
+        f"\n{options.data}, beta {options.range}, {tasks[0]['model']['epochs']} epochs, "
+        f"learning rate {options.learning_rate:g}, {options.split} rows, seeds {options.seeds}"
     )
     print(table(results, options.seeds))
 

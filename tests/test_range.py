@@ -6,7 +6,7 @@ import copy
 import math
 import pickle
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from training import rows, weights
 
 import elbowroom
-from elbowroom import TableVAE
+from elbowroom import ImageVAE, TableVAE, control
 from elbowroom.beta import LogUniform
 from elbowroom.bodies import MLP, Film, ImageDecoder, ImageEncoder, by_row
 from elbowroom.checkpoints import Checkpoints
@@ -161,6 +161,28 @@ def test_at_shares_the_weights_and_stands_still() -> None:
 @pytest.mark.parametrize(("low", "high", "stands"), [(0.01, 10, 1), (2, 10, 2), (0.01, 0.5, 0.5)])
 def test_the_dial_stands_at_one_or_next_to_it(low: float, high: float, stands: float) -> None:
     assert Dial(low, high, 2).beta == stands
+
+
+@pytest.mark.parametrize(("low", "start"), [(0.01, 1), (0.001, 1), (0.02, 0.5), (0.1, 0.1), (3, 0.1)])
+def test_a_range_starts_a_tenth_lower_and_not_below_a_hundredth(low: float, start: float) -> None:
+    """What large betas close at the start stays closed: the rate weighs less at first than the network is told."""
+    policy = control.control_of(LogUniform(low, 10), 100, torch.device("cpu"))
+    told = cast(Tensor, policy.draw(64, seeded()))
+    found = [policy.step(p, torch.zeros(64, 2), cast(Any, None), told) for p in (0.0, 0.1, 0.2, 1.0)]
+    for beta, share in zip(found, (start, start**0.5, 1, 1), strict=True):
+        torch.testing.assert_close(beta, share * by_row(told, 64))
+
+
+def test_a_range_that_begins_high_opens_latents_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings: dict[str, Any] = {"hidden": (64, 64), "body": "mlp", "likelihood": "binomial", "learning_rate": 3e-3}
+
+    def score() -> float:
+        model = ImageVAE(8, **settings, beta="1..10", epochs=30, random_state=0, device="cpu")
+        return model.fit(DIGITS[:1000]).at(1).score(DIGITS[:1000])
+
+    opened = score()
+    monkeypatch.setattr(control, "OPENING", 1.0)
+    assert opened > score() + 3
 
 
 @pytest.mark.parametrize("beta", ["1..1.0001", "0.5..2", "1e-6..1e6"])
@@ -378,6 +400,18 @@ def test_picks_are_what_they_say(wine: TableVAE) -> None:
     middle = float(curve.distortion[6])
     assert wine.pick(x, f"distortion:nats={middle}") == pytest.approx(curve.betas[6], rel=0.3)
     assert 0.01 < wine.pick(x, "knee") < 10
+
+
+def test_a_distortion_that_small_betas_overfit_is_met_at_the_larger_beta() -> None:
+    """Held-out distortion that falls before it rises: every value that it takes can be asked for."""
+    rate, distortion = np.array([[9.0], [7], [5], [3], [1]]), np.array([[12.0], [11], [10], [12], [14]])
+    curve = Curve(np.array([0.01, 0.1, 1.0, 10.0, 100.0]), distortion, rate, np.zeros(5))
+    assert curve.beta_for_distortion(10) == pytest.approx(1)
+    assert curve.beta_for_distortion(11) == pytest.approx(10**0.5)
+    assert curve.beta_for_distortion(12) == pytest.approx(10)
+    assert curve.beta_for_distortion(14) == pytest.approx(100)
+    with pytest.raises(ParameterError, match="between those of the range, 10 and 14 nats"):
+        curve.beta_for_distortion(9.9)
 
 
 def test_the_knee_of_a_corner_is_the_corner() -> None:

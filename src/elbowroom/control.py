@@ -19,6 +19,9 @@ from elbowroom.objectives import Terms
 
 BLOCKS = 32  # betas of a range in a batch: rows of a block share their beta, and the work that it makes
 BEYOND = (0.3, 0.1)  # of the range's width in log beta: drawn below and above it, so that its ends have two sides
+# Latents that large betas close at the start stay closed to all (docs/range.md). A range starts at a tenth of itself,
+# unless its low end is then below 0.01, and is itself after a fifth of the run.
+OPENING, OPEN, OPENED = 0.1, 0.01, 0.2
 AT_ENDS = 0.5  # share of the draws of a range that crowd at its ends, which have neighbours on one side only
 REACHED = {"rate": 0.03, "distortion": 0.02}  # relative errors that count as the target
 
@@ -72,7 +75,10 @@ class RowControl(Control):
 
 
 class RangeControl(Control):
-    """Betas drawn log-uniformly from a range, a little more often at its ends, and spread evenly over every batch."""
+    """Betas drawn log-uniformly from a range, a little more often at its ends, and spread evenly over every batch.
+
+    At the start the rate weighs less than the network is told, so that latents open before they are priced.
+    """
 
     policy: LogUniform
 
@@ -86,7 +92,8 @@ class RangeControl(Control):
         return (math.log(self.policy.low) + width * ((1 + below + above) * place - below)).exp()
 
     def step(self, progress: float, x: Tensor, terms: Terms, told: Tensor | None) -> Tensor:
-        return self.final(x, told)
+        start = min(1.0, max(OPENING, OPEN / self.policy.low))
+        return self.final(x, told) * start ** max(0.0, 1 - progress / OPENED)
 
     def final(self, x: Tensor, told: Tensor | None) -> Tensor:
         return by_row(told, len(x))  # type: ignore[arg-type]

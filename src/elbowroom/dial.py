@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from elbowroom.beta import LogUniform
-from elbowroom.bodies import Film, by_row
+from elbowroom.bodies import Film, ZeroLinear, by_row
 from elbowroom.errors import ParameterError
 
 BUMPS = 6  # a rich, smooth basis: how beta enters matters more than what it then does (docs/range.md)
@@ -47,9 +47,7 @@ class Dial(nn.Module):
         self.low, self.high, self.latents, self.moved = float(low), float(high), latents, moved
         self.beta = span.default if beta is None else self._checked(beta)
         self.entry = Film(self.width, latents)
-        self.move = nn.Linear(self.width, moved, bias=False) if moved else None
-        if self.move is not None:
-            nn.init.zeros_(self.move.weight)
+        self.move = ZeroLinear(self.width, moved) if moved else None
         self.register_buffer("centres", torch.linspace(-1, 1, BUMPS), persistent=False)
 
     def forward(self, beta: Tensor | None) -> Tensor:

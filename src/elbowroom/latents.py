@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from elbowroom.bodies import Film
+from elbowroom.bodies import Film, ZeroLinear
 from elbowroom.data.sparse import SparseBatch
 from elbowroom.errors import ParameterError
 from elbowroom.gaussians import Composite, DiagonalGaussian, FullGaussian, GaussianMixture, StandardGaussian, bounded
@@ -141,8 +141,7 @@ class Told(nn.Module):
     def __init__(self, context: int, size: int, components: int) -> None:
         super().__init__()
         self.sizes = [size, size, components]
-        self.linear = nn.Linear(context, sum(self.sizes), bias=False)
-        nn.init.zeros_(self.linear.weight)
+        self.linear = ZeroLinear(context, sum(self.sizes))
 
     def forward(self, mixture: GaussianMixture, context: Tensor) -> GaussianMixture:
         """Move a mixture by a context (c,), or to one mixture for each of the contexts (b, c)."""

@@ -111,9 +111,12 @@ class Curve:
         return float(self.betas[np.argmax(1 - rate - distortion)])
 
     def _solve(self, name: str, values: np.ndarray, nats: Any, rising: bool) -> float:
-        """Linear interpolation in log beta of a quantity that rises, or falls, with beta."""
+        """Linear interpolation in log beta of a quantity that rises, or falls, with beta.
+
+        Of rows that a model overfits at small betas, the distortion falls before it rises: the larger beta is meant.
+        """
         sign = 1 if rising else -1
-        order = np.maximum.accumulate(sign * values)
+        order = np.minimum.accumulate(sign * values[::-1])[::-1]
         target = sign * float(nats) if isinstance(nats, Real) else math.nan
         if not order[0] <= target <= order[-1]:
             low, high = sorted(sign * order[[0, -1]])

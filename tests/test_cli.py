@@ -24,7 +24,7 @@ from elbowroom.beta import POLICIES
 from elbowroom.cli import app, commands, demos, flags, run
 from elbowroom.cli.console import problem_of
 from elbowroom.cli.runs import Run
-from elbowroom.errors import ArtefactError
+from elbowroom.errors import ArtefactError, ParameterError
 from elbowroom.files import held
 from elbowroom.latents import PRIORS
 from elbowroom.likelihoods import LIKELIHOODS
@@ -504,6 +504,23 @@ def test_unexpected_errors(here, capsys, monkeypatch, error, code, expected):
     assert run(["info", "people", "--debug"]) == code
     assert "Traceback" in capsys.readouterr().err
     assert problem_of(error).code == code
+
+
+@pytest.mark.parametrize(
+    ("advice", "said"),
+    [
+        ("Fit with beta='0.01..10'.", "Fit with --beta 0.01..10."),
+        ("Write channels=(32, 64) and gated=False.", "Write --channels 32,64 and no --gated."),
+        ("Set ratings=True.", "Set --ratings."),
+        ("Set neighbour_weight=0.", "Set --neighbour-weight 0."),
+        ("Name them with user=... and item=....", "Name them with --user ... and --item ...."),
+        ("Try draws=8.", "Try draws=8."),
+        ("Split with reading=Reading(ratings=True, ...).", "Split with reading=Reading(ratings=True, ...)."),
+    ],
+)
+def test_advice_names_flags(advice: str, said: str) -> None:
+    """The command line's user has no Python to write it in."""
+    assert problem_of(ParameterError("a", "b", advice)).do == said
 
 
 def test_a_reader_that_goes_away(here):

@@ -311,7 +311,7 @@ def test_the_commands_of_the_guide(here, capsys):
 # ---- what goes wrong -------------------------------------------------------------------------------------------------
 
 BAD = [
-    ("encode single people.csv --out z.npy --beta 1", 2, "this one was trained at one beta. Fit with beta='0.01..10'."),
+    ("encode single people.csv --out z.npy --beta 1", 2, "this one was trained at one beta. Fit with --beta 0.01..10."),
     ("encode range people.csv --out z.npy --beta 100", 2, "beta must be in the range from 0.1 to 10"),
     ("encode range people.csv --out z.npy --beta nan", 2, "beta must be in the range from 0.1 to 10"),
     ("encode range people.csv --out z.npy --beta one", 2, "--beta"),

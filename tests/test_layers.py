@@ -81,7 +81,8 @@ LAYERS = [
     ["sweeps"],
     ["__init__"],
     # L8: the command line
-    ["cli/flags", "cli/console"],
+    ["cli/flags"],
+    ["cli/console"],
     ["cli/facts"],
     ["cli/runs"],
     ["cli/models"],

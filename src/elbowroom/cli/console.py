@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import sys
 import traceback
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from cyclopts import CycloptsError
 
+from elbowroom.cli.flags import Parameters
 from elbowroom.errors import ElbowroomError, ElbowroomWarning, ParameterError
 
 DONE, FAILED, USAGE, INTERRUPTED, PIPE_CLOSED = 0, 1, 2, 130, 141
@@ -105,7 +107,7 @@ def problem_of(error: BaseException) -> Problem:
     kind = type(error).__name__
     if isinstance(error, ElbowroomError):
         code = USAGE if isinstance(error, ParameterError) else FAILED
-        do = "Run: elbowroom fit --help" if error.do.startswith("See help(") else error.do
+        do = "Run: elbowroom fit --help" if error.do.startswith("See help(") else in_flags(error.do)
         return Problem(kind, error.expected, error.got, do, code, str(error).replace(error.do, do))
     if isinstance(error, CycloptsError):
         return _usage(error)
@@ -120,6 +122,26 @@ def problem_of(error: BaseException) -> Problem:
     return Problem(
         kind, "no error that Elbowroom does not know", f"{kind} came: {_first_line(error)}", "Add --debug to see where."
     )
+
+
+def in_flags(advice: str) -> str:
+    """Advice that names parameters of the estimators, with the flags that set them.
+
+    >>> in_flags("Fit with beta='0.01..10', hidden=(600, 200) or counts=False.")
+    'Fit with --beta 0.01..10, --hidden 600,200 or no --counts.'
+    """
+    known = {parameter.name for parameter in fields(Parameters)}
+
+    def flag(found: re.Match[str]) -> str:
+        name, value = found.groups()
+        words = f"--{name.replace('_', '-')}"
+        if name not in known:
+            return found[0]
+        if value in ("True", "False", "None"):
+            return words if value == "True" else f"no {words}"
+        return f"{words} " + value.strip("'(,)").replace(", ", ",")
+
+    return re.sub(r"(?<![\w(:,])([a-z_]+)=('[^']*'|\([\d, ]*\)|\.{3}|\w+(?:\.\w+)*)", flag, advice)
 
 
 def _usage(error: CycloptsError) -> Problem:

@@ -55,8 +55,9 @@ def model(
 ) -> VAE:
     likelihood = likelihood or Bernoulli(features)
     dial = Dial(0.01, 10, 3, likelihood.n_moved)  # type: ignore[arg-type]
-    encoder = MLP(likelihood.n_inputs, (8,), context=Dial.width)  # type: ignore[arg-type]
-    decoder = MLP(3, (8,), likelihood.n_outputs, context=Dial.width)  # type: ignore[arg-type]
+    told = {"context": Dial.width, "code": Dial.width}
+    encoder = MLP(likelihood.n_inputs, (8, 8), **told, late=True)  # type: ignore[arg-type]
+    decoder = MLP(3, (8,), likelihood.n_outputs, **told)  # type: ignore[arg-type]
     made: dict[str, dict[str, int]] = {
         "standard": {},
         "fitted": {"components": 4},
@@ -71,42 +72,64 @@ def model(
 # ---- what the network is told ----------------------------------------------------------------------------------------
 
 
-def bodies() -> dict[str, nn.Module]:
-    c = Dial.width
+def bodies(labels: int = 0) -> dict[str, nn.Module]:
+    told: dict[str, Any] = {"context": Dial.width + labels, "code": Dial.width}
     return {
-        "mlp": MLP(20, (8, 8), 5, context=c),
-        "gated": MLP(20, (8,), 5, gated=True, context=c),
-        "linear": MLP(20, (), 5, context=c),
-        "conv encoder": ImageEncoder(SHAPE, (4, 6), width=8, context=c),
-        "residual encoder": ImageEncoder(SHAPE, (4,), 1, 8, context=c),
-        "conv decoder": ImageDecoder(20, SHAPE, (4, 6), width=8, outputs=2, context=c),
-        "residual decoder": ImageDecoder(20, SHAPE, (4,), 1, 8, context=c),
+        "mlp": MLP(20, (8, 8), 5, **told),
+        "late": MLP(20, (8, 8), 5, late=True, **told),
+        "gated": MLP(20, (8,), 5, gated=True, **told),
+        "linear": MLP(20, (), 5, **told),
+        "conv encoder": ImageEncoder(SHAPE, (4, 6), width=8, **told),
+        "residual encoder": ImageEncoder(SHAPE, (4,), 1, 8, **told),
+        "conv decoder": ImageDecoder(20, SHAPE, (4, 6), width=8, outputs=2, **told),
+        "residual decoder": ImageDecoder(20, SHAPE, (4,), 1, 8, **told),
     }
 
 
 @pytest.mark.parametrize("name", bodies())
 @pytest.mark.parametrize("lead", [(), (3,)])
-def test_blocks_are_told_as_their_rows_one_by_one(name: str, lead: tuple[int, ...]) -> None:
+def test_rows_are_told_their_own_beta_or_that_of_all(name: str, lead: tuple[int, ...]) -> None:
     body = stirred(bodies()[name])
-    h, code = torch.randn(*lead, 8, 20, generator=seeded()), torch.randn(4, Dial.width, generator=seeded(1))
+    h, code = torch.randn(*lead, 4, 20, generator=seeded()), torch.randn(4, Dial.width, generator=seeded(1))
     together = body(h, code)
-    torch.testing.assert_close(together, body(h, by_row(code, 8)))
     for i in range(4):
-        alone = body(h[..., 2 * i : 2 * i + 2, :], code[i : i + 1])
-        torch.testing.assert_close(together[..., 2 * i : 2 * i + 2, :], alone, rtol=1e-4, atol=1e-5)
+        row = slice(i, i + 1)
+        torch.testing.assert_close(together[..., row, :], body(h[..., row, :], code[row]), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(together[..., row, :], body(h, code[row])[..., row, :], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", bodies())
 def test_a_new_body_does_not_listen_yet(name: str) -> None:
     body = bodies()[name]
-    h, code = torch.randn(8, 20, generator=seeded()), torch.randn(4, Dial.width, generator=seeded(1))
+    h, code = torch.randn(4, 20, generator=seeded()), torch.randn(4, Dial.width, generator=seeded(1))
     assert torch.equal(body(h, code), body(h, None))
 
 
-def test_a_short_context_is_filled_with_zeros() -> None:
-    film = stirred(Film(5, 3))
-    h, context = torch.randn(4, 3, generator=seeded()), torch.randn(4, 2, generator=seeded(1))
-    torch.testing.assert_close(film(h, context), film(h, torch.cat([context, torch.zeros(4, 3)], -1)))
+@pytest.mark.parametrize("name", bodies())
+def test_a_code_without_labels_is_a_code_with_zeros_for_labels(name: str) -> None:
+    body = stirred(bodies(labels=2)[name])
+    h, code = torch.randn(4, 20, generator=seeded()), torch.randn(4, Dial.width, generator=seeded(1))
+    told = torch.cat([code, torch.randn(4, 2, generator=seeded(2))], -1)
+    torch.testing.assert_close(body(h, code), body(h, torch.cat([code, torch.zeros(4, 2)], -1)))
+    assert not torch.allclose(body(h, told), body(h, code), atol=1e-3)
+
+
+def test_a_code_scales_and_labels_shift_too() -> None:
+    film, nothing = stirred(Film(5, 3, code=3)), torch.zeros(4, 3)
+    code, labels = torch.randn(4, 5, generator=seeded()), torch.randn(4, 5, generator=seeded())
+    code[:, 3:], labels[:, :3] = 0, 0
+    assert torch.equal(film(nothing, code), nothing)
+    assert bool((film(nothing, labels) != 0).all())
+    assert not torch.allclose(film(nothing + 1, code), nothing + 1)
+
+
+def test_the_layer_that_reads_rows_hears_labels_alone() -> None:
+    plain, labelled = bodies()["late"], bodies(labels=2)["late"]
+    assert plain.layers[0].film is None  # type: ignore[union-attr, index]
+    assert labelled.layers[0].film.scale.inputs == 2  # type: ignore[union-attr, index]
+    assert all(body.layers[1].film is not None for body in (plain, labelled))  # type: ignore[union-attr, index]
+    only = MLP(20, (8,), 5, context=Dial.width, code=Dial.width, late=True)
+    assert only.layers[0].film.shift is not None  # type: ignore[union-attr, index]
 
 
 def test_the_code_is_smooth_and_tells_betas_apart() -> None:

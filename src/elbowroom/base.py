@@ -123,23 +123,23 @@ class BaseVAE(TransformerMixin, BaseEstimator, ABC):
             return values.numpy()
         return door.to_frame(values.numpy(), self._names, kind, like)
 
-    def _encoder(self, inputs: int, context: int) -> nn.Module:
+    def _encoder(self, inputs: int, context: int, code: int) -> nn.Module:
         """The encoder, from the width of what it sees to its own."""
         hidden = check_widths("hidden", self.hidden)
-        return MLP(inputs, hidden, None, self.activation, bool(self.gated), context)
+        return MLP(inputs, hidden, None, self.activation, bool(self.gated), context, code, late=True)
 
-    def _decoder(self, outputs: int, context: int) -> nn.Module:
+    def _decoder(self, outputs: int, context: int, code: int) -> nn.Module:
         """The decoder, from latents to what the likelihood wants."""
         hidden = check_widths("hidden", self.hidden)[::-1]
-        return MLP(self.n_latents, hidden, outputs, self.activation, bool(self.gated), context)
+        return MLP(self.n_latents, hidden, outputs, self.activation, bool(self.gated), context, code)
 
-    def _bodies(self, context: int, inputs: int, outputs: int) -> tuple[nn.Module, nn.Module]:
+    def _bodies(self, inputs: int, outputs: int, context: int, code: int) -> tuple[nn.Module, nn.Module]:
         """Encoder and decoder: the caller's, or those that fit the data."""
         return (
-            self._encoder(inputs, context)
+            self._encoder(inputs, context, code)
             if self.encoder is None
             else guest_body("encoder", self.encoder, inputs, None, context),
-            self._decoder(outputs, context)
+            self._decoder(outputs, context, code)
             if self.decoder is None
             else guest_body("decoder", self.decoder, self.n_latents, outputs, context),
         )

@@ -37,27 +37,34 @@ class ZeroLinear(nn.Module):
 
 
 class Film(nn.Module):
-    """Scale and shift every channel by a linear function of the context (Perez et al. 2018); starts as the identity."""
+    """Scale and shift every channel by a linear function of the context (Perez et al. 2018); starts as the identity.
 
-    def __init__(self, context: int, channels: int, spatial: bool = False) -> None:
+    The first `code` features of the context, which say beta, only scale (docs/range.md).
+    """
+
+    def __init__(self, context: int, channels: int, spatial: bool = False, code: int = 0) -> None:
         super().__init__()
-        self.spatial = spatial
-        self.linear = ZeroLinear(context, 2 * channels)  # without a bias: the layer that is modulated has one
+        self.context, self.spatial, self.code = context, spatial, code
+        self.scale = ZeroLinear(context, channels)
+        # without a bias: the layer that is modulated has one
+        self.shift = ZeroLinear(context - code, channels) if context > code else None
 
     def forward(self, h: Tensor, context: Tensor | None) -> Tensor:
-        """Modulate h (..., n, channels), or (n, channels, height, width) where spatial, by context (k, c).
+        """Modulate h (..., n, channels), or (n, channels, height, width) where spatial, by context (n, c) or (1, c).
 
-        Each of the k contexts is that of n / k rows, one block after the other: what many rows share is computed once.
         No context, or what is lacking at its end, means zeros.
         """
         if context is None:
             return h
-        lacking = self.linear.inputs - context.shape[-1]
-        code = self.linear(F.pad(context, (0, lacking)) if lacking else context)
-        rows = -4 if self.spatial else -2
-        blocks = h.unflatten(rows, (len(context), -1))
-        scale, shift = code.view(len(context), 1, -1, *[1] * (-2 - rows)).chunk(2, rows + 1)
-        return torch.addcmul(shift, blocks, 1 + scale).flatten(rows - 1, rows)
+        if lacking := self.context - context.shape[-1]:
+            context = F.pad(context, (0, lacking))
+        scale = torch.addmm(context.new_ones(1), context, self.scale.weight)
+        h = h * self._placed(scale)
+        return h if self.shift is None else h + self._placed(self.shift(context[..., self.code :]))
+
+    def _placed(self, values: Tensor) -> Tensor:
+        """Values of channels, (n, channels), where those of h are."""
+        return values[..., None, None] if self.spatial else values
 
 
 class SparseLinear(nn.Module):
@@ -81,7 +88,7 @@ class SparseLinear(nn.Module):
 class Layer(nn.Module):
     """A linear or convolutional map, its norm, its context, its non-linearity.
 
-    `residual` adds its input to it.
+    `residual` adds its input to it. A layer that is `deaf` does without the context's first `code` features.
     """
 
     def __init__(
@@ -91,13 +98,17 @@ class Layer(nn.Module):
         activation: str,
         gated: bool = False,
         context: int = 0,
+        code: int = 0,
+        deaf: bool = False,
         norm: bool = False,
         residual: bool = False,
     ) -> None:
         super().__init__()
         self.inner, self.gated, self.residual = inner, gated, residual
         self.norm = nn.LayerNorm(width) if norm else None
-        self.film = Film(context, width, isinstance(inner, nn.Conv2d)) if context else None
+        self.skipped = code if deaf else 0
+        heard, spatial = context - self.skipped, isinstance(inner, nn.Conv2d)
+        self.film = Film(heard, width, spatial, code - self.skipped) if heard else None
         self.activation = activation_of(activation)
 
     def forward(self, h: Tensor, context: Tensor | None) -> Tensor:
@@ -108,7 +119,7 @@ class Layer(nn.Module):
         if self.norm is not None:
             h = self.norm(h)
         if self.film is not None:
-            h = self.film(h, context)
+            h = self.film(h, context[..., self.skipped :] if self.skipped and context is not None else context)
         h = h if self.gated else self.activation(h)
         return before + h if self.residual else h
 
@@ -128,6 +139,10 @@ class MLP(nn.Module):
         Gated linear units instead of `activation` (the MLP of the VampPrior paper, Tomczak & Welling 2018).
     context : int
         Width of the context that modulates every hidden layer, or the output where there is none; 0 for no context.
+    code : int
+        How many features of the context, its first, say beta: where hidden layers are several, they scale alone.
+    late : bool
+        Whether the first of several hidden layers, which reads rows, does without the code (docs/range.md).
     norm : bool
         Layer norm in every hidden layer (Ba et al. 2016).
     residual : bool
@@ -146,6 +161,8 @@ class MLP(nn.Module):
         activation: str = "silu",
         gated: bool = False,
         context: int = 0,
+        code: int = 0,
+        late: bool = False,
         norm: bool = False,
         residual: bool = False,
         sparse: bool = False,
@@ -153,7 +170,7 @@ class MLP(nn.Module):
     ) -> None:
         super().__init__()
         self.inputs, self.hidden, self.outputs = inputs, tuple(hidden), outputs
-        self.activation, self.gated, self.context = activation, gated, context
+        self.activation, self.gated, self.context, self.code, self.late = activation, gated, context, code, late
         self.norm, self.residual, self.sparse, self.dropout = norm, residual, sparse, dropout
         self.layers = nn.ModuleList(self._layer(i, *sizes) for i, sizes in enumerate(pairwise((inputs, *self.hidden))))
         self.last = nn.Linear((inputs, *self.hidden)[-1], outputs, bias=False) if outputs is not None else None
@@ -174,7 +191,9 @@ class MLP(nn.Module):
         sparse = self.sparse and i == 0
         inner = (SparseLinear if sparse else nn.Linear)(before, width * (1 + self.gated))
         adds = self.residual and before == width and not sparse
-        return Layer(inner, width, self.activation, self.gated, self.context, self.norm, adds)
+        several = len(self.hidden) > 1  # where a layer is the only one, what it hears shifts too
+        code, deaf = self.code if several else 0, self.late and several and i == 0
+        return Layer(inner, width, self.activation, self.gated, self.context, code, deaf, self.norm, adds)
 
     def _with_dropout(self, h: Any) -> Any:
         if isinstance(h, SparseBatch):  # of what is not zero
@@ -185,9 +204,11 @@ class MLP(nn.Module):
 class Residual(nn.Module):
     """h + two 3x3 convolutions of h; the second starts at zero, so that the block starts as the identity."""
 
-    def __init__(self, channels: int, activation: str, context: int) -> None:
+    def __init__(self, channels: int, activation: str, context: int, code: int = 0) -> None:
         super().__init__()
-        self.first = Layer(nn.Conv2d(channels, channels, 3, padding=1), channels, activation, context=context)
+        self.first = Layer(
+            nn.Conv2d(channels, channels, 3, padding=1), channels, activation, context=context, code=code
+        )
         self.second = nn.Conv2d(channels, channels, 3, padding=1)
         nn.init.zeros_(self.second.weight)
         nn.init.zeros_(self.second.bias)  # type: ignore[arg-type]
@@ -210,6 +231,9 @@ class ImageEncoder(nn.Module):
         Residual blocks in every stage; 0 makes a plain convolutional network.
     width : int
         Width of the dense layer, which is what the body returns.
+    context, code : int
+        Width of the context, and how many features of it, its first, say beta: they scale alone, and not in the first
+        convolution.
     """
 
     def __init__(
@@ -220,22 +244,23 @@ class ImageEncoder(nn.Module):
         width: int = 256,
         activation: str = "silu",
         context: int = 0,
+        code: int = 0,
     ) -> None:
         super().__init__()
         self.shape, self.channels, self.blocks = tuple(shape), tuple(channels), blocks
-        self.width, self.activation, self.context = width, activation, context
+        self.width, self.activation, self.context, self.code = width, activation, context, code
+        told: dict[str, Any] = {"context": context, "code": code}
         self.stages = nn.ModuleList()
-        for a, b in pairwise((self.shape[0], *self.channels)):
-            self.stages.append(Layer(nn.Conv2d(a, b, 3, stride=2, padding=1), b, activation, context=context))
-            self.stages.extend(Residual(b, activation, context) for _ in range(blocks))
+        for i, (a, b) in enumerate(pairwise((self.shape[0], *self.channels))):
+            self.stages.append(Layer(nn.Conv2d(a, b, 3, stride=2, padding=1), b, activation, **told, deaf=i == 0))
+            self.stages.extend(Residual(b, activation, **told) for _ in range(blocks))
         height, width_ = halvings(self.shape, len(self.channels))[-1]
-        self.dense = Layer(nn.Linear(self.channels[-1] * height * width_, width), width, activation, context=context)
+        self.dense = Layer(nn.Linear(self.channels[-1] * height * width_, width), width, activation, **told)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Map flat images (..., c*h*w) to (..., width)."""
         h = x.reshape(-1, *self.shape)
-        if context is not None:
-            context = context.repeat(math.prod(x.shape[:-2]), 1)
+        context = for_draws(context, x.shape[:-2])
         for stage in self.stages:
             h = stage(h, context)
         return self.dense(h.flatten(1), context).view(*x.shape[:-1], self.width)
@@ -257,24 +282,25 @@ class ImageDecoder(nn.Module):
         outputs: int = 1,
         activation: str = "silu",
         context: int = 0,
+        code: int = 0,
     ) -> None:
         super().__init__()
         self.inputs, self.shape, self.channels, self.blocks = inputs, tuple(shape), tuple(channels), blocks
-        self.width, self.outputs, self.activation, self.context = width, outputs, activation, context
+        self.width, self.outputs, self.activation, self.context, self.code = width, outputs, activation, context, code
+        told: dict[str, Any] = {"context": context, "code": code}
         self.sizes = halvings(self.shape, len(self.channels))[::-1]
         start = self.channels[-1] * math.prod(self.sizes[0])
         self.dense = nn.ModuleList(
             [
-                Layer(nn.Linear(inputs, width), width, activation, context=context),
-                Layer(nn.Linear(width, start), start, activation, context=context),
+                Layer(nn.Linear(inputs, width), width, activation, **told),
+                Layer(nn.Linear(width, start), start, activation, **told),
             ]
         )
         self.residuals = nn.ModuleList(
-            nn.ModuleList(Residual(a, activation, context) for _ in range(blocks)) for a in reversed(self.channels)
+            nn.ModuleList(Residual(a, activation, **told) for _ in range(blocks)) for a in reversed(self.channels)
         )
         self.doublings = nn.ModuleList(
-            Layer(nn.Conv2d(a, b, 3, padding=1), b, activation, context=context)
-            for a, b in pairwise(reversed(self.channels))
+            Layer(nn.Conv2d(a, b, 3, padding=1), b, activation, **told) for a, b in pairwise(reversed(self.channels))
         )
         self.last = nn.Conv2d(self.channels[0], 4 * outputs * self.shape[0], 3, padding=1, bias=False)
 
@@ -282,8 +308,7 @@ class ImageDecoder(nn.Module):
         """Map latents (..., inputs) to (..., outputs * c*h*w)."""
         lead = z.shape[:-1]
         h = z.reshape(-1, self.inputs)
-        if context is not None:
-            context = context.repeat(math.prod(lead[:-1]), 1)
+        context = for_draws(context, lead[:-1])
         for layer in self.dense:
             h = layer(h, context)
         h = h.view(-1, self.channels[-1], *self.sizes[0])
@@ -300,6 +325,11 @@ class ImageDecoder(nn.Module):
 def by_row(context: Tensor, rows: int) -> Tensor:
     """Context (k, c), each of n / k rows, as one of every row, (n, c)."""
     return context if len(context) == rows else context.repeat_interleave(rows // len(context), 0)
+
+
+def for_draws(context: Tensor | None, lead: Sequence[int]) -> Tensor | None:
+    """Context (n, c) as that of rows (*lead, n) made flat; one for all, (1, c), stays so."""
+    return context if context is None or len(context) == 1 else context.repeat(math.prod(lead), 1)
 
 
 def halvings(shape: Sequence[int], stages: int) -> list[tuple[int, int]]:

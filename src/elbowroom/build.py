@@ -152,7 +152,7 @@ def column_index(column: Any, features: int, names: Sequence[str] | None) -> int
 
 def build(
     likelihood: nn.Module,
-    bodies: Callable[[int, int, int], tuple[nn.Module, nn.Module]],
+    bodies: Callable[[int, int, int, int], tuple[nn.Module, nn.Module]],
     n_latents: int,
     covariance: str,
     prior: str,
@@ -162,7 +162,7 @@ def build(
 ) -> VAE:
     """A model for rows, its weights drawn from `seed`, with a dial for a span of beta if one is given.
 
-    `bodies` makes encoder and decoder from the width of their context and their own.
+    `bodies` makes encoder and decoder from their inputs and outputs, their context and how much of it says beta.
     """
     if covariance not in LATENTS:
         raise unknown("covariance", covariance, LATENTS)
@@ -170,12 +170,12 @@ def build(
         labels = 0 if rows.context is None else rows.context.shape[1]
         moved = getattr(likelihood, "n_moved", 0)
         dial = None if span is None else Dial(span.low, span.high, n_latents, moved)
-        context = labels if dial is None else Dial.width + labels
-        encoder, decoder = bodies(context, likelihood.n_inputs, likelihood.n_outputs)  # type: ignore[arg-type]
-        latent = LATENTS[covariance](encoder.width, n_latents, 0 if dial is None else Dial.width)  # type: ignore[arg-type]
+        code = 0 if dial is None else Dial.width
+        encoder, decoder = bodies(likelihood.n_inputs, likelihood.n_outputs, code + labels, code)  # type: ignore[arg-type]
+        latent = LATENTS[covariance](encoder.width, n_latents, code)  # type: ignore[arg-type]
         name, _ = specs.parse(prior, PRIORS, "prior")
         sizes = (n_latents, likelihood.n_inputs) if PRIORS[name] is VampPrior else (n_latents,)
-        told = () if issubclass(PRIORS[name], StandardPrior | FittedPrior) else (0 if dial is None else Dial.width,)
+        told = () if issubclass(PRIORS[name], StandardPrior | FittedPrior) else (code,)
         model = VAE(encoder, latent, specs.make(prior, PRIORS, "prior", *sizes, *told), decoder, likelihood, dial)
     model.initialise(rows.spread(enough(rows.features)), generator_at(seed, "initialise"))
     return model

@@ -23,8 +23,8 @@ class Dial(nn.Module):
     """Log beta as a context for every hidden layer, and what beta moves beside them.
 
     The context is log beta itself and Gaussian bumps over its range (radial basis functions). Beside the hidden layers
-    it scales and shifts the latents that enter the decoder, and moves the parameters that a likelihood has beside
-    the decoder's output, such as a learned scale. Everything starts as if there were no dial.
+    it scales the latents that enter the decoder, and moves the parameters that a likelihood has beside the decoder's
+    output, such as a learned scale. Everything starts as if there were no dial.
 
     Parameters
     ----------
@@ -46,13 +46,13 @@ class Dial(nn.Module):
         span = LogUniform(low, high)
         self.low, self.high, self.latents, self.moved = float(low), float(high), latents, moved
         self.beta = span.default if beta is None else self._checked(beta)
-        self.entry = Film(self.width, latents)
+        self.entry = Film(self.width, latents, code=self.width)
         self.move = ZeroLinear(self.width, moved) if moved else None
         self.register_buffer("centres", torch.linspace(-1, 1, BUMPS), persistent=False)
 
     def forward(self, beta: Tensor | None) -> Tensor:
         """The context (k, width) of betas (k,), or (1, width) of where the dial stands."""
-        like = self.entry.linear.weight
+        like = self.centres
         beta = like.new_tensor([self.beta]) if beta is None else beta.to(like.dtype)
         middle, half = math.log(self.low * self.high) / 2, math.log(self.high / self.low) / 2
         place = ((beta.log() - middle) / half).unsqueeze(-1)  # from -1 to 1

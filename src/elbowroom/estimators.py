@@ -338,18 +338,18 @@ class ImageVAE(BaseVAE):
         height, width, channels = self.image_shape_
         return np.moveaxis(array.reshape(-1, channels, height, width), 1, -1)
 
-    def _encoder(self, inputs: int, context: int) -> nn.Module:
+    def _encoder(self, inputs: int, context: int, code: int) -> nn.Module:
         if self.body == "mlp":
-            return super()._encoder(inputs, context)
+            return super()._encoder(inputs, context, code)
         channels, height, width = self._shape
         shape = (inputs // (channels * height * width) * channels, height, width)
-        return ImageEncoder(shape, *self._stages, self.activation, context)
+        return ImageEncoder(shape, *self._stages, self.activation, context, code)
 
-    def _decoder(self, outputs: int, context: int) -> nn.Module:
+    def _decoder(self, outputs: int, context: int, code: int) -> nn.Module:
         if self.body == "mlp":
-            return super()._decoder(outputs, context)
+            return super()._decoder(outputs, context, code)
         per_pixel = outputs // math.prod(self._shape)
-        return ImageDecoder(self.n_latents, self._shape, *self._stages, per_pixel, self.activation, context)
+        return ImageDecoder(self.n_latents, self._shape, *self._stages, per_pixel, self.activation, context, code)
 
     @property
     def _black_and_white(self) -> tuple[float, float]:

@@ -203,12 +203,12 @@ class InteractionVAE(BaseVAE):
             return widths
         raise ParameterError("a model of interactions has a hidden layer", "hidden is empty", "Write hidden=(600,).")
 
-    def _encoder(self, inputs: int, context: int) -> nn.Module:
-        dropout = float(self.dropout)
-        return MLP(inputs, self._widths, None, context=context, sparse=True, dropout=dropout, **self._layers)
+    def _encoder(self, inputs: int, context: int, code: int) -> nn.Module:
+        first = {"sparse": True, "dropout": float(self.dropout)} | self._layers
+        return MLP(inputs, self._widths, None, context=context, code=code, late=True, **first)
 
-    def _decoder(self, outputs: int, context: int) -> nn.Module:
-        return MLP(self.n_latents, self._widths[::-1], None, context=context, **self._layers)
+    def _decoder(self, outputs: int, context: int, code: int) -> nn.Module:
+        return MLP(self.n_latents, self._widths[::-1], None, context=context, code=code, **self._layers)
 
     @property
     def _layers(self) -> dict[str, Any]:

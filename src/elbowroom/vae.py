@@ -100,13 +100,13 @@ class VAE(nn.Module):
 
     def encode(self, x: Any, context: Tensor | None = None, beta: Tensor | None = None) -> Posterior:
         """q(z|x) of rows (n, D). Betas (k,) of a range are told to blocks of n / k rows each."""
-        return self._encode(x, context, self._code(beta))
+        return self._encode(x, context, _by_row(self._code(beta), len(x)))
 
     def decode(
         self, z: Tensor, context: Tensor | None = None, total: Tensor | None = None, beta: Tensor | None = None
     ) -> Any:
         """p(x|z) of latents (..., d); `total` (n, 1) are the rows' totals, for likelihoods that are told them."""
-        return self._decode(z, context, total, self._code(beta))
+        return self._decode(z, context, total, _by_row(self._code(beta), z.shape[-2]))
 
     def prior_distribution(self, beta: Tensor | None = None) -> PriorDistribution:
         """p(z), as it is told the beta: one for each block of rows, where betas (k,) of a range are more than one."""
@@ -132,14 +132,15 @@ class VAE(nn.Module):
             Betas of a range, each for a block of n / k rows; None for where the dial stands.
         """
         code = self._code(beta)
-        q = self._encode(x, context, code)
+        told = _by_row(code, len(x))
+        q = self._encode(x, context, told)
         if not isinstance(noise, Tensor):
             lead = () if draws is None else (draws,)
             noise = normal((*lead, *q.mean.shape), noise, q.mean)
         z = q.rsample(noise)
         prior = self._remembered(x, context, beta) if self.training and self.older else self._prior(code)
         rate, parts = rate_of(q, prior, z)
-        p = self._decode(z, context, self.likelihood.row_total(x), code)  # type: ignore[operator]
+        p = self._decode(z, context, self.likelihood.row_total(x), told)  # type: ignore[operator]
         return Pass(q, z, p, prior, rate, parts)
 
     # ---- the same, told a beta by its code ---------------------------------------------------------------------------
@@ -175,8 +176,7 @@ class VAE(nn.Module):
         h = self.decoder(self.dial.entry(z, code), self.dial.join(code, context))
         if self.dial.move is None:
             return self.likelihood(h, total)
-        moved = self.dial.move(LOUD_HEADS * code)
-        return self.likelihood(h, total, moved if len(moved) == 1 else by_row(moved, z.shape[-2]))
+        return self.likelihood(h, total, self.dial.move(LOUD_HEADS * code))
 
     @torch.no_grad()
     def initialise(self, x: Tensor, generator: Generator) -> None:
@@ -184,6 +184,11 @@ class VAE(nn.Module):
         self.likelihood.fit_marginals(x.to(torch.float64) if isinstance(x, Tensor) else x)  # type: ignore[operator]
         if self.prior.starts_at_rows:
             self.prior.initialise(self.likelihood.inputs(x), generator)  # type: ignore[operator]
+
+
+def _by_row(code: Tensor | None, rows: int) -> Tensor | None:
+    """The code of each row, (rows, width); one of all rows, (1, width), stays so."""
+    return code if code is None or len(code) == 1 else by_row(code, rows)
 
 
 @contextmanager

@@ -196,6 +196,18 @@ def test_a_range_starts_a_tenth_lower_and_not_below_a_hundredth(low: float, star
         torch.testing.assert_close(beta, share * by_row(told, 64))
 
 
+def test_epochs_in_which_latents_open_are_not_chosen() -> None:
+    """Few held-out rows liked the first epoch best, where no latent is open: the model knew one beta for all."""
+    x = standardised("wine")[::2]
+    model = TableVAE(n_latents=4, beta="1..10", epochs=100, random_state=0, device="cpu").fit(x)
+    open_from = math.ceil(100 * control.OPENED)
+    assert np.isnan(model.history_["held_out_loss"][: open_from - 1]).all()
+    assert np.isfinite(model.history_["held_out_loss"][open_from:]).all()
+    assert model.history_.best["epoch"] > open_from - 1
+    low, high = model.at(1).curve(x, [1]).rate, model.at(10).curve(x, [10]).rate
+    assert low > 0.5 > high
+
+
 def test_a_range_that_begins_high_opens_latents_first(monkeypatch: pytest.MonkeyPatch) -> None:
     settings: dict[str, Any] = {"hidden": (64, 64), "body": "mlp", "likelihood": "binomial", "learning_rate": 3e-3}
 

@@ -48,6 +48,10 @@ class Control:
         """Beta of held-out rows, the same in every epoch so that these compare; None if there is no such beta."""
         return self.policy.final
 
+    def settled(self, progress: float) -> bool:
+        """Whether held-out rows may choose the epoch."""
+        return True
+
     def note(self, record: dict[str, float]) -> str:
         """What is to be said of the last epoch; nothing if all went as asked."""
         return ""
@@ -92,11 +96,19 @@ class RangeControl(Control):
         return (math.log(self.policy.low) + width * ((1 + below + above) * place - below)).exp()
 
     def step(self, progress: float, x: Tensor, terms: Terms, told: Tensor | None) -> Tensor:
-        start = min(1.0, max(OPENING, OPEN / self.policy.low))
-        return self.final(x, told) * start ** max(0.0, 1 - progress / OPENED)
+        return self.final(x, told) * self.start ** max(0.0, 1 - progress / OPENED)
 
     def final(self, x: Tensor, told: Tensor | None) -> Tensor:
         return by_row(told, len(x))  # type: ignore[arg-type]
+
+    @property
+    def start(self) -> float:
+        """What betas are multiplied by when the run begins."""
+        return min(1.0, max(OPENING, OPEN / self.policy.low))
+
+    def settled(self, progress: float) -> bool:
+        """Before, latents open that large betas have not closed yet: held-out rows would like no latents best."""
+        return self.start == 1 or progress >= OPENED
 
 
 class TargetControl(Control):

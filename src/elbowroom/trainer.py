@@ -272,13 +272,13 @@ class Run:
     def _evaluate(self, rows: Rows) -> Record:
         """Held-out distortion, rate and loss of the averaged weights, with the same noise in every epoch."""
         self.averaged.eval()
-        parts = []
+        parts, settled = [], self.control.settled(self._progress(self.step - 1))
         for i, index in enumerate(torch.arange(len(rows), device=self.device).split(1024)):
             noise = generator_at(self.settings.seed, "held-out", i, device=self.device)
             batch, told = rows.batch(index, noise), self.control.draw(len(index), None)
             outcome = self.averaged(batch.x, batch.context, noise, beta=told)
             terms = Terms(distortion_of(outcome, batch.x, batch.base), outcome.rate)
-            beta = self.control.final(batch.x, told)
+            beta = self.control.final(batch.x, told) if settled else None
             loss = [] if beta is None else [terms.loss(beta)]
             parts.append(torch.stack([terms.distortion, terms.rate, *loss]))
         means = torch.cat(parts, 1).cpu().double().mean(1).tolist()

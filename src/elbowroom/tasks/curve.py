@@ -56,16 +56,20 @@ class Curve:
 
     @cached_property
     def slope(self) -> np.ndarray:
-        """dD/dR around every beta, (k,), NaN at the two ends; at the optimum it is -beta.
+        """dD/dR around every beta, (k,), NaN at the two ends and where rows can not tell; at the optimum it is -beta.
 
         Between neighbours the slope is a secant's. Where rate is linear in log beta, that of the optimum is minus their
-        logarithmic mean; the ratio to it, a mean over both neighbours, is what multiplies -beta.
+        logarithmic mean; the ratio to it, a mean over both neighbours, is what multiplies -beta. Where the rate hardly
+        changes, as in a collapsed model, a secant divides noise by noise: with a standard error above beta it is NaN.
         """
         if len(self.betas) < 3:
             return np.full(len(self.betas), np.nan)
+        between = np.diff(self.betas) / np.diff(np.log(self.betas))
+        gained, paid = np.diff(self.distortions, axis=0), np.diff(self.rates, axis=0)
+        expected = between * paid.mean(1)
         with np.errstate(divide="ignore", invalid="ignore"):
-            secants = np.diff(self.distortion) / np.diff(self.rate)
-            ratios = -secants / (np.diff(self.betas) / np.diff(np.log(self.betas)))
+            ratios = -gained.mean(1) / expected
+        ratios[_error(gained + between[:, None] * paid) > np.abs(expected)] = np.nan
         around = -self.betas[1:-1] * (ratios[1:] + ratios[:-1]) / 2
         return np.concatenate([[np.nan], around, [np.nan]])
 

@@ -418,6 +418,16 @@ def test_the_slope_of_an_exact_curve_is_minus_beta() -> None:
     np.testing.assert_allclose(-curve.slope[1:-1] / betas[1:-1], 1, atol=0.03)
 
 
+def test_a_slope_that_rows_can_not_tell_is_left_out() -> None:
+    """In a collapsed model a difference of distortions that is noise is divided by next to nothing."""
+    rng, betas = np.random.default_rng(0), np.geomspace(0.1, 10, 9)
+    rates = np.where(betas < 1.5, 5 - 2 * np.log(betas), 0.001)[:, None] + rng.normal(0, 1e-4, (9, 50))
+    distortions = 20 + 2 * np.minimum(betas, 1.5)[:, None] + rng.normal(0, 0.02, (9, 50))
+    slope = Curve(betas, distortions, rates, np.zeros(9)).slope
+    np.testing.assert_allclose(-slope[1:4] / betas[1:4], 1, atol=0.1)
+    assert np.isnan(slope[5:]).all()
+
+
 # ---- the choice of a beta --------------------------------------------------------------------------------------------
 
 

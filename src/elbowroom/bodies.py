@@ -46,8 +46,7 @@ class Film(nn.Module):
         super().__init__()
         self.context, self.spatial, self.code = context, spatial, code
         self.scale = ZeroLinear(context, channels)
-        # without a bias: the layer that is modulated has one
-        self.shift = ZeroLinear(context - code, channels) if context > code else None
+        self.shift = ZeroLinear(context - code, channels) if context > code else None  # the layer has a bias already
 
     def forward(self, h: Tensor, context: Tensor | None) -> Tensor:
         """Modulate h (..., n, channels), or (n, channels, height, width) where spatial, by context (n, c) or (1, c).
@@ -58,7 +57,9 @@ class Film(nn.Module):
             return h
         if lacking := self.context - context.shape[-1]:
             context = F.pad(context, (0, lacking))
-        scale = torch.addmm(context.new_ones(1), context, self.scale.weight)
+        scale = torch.addmm(
+            context.new_ones(1), context, self.scale.weight
+        )  # 1 + self.scale(context), in one operation
         h = h * self._placed(scale)
         return h if self.shift is None else h + self._placed(self.shift(context[..., self.code :]))
 

@@ -20,7 +20,7 @@ LOUD_LAYERS, LOUD_HEADS = 10.0, 3.0  # for hidden layers; for the posterior's he
 
 
 class Dial(nn.Module):
-    """Log beta as a context for every hidden layer, and what beta moves beside them.
+    """Log beta as a context for hidden layers, and what beta moves beside them.
 
     The context is log beta itself and Gaussian bumps over its range (radial basis functions). Beside the hidden layers
     it scales the latents that enter the decoder, and moves the parameters that a likelihood has beside the decoder's

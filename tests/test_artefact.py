@@ -185,7 +185,7 @@ def edits():
 
     for value in (None, 1, [], {}, "other", True):
         yield put("format", value=value)
-    for value in (None, "1", 1.5, [], 2, 10**30):
+    for value in (None, "2", 2.5, [], artefact.SCHEMA - 1, artefact.SCHEMA + 1, 10**30):
         yield put("schema", value=value)
     for value in ("os.system", "__import__('os').system", "BaseVAE", "Pipeline", "../TableVAE", None, 3, [], {}):
         yield put("estimator", value=value)

@@ -182,15 +182,18 @@ def test_a_batch_spreads_over_the_range() -> None:
     control = control_of(LogUniform(0.01, 10), 10, CPU)
     assert isinstance(control, RangeControl)
     for n, blocks in ((64, BLOCKS), (BLOCKS, BLOCKS), (7, 7), (1, 1)):
-        told = control.draw(n, generator_at(0, "test"))
+        (told,) = control.draws([torch.zeros(n)], generator_at(0, "test"))
         assert told.shape == (blocks,)
         assert bool((told.diff() > 0).all())
         assert len(control.final(torch.zeros(n, 2), told)) == n  # type: ignore[arg-type]
-    fixed = control.draw(64, None)
-    assert torch.equal(fixed, control.draw(64, None))
+    fixed = control.draw(64)
+    assert torch.equal(fixed, control.draw(64))
     assert fixed.min() >= 0.01
     assert fixed.max() <= 10
-    many = torch.cat([control.draw(64, generator_at(i, "test")) for i in range(500)]).log()
+    batches = torch.zeros(64 * 500 + 7).split(64)
+    *drawn, last = control.draws(batches, generator_at(0, "test"))
+    assert (len(drawn), len(last)) == (500, 7)
+    many = torch.cat(drawn).log()
     thirds = torch.histogram(many, torch.tensor([0.0, 0.01, 0.1, 1, 10, 1e9]).log().clamp(-50, 50)).hist / len(many)
     assert float(thirds.min()) > 0.05, "the ends have draws on both sides, and no part of the range is forgotten"
 

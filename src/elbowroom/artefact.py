@@ -31,7 +31,7 @@ from elbowroom.likelihood_items import ITEM_LIKELIHOODS
 from elbowroom.likelihoods import LIKELIHOODS, Table
 from elbowroom.vae import VAE
 
-SCHEMA = 1
+SCHEMA = 2
 CONFIG, WEIGHTS, HISTORY, CARD, CHECKSUMS = (
     "config.json",
     "model.safetensors",
@@ -200,11 +200,12 @@ def _check_sums(path: Path, content: Mapping[str, bytes]) -> None:
 def _check_version(config: Mapping[str, Any], path: Path) -> None:
     if config.get("format") != "elbowroom" or type(config.get("schema")) is not int:
         raise _broken(path / CONFIG, "it is not a configuration of Elbowroom")
-    if config["schema"] > SCHEMA:
+    if config["schema"] != SCHEMA:
+        older = config["schema"] < SCHEMA
         raise ArtefactError(
-            f"this version of Elbowroom ({__version__}) reads saved models up to schema {SCHEMA}",
+            f"this version of Elbowroom ({__version__}) reads saved models of schema {SCHEMA}",
             f"{path} has schema {config['schema']}",
-            "Run: pip install --upgrade elbowroom",
+            f"Fit it again; its settings are in {CONFIG}." if older else "Run: pip install --upgrade elbowroom",
         )
 
 

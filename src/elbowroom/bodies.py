@@ -42,11 +42,14 @@ class Film(nn.Module):
     The first `code` features of the context, which say beta, only scale (docs/range.md).
     """
 
+    one: Tensor
+
     def __init__(self, context: int, channels: int, spatial: bool = False, code: int = 0) -> None:
         super().__init__()
         self.context, self.spatial, self.code = context, spatial, code
         self.scale = ZeroLinear(context, channels)
         self.shift = ZeroLinear(context - code, channels) if context > code else None  # the layer has a bias already
+        self.register_buffer("one", torch.ones(1), persistent=False)
 
     def forward(self, h: Tensor, context: Tensor | None) -> Tensor:
         """Modulate h (..., n, channels), or (n, channels, height, width) where spatial, by context (n, c) or (1, c).
@@ -58,7 +61,7 @@ class Film(nn.Module):
         if lacking := self.context - context.shape[-1]:
             context = F.pad(context, (0, lacking))
         # 1 + self.scale(context), but in one operation: on small networks it is operations that cost time
-        scale = torch.addmm(context.new_ones(1), context, self.scale.weight)
+        scale = torch.addmm(self.one, context, self.scale.weight)
         h = h * self._placed(scale)
         return h if self.shift is None else h + self._placed(self.shift(context[..., self.code :]))
 

@@ -172,7 +172,7 @@ def build(
         dial = None if span is None else Dial(span.low, span.high, n_latents, moved)
         code = 0 if dial is None else Dial.width
         encoder, decoder = bodies(likelihood.n_inputs, likelihood.n_outputs, code + labels, code)  # type: ignore[arg-type]
-        latent = LATENTS[covariance](encoder.width, n_latents, code)  # type: ignore[arg-type]
+        latent = LATENTS[covariance](encoder.width, n_latents)  # type: ignore[arg-type]
         name, _ = specs.parse(prior, PRIORS, "prior")
         sizes = (n_latents, likelihood.n_inputs) if PRIORS[name] is VampPrior else (n_latents,)
         told = () if issubclass(PRIORS[name], StandardPrior | FittedPrior) else (code,)

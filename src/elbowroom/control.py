@@ -6,6 +6,8 @@ A checkpoint saves the state; the policy itself is a frozen value. Nothing here 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
+from itertools import groupby, repeat
 from typing import Any
 
 import torch
@@ -36,9 +38,13 @@ class Control:
     def check(self, rows: Rows) -> None:
         """Refuse rows that the policy can not be used on."""
 
-    def draw(self, n: int, generator: Generator | None) -> Tensor | None:
-        """Betas (k,) that the network is told, each for n / k rows; None if it is told none."""
+    def draw(self, n: int) -> Tensor | None:
+        """Betas (k,) that the network is told of held-out rows, each for n / k of them; None if it is told none."""
         return None
+
+    def draws(self, batches: Sequence[Tensor], generator: Generator) -> Iterator[Tensor | None]:
+        """Betas (k,) that the network is told of training batches of rows, as `draw` does of held-out ones."""
+        return repeat(None, len(batches))
 
     def step(self, progress: float, x: Tensor, terms: Terms, told: Tensor | None) -> float | Tensor:
         """Beta of a training step, one or one for each of its rows (n,)."""
@@ -86,17 +92,28 @@ class RangeControl(Control):
 
     policy: LogUniform
 
-    def draw(self, n: int, generator: Generator | None) -> Tensor:
-        blocks = BLOCKS if n % BLOCKS == 0 else n
-        within = 0.5 if generator is None else torch.rand(blocks, generator=generator, device=self.device)
-        even = (torch.arange(blocks, device=self.device) + within) / blocks
-        place = torch.lerp(even, (1 - (math.pi * even).cos()) / 2, AT_ENDS)
-        below, above = BEYOND if generator is not None else (0.0, 0.0)
+    def draw(self, n: int) -> Tensor:
+        return self._spread(self._places(n) + 0.5, 0.0, 0.0)[0]
+
+    def draws(self, batches: Sequence[Tensor], generator: Generator) -> Iterator[Tensor]:
+        for n, alike in groupby(map(len, batches)):  # at once: small operations by themselves take long
+            places = self._places(n).expand(len([*alike]), -1)
+            yield from self._spread(places + torch.rand(places.shape, generator=generator, device=self.device), *BEYOND)
+
+    def _places(self, n: int) -> Tensor:
+        """The places (1, k) of the blocks of n rows."""
+        return torch.arange(BLOCKS if n % BLOCKS == 0 else n, device=self.device).unsqueeze(0)
+
+    def _spread(self, places: Tensor, below: float, above: float) -> Tensor:
+        """Betas of places (b, k) from 0 to k, over the range and what is drawn below and above it."""
+        even = places / places.shape[-1]
+        crowded = torch.lerp(even, (1 - (math.pi * even).cos()) / 2, AT_ENDS)
         width = math.log(self.policy.high / self.policy.low)
-        return (math.log(self.policy.low) + width * ((1 + below + above) * place - below)).exp()
+        return (math.log(self.policy.low) + width * ((1 + below + above) * crowded - below)).exp()
 
     def step(self, progress: float, x: Tensor, terms: Terms, told: Tensor | None) -> Tensor:
-        return self.final(x, told) * self.start ** max(0.0, 1 - progress / OPENED)
+        beta = self.final(x, told)
+        return beta if self.settled(progress) else beta * self.start ** (1 - progress / OPENED)
 
     def final(self, x: Tensor, told: Tensor | None) -> Tensor:
         return by_row(told, len(x))  # type: ignore[arg-type]

@@ -5,26 +5,46 @@ from __future__ import annotations
 import copy
 import math
 from numbers import Real
-from typing import Self
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
 
 from elbowroom.beta import LogUniform
-from elbowroom.bodies import Film, ZeroLinear, by_row
+from elbowroom.bodies import ZeroLinear, by_row
 from elbowroom.errors import ParameterError
 
 BUMPS = 6  # a rich, smooth basis: how beta enters matters more than what it then does (docs/range.md)
 # The optimiser moves all weights at one speed: what hears beta louder changes faster with it (docs/range.md).
-LOUD_LAYERS, LOUD_HEADS = 10.0, 3.0  # for hidden layers; for the posterior's head and the likelihood's own parameters
+LOUD, LOUD_LAYERS = 3.0, 10.0  # the code as it is, for the prior and what a dial moves itself; for hidden layers
+
+
+class Told(NamedTuple):
+    """What n rows, or all of them alike (n = 1), are told of their beta.
+
+    code : the first features of their context in hidden layers, (n, width); means, wider : what the posterior's means
+    are multiplied by and its log standard deviations are moved by, (n, d); entry : what the latents that enter the
+    decoder are multiplied by, (n, d); own : what the likelihood's own parameters are moved by, (n, moved), if it has
+    such.
+    """
+
+    code: Tensor
+    means: Tensor
+    wider: Tensor
+    entry: Tensor
+    own: Tensor | None
+
+    def beside(self, context: Tensor | None) -> Tensor:
+        """The context of hidden layers: that of beta, then that of the rows, if they have one."""
+        return self.code if context is None else torch.cat([by_row(self.code, len(context)), context], -1)
 
 
 class Dial(nn.Module):
     """Log beta as a context for hidden layers, and what beta moves beside them.
 
     The context is log beta itself and Gaussian bumps over its range (radial basis functions). Beside the hidden layers
-    it scales the latents that enter the decoder, and moves the parameters that a likelihood has beside the decoder's
-    output, such as a learned scale. Everything starts as if there were no dial.
+    it moves the posterior, the latents that enter the decoder, and the parameters that a likelihood has beside the
+    decoder's output, such as a learned scale. Everything starts as if there were no dial.
 
     Parameters
     ----------
@@ -39,30 +59,38 @@ class Dial(nn.Module):
     """
 
     width = 1 + BUMPS
-    centres: Tensor
+    origins: Tensor
+    slopes: Tensor
+    start: Tensor
 
     def __init__(self, low: float, high: float, latents: int, moved: int = 0, beta: float | None = None) -> None:
         super().__init__()
         span = LogUniform(low, high)
         self.low, self.high, self.latents, self.moved = float(low), float(high), latents, moved
         self.beta = span.default if beta is None else self._checked(beta)
-        self.entry = Film(self.width, latents, code=self.width)
-        self.move = ZeroLinear(self.width, moved) if moved else None
-        self.register_buffer("centres", torch.linspace(-1, 1, BUMPS), persistent=False)
+        self.moves = ZeroLinear(self.width, 3 * latents + moved)
+        # The code is made of lines in log beta, and everything that is moved is one product: on small networks it is
+        # operations that cost time.
+        middle, half = math.log(self.low * self.high) / 2, math.log(self.high / self.low) / 2
+        centres, near = torch.linspace(-1, 1, BUMPS), (BUMPS - 1) / math.sqrt(8)  # from -1 to 1; exp(-(near t)^2)
+        slopes = torch.cat([torch.tensor([LOUD * math.sqrt(3)]), torch.full((BUMPS,), near)]) / half
+        origins = torch.cat([torch.zeros(1), -near * centres]) - middle * slopes
+        start = torch.cat([torch.ones(latents), torch.zeros(latents), torch.ones(latents), torch.zeros(moved)])
+        for name, values in (("origins", origins), ("slopes", slopes), ("start", start)):
+            self.register_buffer(name, values, persistent=False)
 
     def forward(self, beta: Tensor | None) -> Tensor:
-        """The context (k, width) of betas (k,), or (1, width) of where the dial stands."""
-        like = self.centres
-        beta = like.new_tensor([self.beta]) if beta is None else beta.to(like.dtype)
-        middle, half = math.log(self.low * self.high) / 2, math.log(self.high / self.low) / 2
-        place = ((beta.log() - middle) / half).unsqueeze(-1)  # from -1 to 1
-        steps = (place - self.centres) * ((BUMPS - 1) / 2)  # in distances between neighbours
-        return torch.cat([place * math.sqrt(3), (-0.5 * steps.square()).exp()], -1)
+        """The code (k, width) of betas (k,), or (1, width) of where the dial stands."""
+        beta = self.start.new_tensor([self.beta]) if beta is None else beta.to(self.start.dtype)
+        lines = torch.addcmul(self.origins, beta.log().unsqueeze(-1), self.slopes)
+        return torch.cat([lines[:, :1], (math.log(LOUD) - lines[:, 1:].square()).exp()], -1)
 
-    def join(self, code: Tensor, context: Tensor | None) -> Tensor:
-        """What the hidden layers are told: the context (k, width) of beta, then that of the rows, if they have one."""
-        loud = LOUD_LAYERS * code
-        return loud if context is None else torch.cat([by_row(loud, len(context)), context], -1)
+    def told(self, code: Tensor, rows: int) -> Told:
+        """What rows are told: codes (k, width) are those of blocks of rows / k rows each; one is that of all rows."""
+        code = code if len(code) == 1 else by_row(code, rows)
+        moves = torch.addmm(self.start, code, self.moves.weight).to(self.start.dtype)
+        means, wider, entry, own = moves.split([self.latents, self.latents, self.latents, self.moved], -1)
+        return Told(LOUD_LAYERS / LOUD * code, means, wider, entry, own if self.moved else None)
 
     def at(self, beta: float) -> Self:
         """The same dial, turned to a beta: the weights are shared."""
@@ -73,7 +101,7 @@ class Dial(nn.Module):
     @property
     def reference(self) -> Tensor:
         """The beta (1,) that is told what is the same for all betas, such as a Vamp prior's pseudo-inputs."""
-        return self.centres.new_tensor([LogUniform(self.low, self.high).default])
+        return self.start.new_tensor([LogUniform(self.low, self.high).default])
 
     def _checked(self, beta: float) -> float:
         number = isinstance(beta, Real) and not isinstance(beta, bool)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from elbowroom.bodies import Film, ZeroLinear
+from elbowroom.bodies import ZeroLinear
 from elbowroom.data.sparse import SparseBatch
 from elbowroom.errors import ParameterError
 from elbowroom.gaussians import Composite, DiagonalGaussian, FullGaussian, GaussianMixture, StandardGaussian, bounded
@@ -26,29 +26,24 @@ NOTHING = -60.0  # the log-weight of a component that is not there
 
 
 class Head(nn.Linear):
-    """Features to the parameters of a posterior, which a context of the width `context` may modulate."""
+    """Features to the parameters of a posterior."""
 
-    def __init__(self, inputs: int, outputs: int, context: int = 0) -> None:
-        super().__init__(inputs, outputs)
-        self.film = Film(context, outputs) if context else None
-
-    def forward(self, h: Tensor, context: Tensor | None = None) -> Tensor:
+    def forward(self, h: Tensor) -> Tensor:
         """Map (..., inputs) to (..., outputs), in the weights' dtype: densities need more digits than bfloat16."""
-        h = super().forward(h).to(self.weight.dtype)
-        return h if self.film is None else self.film(h, context).to(self.weight.dtype)
+        return super().forward(h).to(self.weight.dtype)
 
 
 class DiagonalLatent(nn.Module):
     """A Gaussian posterior with independent latents."""
 
-    def __init__(self, inputs: int, size: int, context: int = 0) -> None:
+    def __init__(self, inputs: int, size: int) -> None:
         super().__init__()
-        self.inputs, self.size, self.context = inputs, size, context
-        self.head = Head(inputs, 2 * size, context)
+        self.inputs, self.size = inputs, size
+        self.head = Head(inputs, 2 * size)
 
-    def forward(self, h: Tensor, context: Tensor | None = None) -> DiagonalGaussian:
+    def forward(self, h: Tensor) -> DiagonalGaussian:
         """Features (..., inputs) to q(z|x) over (..., size)."""
-        mean, log_std = self.head(h, context).chunk(2, -1)
+        mean, log_std = self.head(h).chunk(2, -1)
         return DiagonalGaussian(mean, bounded(log_std, MIN_LOG_STD, MAX_LOG_STD))
 
 
@@ -57,15 +52,15 @@ class FullLatent(nn.Module):
 
     below: Tensor  # rows and columns of the entries below the diagonal
 
-    def __init__(self, inputs: int, size: int, context: int = 0) -> None:
+    def __init__(self, inputs: int, size: int) -> None:
         super().__init__()
-        self.inputs, self.size, self.context = inputs, size, context
-        self.head = Head(inputs, 2 * size + size * (size - 1) // 2, context)
+        self.inputs, self.size = inputs, size
+        self.head = Head(inputs, 2 * size + size * (size - 1) // 2)
         self.register_buffer("below", torch.tril_indices(size, size, -1), persistent=False)
 
-    def forward(self, h: Tensor, context: Tensor | None = None) -> FullGaussian:
+    def forward(self, h: Tensor) -> FullGaussian:
         """Features (..., inputs) to q(z|x) over (..., size)."""
-        mean, diagonal, below = self.head(h, context).split([self.size, self.size, self.below.shape[1]], -1)
+        mean, diagonal, below = self.head(h).split([self.size, self.size, self.below.shape[1]], -1)
         # softplus(0.54) = 1: the posterior starts at the standard prior
         cholesky = torch.diag_embed(F.softplus(diagonal + 0.5413) + 1e-5)
         row, column = self.below

@@ -196,12 +196,12 @@ class Run:
         self._take_best()
 
     def _train_epoch(self, interrupt: Interrupt, progress: Progress) -> None:
-        start = self.epoch * self.steps_per_epoch
         order = torch.randperm(len(self.rows), generator=generator_at(self.settings.seed, "order", self.epoch))
-        order, size = order.to(self.device), self.settings.batch_size
+        batches = order.to(self.device).split(self.settings.batch_size)
+        betas = self.control.draws(batches, generator_at(self.settings.seed, "betas", self.epoch, device=self.device))
         self.model.train()
-        for at in range((self.step - start) * size, len(order), size):
-            self._train_step(order[at : at + size])
+        for index, told in [*zip(batches, betas, strict=True)][self.step - self.epoch * self.steps_per_epoch :]:
+            self._train_step(index, told)
             if interrupt.came and self.step % self.steps_per_epoch:
                 return
             if self.checkpoints is not None and self.checkpoints.due:
@@ -209,12 +209,12 @@ class Run:
         self._end_epoch()
         progress.epoch(self.epoch, self.history.records[-1])
 
-    def _train_step(self, index: Tensor) -> None:
+    def _train_step(self, index: Tensor, told: Tensor | None) -> None:
         seed, step = self.settings.seed, self.step
         noise = generator_at(seed, "noise", step, device=self.device)
         if self.may_draw:
             torch.manual_seed(seed_of(seed, "modules", step))
-        batch, told = self.rows.batch(index, noise), self.control.draw(len(index), noise)
+        batch = self.rows.batch(index, noise)
         with autocast(self.settings.precision, self.device):
             terms = self.objective(self.model, batch, noise, told)
             beta = self.control.step(self._progress(step), batch.x, terms, told)
@@ -275,7 +275,7 @@ class Run:
         parts, settled = [], self.control.settled(self._progress(self.step - 1))
         for i, index in enumerate(torch.arange(len(rows), device=self.device).split(1024)):
             noise = generator_at(self.settings.seed, "held-out", i, device=self.device)
-            batch, told = rows.batch(index, noise), self.control.draw(len(index), None)
+            batch, told = rows.batch(index, noise), self.control.draw(len(index))
             outcome = self.averaged(batch.x, batch.context, noise, beta=told)
             terms = Terms(distortion_of(outcome, batch.x, batch.base), outcome.rate)
             beta = self.control.final(batch.x, told) if settled else None

@@ -12,8 +12,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Generator, Tensor, nn
 
-from elbowroom.bodies import by_row
-from elbowroom.dial import LOUD_HEADS, Dial
+from elbowroom.dial import Dial, Told
 from elbowroom.errors import ParameterError
 from elbowroom.gaussians import Composite, normal
 from elbowroom.latents import Posterior, Prior, PriorDistribution, rate_of
@@ -100,13 +99,13 @@ class VAE(nn.Module):
 
     def encode(self, x: Any, context: Tensor | None = None, beta: Tensor | None = None) -> Posterior:
         """q(z|x) of rows (n, D). Betas (k,) of a range are told to blocks of n / k rows each."""
-        return self._encode(x, context, _by_row(self._code(beta), len(x)))
+        return self._encode(x, context, self._told(self._code(beta), len(x)))
 
     def decode(
         self, z: Tensor, context: Tensor | None = None, total: Tensor | None = None, beta: Tensor | None = None
     ) -> Any:
         """p(x|z) of latents (..., d); `total` (n, 1) are the rows' totals, for likelihoods that are told them."""
-        return self._decode(z, context, total, _by_row(self._code(beta), z.shape[-2]))
+        return self._decode(z, context, total, self._told(self._code(beta), z.shape[-2]))
 
     def prior_distribution(self, beta: Tensor | None = None) -> PriorDistribution:
         """p(z), as it is told the beta: one for each block of rows, where betas (k,) of a range are more than one."""
@@ -132,7 +131,7 @@ class VAE(nn.Module):
             Betas of a range, each for a block of n / k rows; None for where the dial stands.
         """
         code = self._code(beta)
-        told = _by_row(code, len(x))
+        told = self._told(code, len(x))
         q = self._encode(x, context, told)
         if not isinstance(noise, Tensor):
             lead = () if draws is None else (draws,)
@@ -143,40 +142,40 @@ class VAE(nn.Module):
         p = self._decode(z, context, self.likelihood.row_total(x), told)  # type: ignore[operator]
         return Pass(q, z, p, prior, rate, parts)
 
-    # ---- the same, told a beta by its code ---------------------------------------------------------------------------
+    # ---- the same, told what a dial says of beta ---------------------------------------------------------------------
 
     def _code(self, beta: Tensor | None) -> Tensor | None:
         return None if self.dial is None else self.dial(beta)
 
-    def _encode(self, x: Tensor, context: Tensor | None, code: Tensor | None) -> Posterior:
-        return self._encode_inputs(self.likelihood.inputs(x), context, code)  # type: ignore[operator]
+    def _told(self, code: Tensor | None, rows: int) -> Told | None:
+        return None if self.dial is None or code is None else self.dial.told(code, rows)
 
-    def _encode_inputs(self, inputs: Tensor, context: Tensor | None, code: Tensor | None) -> Posterior:
-        if self.dial is None or code is None:
+    def _encode(self, x: Tensor, context: Tensor | None, told: Told | None) -> Posterior:
+        return self._encode_inputs(self.likelihood.inputs(x), context, told)  # type: ignore[operator]
+
+    def _encode_inputs(self, inputs: Tensor, context: Tensor | None, told: Told | None) -> Posterior:
+        if told is None:
             return self.latent(self.encoder(inputs, context))
-        return self.latent(self.encoder(inputs, self.dial.join(code, context)), LOUD_HEADS * code)
+        return self.latent(self.encoder(inputs, told.beside(context))).moved(told.means, told.wider)
+
+    def _encode_pseudo_inputs(self, inputs: Tensor) -> Posterior:
+        """Once for all betas: at the one that the dial names."""
+        code = None if self.dial is None else self.dial(self.dial.reference)
+        return self._encode_inputs(inputs, None, self._told(code, len(inputs)))
 
     def _prior(self, code: Tensor | None) -> PriorDistribution:
-        if self.dial is None or code is None:
-            return self.prior(lambda inputs: self._encode_inputs(inputs, None, None))
-        reference, told = self.dial.reference, LOUD_HEADS * code
-        return self.prior(
-            lambda inputs: self._encode_inputs(inputs, None, self._code(reference)),
-            told[0] if len(told) == 1 else told,
-        )
+        return self.prior(self._encode_pseudo_inputs, code[0] if code is not None and len(code) == 1 else code)
 
     @torch.no_grad()
     def _remembered(self, x: Any, context: Tensor | None, beta: Tensor | None) -> Composite:
         """The prior of rows beside what the older model says of them."""
         return self.prior.beside(self.older[0].encode(x, context, beta))  # type: ignore[operator]
 
-    def _decode(self, z: Tensor, context: Tensor | None, total: Tensor | None, code: Tensor | None) -> Any:
-        if self.dial is None or code is None:
+    def _decode(self, z: Tensor, context: Tensor | None, total: Tensor | None, told: Told | None) -> Any:
+        if told is None:
             return self.likelihood(self.decoder(z, context), total)
-        h = self.decoder(self.dial.entry(z, code), self.dial.join(code, context))
-        if self.dial.move is None:
-            return self.likelihood(h, total)
-        return self.likelihood(h, total, self.dial.move(LOUD_HEADS * code))
+        h = self.decoder(z * told.entry, told.beside(context))
+        return self.likelihood(h, total) if told.own is None else self.likelihood(h, total, told.own)
 
     @torch.no_grad()
     def initialise(self, x: Tensor, generator: Generator) -> None:
@@ -184,11 +183,6 @@ class VAE(nn.Module):
         self.likelihood.fit_marginals(x.to(torch.float64) if isinstance(x, Tensor) else x)  # type: ignore[operator]
         if self.prior.starts_at_rows:
             self.prior.initialise(self.likelihood.inputs(x), generator)  # type: ignore[operator]
-
-
-def _by_row(code: Tensor | None, rows: int) -> Tensor | None:
-    """The code of each row, (rows, width); one of all rows, (1, width), stays so."""
-    return code if code is None or len(code) == 1 else by_row(code, rows)
 
 
 @contextmanager

@@ -546,8 +546,8 @@ START = """
 import os, elbowroom.trainer as trainer, elbowroom.checkpoints as checkpoints
 from elbowroom.cli import main
 
-def step(run, index, train=trainer.Run._train_step):
-    train(run, index)
+def step(run, *batch, train=trainer.Run._train_step):
+    train(run, *batch)
     if run.step == {step}:  # an epoch has 29
         os.kill(os.getpid(), {signal})
 

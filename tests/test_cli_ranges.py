@@ -247,8 +247,8 @@ STOPPED = """
 import os, elbowroom.trainer as trainer, elbowroom.checkpoints as checkpoints, elbowroom.devices as devices
 from elbowroom.cli import main
 
-def step(run, index, train=trainer.Run._train_step):
-    train(run, index)
+def step(run, *batch, train=trainer.Run._train_step):
+    train(run, *batch)
     if run.step == 2 and run.beta.value == 4:
         os.kill(os.getpid(), {signal})
 

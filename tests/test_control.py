@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import math
 import warnings
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import torch
 from small import DIGITS, WINE
 from test_exact import SETTINGS, optimum, spectrum_of, table
+from torch import Tensor
 from training import bits, fit, rows
 
 from elbowroom import CountVAE, ImageVAE, TableVAE
 from elbowroom.beta import POLICIES, Beta, Capacity, Constant, LogUniform, PerRow, TargetDistortion, TargetRate, beta_of
+from elbowroom.bodies import by_row
 from elbowroom.control import BLOCKS, CONTROLS, RangeControl, control_of
+from elbowroom.dial import Dial
 from elbowroom.errors import ElbowroomWarning, ParameterError
 from elbowroom.objectives import Terms
 from elbowroom.randomness import generator_at
@@ -179,21 +182,23 @@ def test_the_rate_follows_the_capacity() -> None:
 
 
 def test_a_batch_spreads_over_the_range() -> None:
-    control = control_of(LogUniform(0.01, 10), 10, CPU)
+    dial = Dial(0.01, 10, 2)
+    control = control_of(LogUniform(0.01, 10), 10, CPU, dial)
     assert isinstance(control, RangeControl)
     for n, blocks in ((64, BLOCKS), (BLOCKS, BLOCKS), (7, 7), (1, 1)):
-        (told,) = control.draws([torch.zeros(n)], generator_at(0, "test"))
-        assert told.shape == (blocks,)
+        (drawn,) = control.draws([torch.zeros(n)], generator_at(0, "test"))
+        told = drawn.betas[:: n // blocks]  # type: ignore[index]
         assert bool((told.diff() > 0).all())
-        assert len(control.final(torch.zeros(n, 2), told)) == n  # type: ignore[arg-type]
-    fixed = control.draw(64)
-    assert torch.equal(fixed, control.draw(64))
+        assert torch.equal(drawn.code, dial(told))  # type: ignore[arg-type]
+        assert torch.equal(drawn.betas, by_row(told, n))  # type: ignore[arg-type]
+    fixed = cast(Tensor, control.draw(64).betas)
+    assert torch.equal(fixed, cast(Tensor, control.draw(64).betas))
     assert fixed.min() >= 0.01
     assert fixed.max() <= 10
     batches = torch.zeros(64 * 500 + 7).split(64)
-    *drawn, last = control.draws(batches, generator_at(0, "test"))
-    assert (len(drawn), len(last)) == (500, 7)
-    many = torch.cat(drawn).log()
+    *most, last = (cast(Tensor, drawn.betas) for drawn in control.draws(batches, generator_at(0, "test")))
+    assert (len(most), len(last)) == (500, 7)
+    many = torch.cat(most).log()
     thirds = torch.histogram(many, torch.tensor([0.0, 0.01, 0.1, 1, 10, 1e9]).log().clamp(-50, 50)).hist / len(many)
     assert float(thirds.min()) > 0.05, "the ends have draws on both sides, and no part of the range is forgotten"
 

@@ -189,11 +189,11 @@ def test_the_dial_stands_at_one_or_next_to_it(low: float, high: float, stands: f
 @pytest.mark.parametrize(("low", "start"), [(0.01, 1), (0.001, 1), (0.02, 0.5), (0.1, 0.1), (3, 0.1)])
 def test_a_range_starts_a_tenth_lower_and_not_below_a_hundredth(low: float, start: float) -> None:
     """What large betas close at the start stays closed: the rate weighs less at first than the network is told."""
-    policy = control.control_of(LogUniform(low, 10), 100, torch.device("cpu"))
-    (told,) = cast(list[Tensor], [*policy.draws([torch.zeros(64)], seeded())])
-    found = [policy.step(p, torch.zeros(64, 2), cast(Any, None), told) for p in (0.0, 0.1, 0.2, 1.0)]
+    policy = control.control_of(LogUniform(low, 10), 100, torch.device("cpu"), Dial(low, 10, 2))
+    drawn = policy.draw(64).betas
+    found = [policy.step(p, torch.zeros(64, 2), cast(Any, None), drawn) for p in (0.0, 0.1, 0.2, 1.0)]
     for beta, share in zip(found, (start, start**0.5, 1, 1), strict=True):
-        torch.testing.assert_close(beta, share * by_row(told, 64))
+        torch.testing.assert_close(beta, share * drawn)
 
 
 def test_epochs_in_which_latents_open_are_not_chosen() -> None:

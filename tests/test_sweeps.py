@@ -235,8 +235,8 @@ trained = []
 def die():
     os.kill(os.getpid(), 9)
 
-def step(run, index, train=trainer.Run._train_step):
-    train(run, index)
+def step(run, *batch, train=trainer.Run._train_step):
+    train(run, *batch)
     if run.step == 1:
         trained.append(run)
     if moment == f"{{len(trained)}}.{{run.step}}":
@@ -277,8 +277,8 @@ def test_a_killed_sweep_goes_on_and_ends_with_the_same_bits(swept, tmp_path, mom
 
 
 def test_ctrl_c_ends_the_sweep_and_keeps_what_was_trained(swept, tmp_path, monkeypatch):
-    def step(run, index, train=trainer.Run._train_step):
-        train(run, index)
+    def step(run, *batch, train=trainer.Run._train_step):
+        train(run, *batch)
         if run.step == 3 and run.beta.value == 0.1:  # in the second epoch of the second model
             os.kill(os.getpid(), signal.SIGINT)
 

@@ -8,14 +8,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from itertools import groupby, repeat
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Generator, Tensor
 
 from elbowroom.beta import Beta, Capacity, LogUniform, PerRow, Schedule, TargetDistortion, TargetRate
-from elbowroom.bodies import by_row
 from elbowroom.data.rows import Rows
+from elbowroom.dial import Dial
 from elbowroom.errors import DataError, ParameterError
 from elbowroom.objectives import Terms
 
@@ -28,29 +28,39 @@ AT_ENDS = 0.5  # share of the draws of a range that crowd at its ends, which hav
 REACHED = {"rate": 0.03, "distortion": 0.02}  # relative errors that count as the target
 
 
+class Drawn(NamedTuple):
+    """The betas of n rows of a range, (n,), and the dial's code of them, (k, width), each for n / k rows."""
+
+    betas: Tensor | None
+    code: Tensor | None
+
+
+NOT_DRAWN = Drawn(None, None)
+
+
 class Control:
     """Beta from step to step; this one follows a schedule."""
 
-    def __init__(self, policy: Any, steps: int, device: torch.device) -> None:
-        self.policy, self.steps, self.device = policy, steps, device
+    def __init__(self, policy: Any, steps: int, device: torch.device, dial: Dial | None = None) -> None:
+        self.policy, self.steps, self.device, self.dial = policy, steps, device, dial
         self.state: dict[str, Tensor] = {}  # all that changes from step to step
 
     def check(self, rows: Rows) -> None:
         """Refuse rows that the policy can not be used on."""
 
-    def draw(self, n: int) -> Tensor | None:
-        """Betas (k,) that the network is told of held-out rows, each for n / k of them; None if it is told none."""
-        return None
+    def draw(self, n: int) -> Drawn:
+        """What the network is told of n held-out rows, the same whenever it is asked."""
+        return NOT_DRAWN
 
-    def draws(self, batches: Sequence[Tensor], generator: Generator) -> Iterator[Tensor | None]:
-        """Betas (k,) that the network is told of training batches of rows, as `draw` does of held-out ones."""
-        return repeat(None, len(batches))
+    def draws(self, batches: Sequence[Tensor], generator: Generator) -> Iterator[Drawn]:
+        """What the network is told of training batches of rows."""
+        return repeat(NOT_DRAWN, len(batches))
 
-    def step(self, progress: float, x: Tensor, terms: Terms, told: Tensor | None) -> float | Tensor:
-        """Beta of a training step, one or one for each of its rows (n,)."""
+    def step(self, progress: float, x: Tensor, terms: Terms, betas: Tensor | None) -> float | Tensor:
+        """Beta of a training step, one or one for each of its rows (n,); `betas` are those that were drawn."""
         return self.policy.at(progress)
 
-    def final(self, x: Tensor, told: Tensor | None) -> float | Tensor | None:
+    def final(self, x: Tensor, betas: Tensor | None) -> float | Tensor | None:
         """Beta of held-out rows, the same in every epoch so that these compare; None if there is no such beta."""
         return self.policy.final
 
@@ -76,10 +86,10 @@ class RowControl(Control):
                 "Use another policy, such as beta=1.",
             )
 
-    def step(self, progress: float, x: Tensor, terms: Terms, told: Tensor | None) -> Tensor:
-        return self.final(x, told)
+    def step(self, progress: float, x: Tensor, terms: Terms, betas: Tensor | None) -> Tensor:
+        return self.final(x, betas)
 
-    def final(self, x: Tensor, told: Tensor | None) -> Tensor:
+    def final(self, x: Tensor, betas: Tensor | None) -> Tensor:
         beta = self.policy.gamma * x.sum(-1).float()
         return beta if self.policy.cap is None else beta.clamp_max(self.policy.cap)
 
@@ -91,32 +101,31 @@ class RangeControl(Control):
     """
 
     policy: LogUniform
+    dial: Dial
 
-    def draw(self, n: int) -> Tensor:
-        return self._spread(self._places(n) + 0.5, 0.0, 0.0)[0]
+    def draw(self, n: int) -> Drawn:
+        return next(self._drawn(n, torch.full((1, _blocks(n)), 0.5, device=self.device), 0.0, 0.0))
 
-    def draws(self, batches: Sequence[Tensor], generator: Generator) -> Iterator[Tensor]:
-        for n, alike in groupby(map(len, batches)):  # at once: small operations by themselves take long
-            places = self._places(n).expand(len([*alike]), -1)
-            yield from self._spread(places + torch.rand(places.shape, generator=generator, device=self.device), *BEYOND)
+    def draws(self, batches: Sequence[Tensor], generator: Generator) -> Iterator[Drawn]:
+        for n, alike in groupby(map(len, batches)):  # at once: on small networks it is operations that cost time
+            places = torch.rand(len([*alike]), _blocks(n), generator=generator, device=self.device)
+            yield from self._drawn(n, places, *BEYOND)
 
-    def _places(self, n: int) -> Tensor:
-        """The places (1, k) of the blocks of n rows."""
-        return torch.arange(BLOCKS if n % BLOCKS == 0 else n, device=self.device).unsqueeze(0)
-
-    def _spread(self, places: Tensor, below: float, above: float) -> Tensor:
-        """Betas of places (b, k) from 0 to k, over the range and what is drawn below and above it."""
-        even = places / places.shape[-1]
+    def _drawn(self, n: int, places: Tensor, below: float, above: float) -> Iterator[Drawn]:
+        """Batches of n rows, from the places (batches, k) of betas in their k parts of what the range is widened to."""
+        blocks = places.shape[1]
+        even = (torch.arange(blocks, device=self.device) + places) / blocks
         crowded = torch.lerp(even, (1 - (math.pi * even).cos()) / 2, AT_ENDS)
         width = math.log(self.policy.high / self.policy.low)
-        return (math.log(self.policy.low) + width * ((1 + below + above) * crowded - below)).exp()
+        betas = (math.log(self.policy.low) + width * ((1 + below + above) * crowded - below)).exp()
+        return map(Drawn, betas.repeat_interleave(n // blocks, 1), self.dial(betas))
 
-    def step(self, progress: float, x: Tensor, terms: Terms, told: Tensor | None) -> Tensor:
-        beta = self.final(x, told)
+    def step(self, progress: float, x: Tensor, terms: Terms, betas: Tensor | None) -> Tensor:
+        beta = self.final(x, betas)
         return beta if self.settled(progress) else beta * self.start ** (1 - progress / OPENED)
 
-    def final(self, x: Tensor, told: Tensor | None) -> Tensor:
-        return by_row(told, len(x))  # type: ignore[arg-type]
+    def final(self, x: Tensor, betas: Tensor | None) -> Tensor:
+        return betas  # type: ignore[return-value]
 
     @property
     def start(self) -> float:
@@ -140,13 +149,13 @@ class TargetControl(Control):
     HOLD = 0.1  # share of the run
     PROPORTIONAL, INTEGRAL, SMOOTHING = 1.0, 40.0, 0.95  # the integral's gain is for the whole run
 
-    def __init__(self, policy: Any, steps: int, device: torch.device) -> None:
-        super().__init__(policy, steps, device)
+    def __init__(self, policy: Any, steps: int, device: torch.device, dial: Dial | None = None) -> None:
+        super().__init__(policy, steps, device, dial)
         start = min(max(1.0, policy.low), policy.high)
         zero = torch.zeros((), device=device)
         self.state = {"log_beta": zero + math.log(start), "integral": zero + math.log(start), "error": zero.clone()}
 
-    def step(self, progress: float, x: Tensor, terms: Terms, told: Tensor | None) -> Tensor:
+    def step(self, progress: float, x: Tensor, terms: Terms, betas: Tensor | None) -> Tensor:
         log_beta, integral, error = self.state.values()
         with torch.no_grad():
             low, high = math.log(self.policy.low), math.log(self.policy.high)
@@ -156,7 +165,7 @@ class TargetControl(Control):
             log_beta.copy_((integral + self.PROPORTIONAL * error).clamp(low, high))
         return log_beta.exp()
 
-    def final(self, x: Tensor, told: Tensor | None) -> None:
+    def final(self, x: Tensor, betas: Tensor | None) -> None:
         return None
 
     def _error(self, terms: Terms, beta: Tensor) -> Tensor:
@@ -191,11 +200,16 @@ class CapacityControl(Control):
 
     policy: Capacity
 
-    def step(self, progress: float, x: Tensor, terms: Terms, told: Tensor | None) -> Tensor:
+    def step(self, progress: float, x: Tensor, terms: Terms, betas: Tensor | None) -> Tensor:
         return self.policy.gamma * (terms.rate.detach().mean() - self.policy.capacity(progress)).sign()
 
-    def final(self, x: Tensor, told: Tensor | None) -> None:
+    def final(self, x: Tensor, betas: Tensor | None) -> None:
         return None
+
+
+def _blocks(n: int) -> int:
+    """How many betas n rows have."""
+    return BLOCKS if n % BLOCKS == 0 else n
 
 
 CONTROLS: dict[type[Beta], type[Control]] = {
@@ -208,11 +222,11 @@ CONTROLS: dict[type[Beta], type[Control]] = {
 }
 
 
-def control_of(policy: Beta, steps: int, device: torch.device) -> Control:
-    """The state of a policy at the start of a run of so many steps."""
+def control_of(policy: Beta, steps: int, device: torch.device, dial: Dial | None = None) -> Control:
+    """The state of a policy at the start of a run of so many steps; the dial is that of a model of a range."""
     for kind, control in CONTROLS.items():
         if isinstance(policy, kind):
-            return control(policy, steps, device)
+            return control(policy, steps, device, dial)
     raise ParameterError(
         "a policy for beta of your own must be a Schedule", f"it is {policy!r}", "Inherit from elbowroom.beta.Schedule."
     )

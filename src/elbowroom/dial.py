@@ -80,10 +80,10 @@ class Dial(nn.Module):
             self.register_buffer(name, values, persistent=False)
 
     def forward(self, beta: Tensor | None) -> Tensor:
-        """The code (k, width) of betas (k,), or (1, width) of where the dial stands."""
+        """The code (..., width) of betas (...), or (1, width) of where the dial stands."""
         beta = self.start.new_tensor([self.beta]) if beta is None else beta.to(self.start.dtype)
         lines = torch.addcmul(self.origins, beta.log().unsqueeze(-1), self.slopes)
-        return torch.cat([lines[:, :1], (math.log(LOUD) - lines[:, 1:].square()).exp()], -1)
+        return torch.cat([lines[..., :1], (math.log(LOUD) - lines[..., 1:].square()).exp()], -1)
 
     def told(self, code: Tensor, rows: int) -> Told:
         """What rows are told: codes (k, width) are those of blocks of rows / k rows each; one is that of all rows."""

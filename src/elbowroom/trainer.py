@@ -16,7 +16,7 @@ from torch import Tensor
 
 from elbowroom.beta import Beta, Schedule
 from elbowroom.checkpoints import Checkpoints, checksum
-from elbowroom.control import control_of
+from elbowroom.control import Drawn, control_of
 from elbowroom.data.rows import Rows
 from elbowroom.devices import (
     PRECISIONS,
@@ -146,7 +146,7 @@ class Run:
         self.device = parameters[0].device
         self.best = {name: t.detach().clone() for name, t in tensors_of(self.averaged).items()}
         self.steps_per_epoch = math.ceil(len(self.rows) / self.settings.batch_size)
-        self.control = control_of(self.beta, self.total_steps, self.device)
+        self.control = control_of(self.beta, self.total_steps, self.device, self.model.dial)
         self.control.check(self.rows)
         # what every step of this epoch saw: beta, distortion, rate, loss, and whether it was taken
         self.seen = torch.zeros(self.steps_per_epoch, 5, device=self.device)
@@ -198,10 +198,10 @@ class Run:
     def _train_epoch(self, interrupt: Interrupt, progress: Progress) -> None:
         order = torch.randperm(len(self.rows), generator=generator_at(self.settings.seed, "order", self.epoch))
         batches = order.to(self.device).split(self.settings.batch_size)
-        betas = self.control.draws(batches, generator_at(self.settings.seed, "betas", self.epoch, device=self.device))
+        draws = self.control.draws(batches, generator_at(self.settings.seed, "betas", self.epoch, device=self.device))
         self.model.train()
-        for index, told in [*zip(batches, betas, strict=True)][self.step - self.epoch * self.steps_per_epoch :]:
-            self._train_step(index, told)
+        for index, drawn in [*zip(batches, draws, strict=True)][self.step - self.epoch * self.steps_per_epoch :]:
+            self._train_step(index, drawn)
             if interrupt.came and self.step % self.steps_per_epoch:
                 return
             if self.checkpoints is not None and self.checkpoints.due:
@@ -209,15 +209,15 @@ class Run:
         self._end_epoch()
         progress.epoch(self.epoch, self.history.records[-1])
 
-    def _train_step(self, index: Tensor, told: Tensor | None) -> None:
+    def _train_step(self, index: Tensor, drawn: Drawn) -> None:
         seed, step = self.settings.seed, self.step
         noise = generator_at(seed, "noise", step, device=self.device)
         if self.may_draw:
             torch.manual_seed(seed_of(seed, "modules", step))
         batch = self.rows.batch(index, noise)
         with autocast(self.settings.precision, self.device):
-            terms = self.objective(self.model, batch, noise, told)
-            beta = self.control.step(self._progress(step), batch.x, terms, told)
+            terms = self.objective(self.model, batch, noise, drawn.code)
+            beta = self.control.step(self._progress(step), batch.x, terms, drawn.betas)
             loss = terms.loss(beta).mean()
         loss.backward()
         taken = self.optimiser.step(loss, self._learning_rate(step))
@@ -275,10 +275,10 @@ class Run:
         parts, settled = [], self.control.settled(self._progress(self.step - 1))
         for i, index in enumerate(torch.arange(len(rows), device=self.device).split(1024)):
             noise = generator_at(self.settings.seed, "held-out", i, device=self.device)
-            batch, told = rows.batch(index, noise), self.control.draw(len(index))
-            outcome = self.averaged(batch.x, batch.context, noise, beta=told)
+            batch, drawn = rows.batch(index, noise), self.control.draw(len(index))
+            outcome = self.averaged(batch.x, batch.context, noise, beta=drawn.code)
             terms = Terms(distortion_of(outcome, batch.x, batch.base), outcome.rate)
-            beta = self.control.final(batch.x, told) if settled else None
+            beta = self.control.final(batch.x, drawn.betas) if settled else None
             loss = [] if beta is None else [terms.loss(beta)]
             parts.append(torch.stack([terms.distortion, terms.rate, *loss]))
         means = torch.cat(parts, 1).cpu().double().mean(1).tolist()

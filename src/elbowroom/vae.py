@@ -127,8 +127,8 @@ class VAE(nn.Module):
             Standard normal noise, or where to draw it from.
         draws : int or None
             Draws of z per row, as a leading axis; None for one draw without that axis.
-        beta : Tensor (k,) or None
-            Betas of a range, each for a block of n / k rows; None for where the dial stands.
+        beta : Tensor (k,) or (k, width), or None
+            Betas of a range, each for a block of n / k rows, or the dial's code of them; None for where it stands.
         """
         code = self._code(beta)
         told = self._told(code, len(x))
@@ -145,7 +145,8 @@ class VAE(nn.Module):
     # ---- the same, told what a dial says of beta ---------------------------------------------------------------------
 
     def _code(self, beta: Tensor | None) -> Tensor | None:
-        return None if self.dial is None else self.dial(beta)
+        known = beta is not None and beta.dim() == 2
+        return beta if self.dial is None or known else self.dial(beta)
 
     def _told(self, code: Tensor | None, rows: int) -> Told | None:
         return None if self.dial is None or code is None else self.dial.told(code, rows)

@@ -18,10 +18,11 @@ import json
 import os
 import time
 import warnings
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from importlib.util import find_spec
 from multiprocessing import get_context
 from pathlib import Path
+from threading import Condition
 from typing import Any
 
 import numpy as np
@@ -51,9 +52,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--learning-rate", type=float, default=3e-3)
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes, of one thread each")
     parser.add_argument("--self-check", action="store_true", help="print the curve of one network and its slopes")
-    parser.add_argument(
-        "--cost", type=int, metavar="N", help="time N short trainings of each, in turns, in one process"
-    )
+    parser.add_argument("--cost", type=int, metavar="N", help="time N epochs of each, in turns, in one process")
     parser.add_argument("--kept", type=Path, default=KEPT, help="folder of finished runs (default: build/regret)")
     return parser.parse_args()
 
@@ -110,25 +109,42 @@ def self_check(task: dict[str, Any]) -> None:
     print(f"worst |dD/dR + beta| / beta in the middle: {np.abs(-curve.slope / curve.betas - 1)[middle].max():.3f}")
 
 
-def cost(task: dict[str, Any], repeats: int) -> None:
-    """Train the range and a network of beta = 1 in turns, a twentieth of their epochs, and print the ratio of times."""
+def cost(task: dict[str, Any], epochs: int) -> None:
+    """Train the range and a network of beta = 1 in turns, an epoch each, and print the ratio of their times."""
     import torch
+    from elbowroom.trainer import Run
 
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     train, _ = datasets.rows(task["data"], task["split"], task["seed"])
-    short = {**task["model"], "epochs": max(1, task["model"]["epochs"] // 20)}
-    seconds: dict[str, list[float]] = {"1.0": [], task["beta"]: []}
-    for _ in range(repeats + 1):  # the first of each warms up
-        for beta, times in seconds.items():
-            model, started = estimator({**task, "model": short, "beta": beta}), time.process_time()
-            model.fit(train)
-            times.append(time.process_time() - started)
+    task = {**task, "model": {**task["model"], "epochs": epochs + 1}}  # the first of each warms up
+    seconds: dict[bool, list[float]] = {False: [], True: []}
+    Run._train_epoch = in_turns(Run._train_epoch, seconds)  # type: ignore[method-assign]
+    with ThreadPoolExecutor() as pool:
+        for future in [pool.submit(estimator({**task, "beta": beta}).fit, train) for beta in ("1.0", task["beta"])]:
+            future.result()
     alone, together = (np.array(times[1:]) for times in seconds.values())
+    low, median, high = np.percentile(together / alone, [25, 50, 75])
     print(
-        f"{task['data']}: beta {task['beta']} takes {together.min() / alone.min():.2f} x the CPU time of beta 1.0 "
-        f"(fastest of {repeats}; {np.median(together) / np.median(alone):.2f} x in the median)"
+        f"{task['data']}: an epoch of beta {task['beta']} takes {median:.2f} x the CPU time of one of beta 1.0 "
+        f"(median of {epochs}; half of them {low:.2f} to {high:.2f}; all of them {together.sum() / alone.sum():.2f} x)"
     )
+
+
+def in_turns(train_epoch: Any, seconds: dict[bool, list[float]]) -> Any:
+    """`train_epoch` of two runs in threads, in turns; what it takes goes to `seconds`, by whether it has a range."""
+    turn = Condition()
+
+    def waiting(run: Any, *args: Any) -> None:
+        mine = run.model.dial is not None
+        with turn:
+            turn.wait_for(lambda: len(seconds[mine]) + mine == len(seconds[not mine]))
+            started = time.thread_time()
+            train_epoch(run, *args)
+            seconds[mine].append(time.thread_time() - started)
+            turn.notify_all()
+
+    return waiting
 
 
 def tasks_of(options: argparse.Namespace) -> list[dict[str, Any]]:

@@ -172,6 +172,13 @@ def test_every_part_listens_and_blocks_equal_models_at_one_beta(name: str, likel
                 torch.testing.assert_close(together.rate[..., at], alone.rate, rtol=1e-4, atol=1e-4)
 
 
+def test_a_range_needs_a_model_with_a_dial() -> None:
+    vae = model()
+    vae.dial = None
+    with pytest.raises(ParameterError, match="no dial"):
+        Trainer(epochs=1, device="cpu").fit(vae, rows(), LogUniform(0.01, 10))
+
+
 def test_at_shares_the_weights_and_stands_still() -> None:
     vae = model()
     one, other = vae.at(0.1), vae.at(5)

@@ -103,6 +103,14 @@ class RangeControl(Control):
     policy: LogUniform
     dial: Dial
 
+    def check(self, rows: Rows) -> None:
+        if self.dial is None:
+            raise ParameterError(
+                f"beta={str(self.policy)!r} needs a model that can be told the beta",
+                "this one has no dial",
+                "Build it with a Dial, or fit an estimator with this beta.",
+            )
+
     def draw(self, n: int) -> Drawn:
         return next(self._drawn(n, torch.full((1, _blocks(n)), 0.5, device=self.device), 0.0, 0.0))
 

@@ -145,8 +145,9 @@ class VAE(nn.Module):
     # ---- the same, told what a dial says of beta ---------------------------------------------------------------------
 
     def _code(self, beta: Tensor | None) -> Tensor | None:
-        known = beta is not None and beta.dim() == 2
-        return beta if self.dial is None or known else self.dial(beta)
+        if self.dial is None:
+            return None
+        return beta if beta is not None and beta.dim() == 2 else self.dial(beta)
 
     def _told(self, code: Tensor | None, rows: int) -> Told | None:
         return None if self.dial is None or code is None else self.dial.told(code, rows)

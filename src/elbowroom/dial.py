@@ -19,8 +19,8 @@ BUMPS = 6  # a rich, smooth basis: how beta enters matters more than what it the
 LOUD, LOUD_LAYERS = 3.0, 10.0  # the code as it is, for the prior and what a dial moves itself; for hidden layers
 
 
-class Told(NamedTuple):
-    """What n rows, or all of them alike (n = 1), are told of their beta.
+class Heard(NamedTuple):
+    """What n rows, or all of them alike (n = 1), hear of their beta.
 
     code : the first features of their context in hidden layers, (n, width); means, wider : what the posterior's means
     are multiplied by and its log standard deviations are moved by, (n, d); entry : what the latents that enter the
@@ -85,12 +85,12 @@ class Dial(nn.Module):
         lines = torch.addcmul(self.origins, beta.log().unsqueeze(-1), self.slopes)
         return torch.cat([lines[..., :1], (math.log(LOUD) - lines[..., 1:].square()).exp()], -1)
 
-    def told(self, code: Tensor, rows: int) -> Told:
-        """What rows are told: codes (k, width) are those of blocks of rows / k rows each; one is that of all rows."""
+    def heard(self, code: Tensor, rows: int) -> Heard:
+        """What rows hear: codes (k, width) are those of blocks of rows / k rows each; one is that of all rows."""
         code = code if len(code) == 1 else by_row(code, rows)
         moves = torch.addmm(self.start, code, self.moves.weight).to(self.start.dtype)
         means, wider, entry, own = moves.split([self.latents, self.latents, self.latents, self.moved], -1)
-        return Told(LOUD_LAYERS / LOUD * code, means, wider, entry, own if self.moved else None)
+        return Heard(LOUD_LAYERS / LOUD * code, means, wider, entry, own if self.moved else None)
 
     def at(self, beta: float) -> Self:
         """The same dial, turned to a beta: the weights are shared."""

@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Generator, Tensor, nn
 
-from elbowroom.dial import Dial, Told
+from elbowroom.dial import Dial, Heard
 from elbowroom.errors import ParameterError
 from elbowroom.gaussians import Composite, normal
 from elbowroom.latents import Posterior, Prior, PriorDistribution, rate_of
@@ -99,13 +99,13 @@ class VAE(nn.Module):
 
     def encode(self, x: Any, context: Tensor | None = None, beta: Tensor | None = None) -> Posterior:
         """q(z|x) of rows (n, D). Betas (k,) of a range are told to blocks of n / k rows each."""
-        return self._encode(x, context, self._told(self._code(beta), len(x)))
+        return self._encode(x, context, self._heard(self._code(beta), len(x)))
 
     def decode(
         self, z: Tensor, context: Tensor | None = None, total: Tensor | None = None, beta: Tensor | None = None
     ) -> Any:
         """p(x|z) of latents (..., d); `total` (n, 1) are the rows' totals, for likelihoods that are told them."""
-        return self._decode(z, context, total, self._told(self._code(beta), z.shape[-2]))
+        return self._decode(z, context, total, self._heard(self._code(beta), z.shape[-2]))
 
     def prior_distribution(self, beta: Tensor | None = None) -> PriorDistribution:
         """p(z), as it is told the beta: one for each block of rows, where betas (k,) of a range are more than one."""
@@ -131,15 +131,15 @@ class VAE(nn.Module):
             Betas of a range, each for a block of n / k rows, or the dial's code of them; None for where it stands.
         """
         code = self._code(beta)
-        told = self._told(code, len(x))
-        q = self._encode(x, context, told)
+        heard = self._heard(code, len(x))
+        q = self._encode(x, context, heard)
         if not isinstance(noise, Tensor):
             lead = () if draws is None else (draws,)
             noise = normal((*lead, *q.mean.shape), noise, q.mean)
         z = q.rsample(noise)
         prior = self._remembered(x, context, beta) if self.training and self.older else self._prior(code)
         rate, parts = rate_of(q, prior, z)
-        p = self._decode(z, context, self.likelihood.row_total(x), told)  # type: ignore[operator]
+        p = self._decode(z, context, self.likelihood.row_total(x), heard)  # type: ignore[operator]
         return Pass(q, z, p, prior, rate, parts)
 
     # ---- the same, told what a dial says of beta ---------------------------------------------------------------------
@@ -149,21 +149,21 @@ class VAE(nn.Module):
             return None
         return beta if beta is not None and beta.dim() == 2 else self.dial(beta)
 
-    def _told(self, code: Tensor | None, rows: int) -> Told | None:
-        return None if self.dial is None or code is None else self.dial.told(code, rows)
+    def _heard(self, code: Tensor | None, rows: int) -> Heard | None:
+        return None if self.dial is None or code is None else self.dial.heard(code, rows)
 
-    def _encode(self, x: Tensor, context: Tensor | None, told: Told | None) -> Posterior:
-        return self._encode_inputs(self.likelihood.inputs(x), context, told)  # type: ignore[operator]
+    def _encode(self, x: Tensor, context: Tensor | None, heard: Heard | None) -> Posterior:
+        return self._encode_inputs(self.likelihood.inputs(x), context, heard)  # type: ignore[operator]
 
-    def _encode_inputs(self, inputs: Tensor, context: Tensor | None, told: Told | None) -> Posterior:
-        if told is None:
+    def _encode_inputs(self, inputs: Tensor, context: Tensor | None, heard: Heard | None) -> Posterior:
+        if heard is None:
             return self.latent(self.encoder(inputs, context))
-        return self.latent(self.encoder(inputs, told.beside(context))).moved(told.means, told.wider)
+        return self.latent(self.encoder(inputs, heard.beside(context))).moved(heard.means, heard.wider)
 
     def _encode_pseudo_inputs(self, inputs: Tensor) -> Posterior:
         """Once for all betas: at the one that the dial names."""
         code = None if self.dial is None else self.dial(self.dial.reference)
-        return self._encode_inputs(inputs, None, self._told(code, len(inputs)))
+        return self._encode_inputs(inputs, None, self._heard(code, len(inputs)))
 
     def _prior(self, code: Tensor | None) -> PriorDistribution:
         return self.prior(self._encode_pseudo_inputs, code[0] if code is not None and len(code) == 1 else code)
@@ -173,11 +173,11 @@ class VAE(nn.Module):
         """The prior of rows beside what the older model says of them."""
         return self.prior.beside(self.older[0].encode(x, context, beta))  # type: ignore[operator]
 
-    def _decode(self, z: Tensor, context: Tensor | None, total: Tensor | None, told: Told | None) -> Any:
-        if told is None:
+    def _decode(self, z: Tensor, context: Tensor | None, total: Tensor | None, heard: Heard | None) -> Any:
+        if heard is None:
             return self.likelihood(self.decoder(z, context), total)
-        h = self.decoder(z * told.entry, told.beside(context))
-        return self.likelihood(h, total) if told.own is None else self.likelihood(h, total, told.own)
+        h = self.decoder(z * heard.entry, heard.beside(context))
+        return self.likelihood(h, total) if heard.own is None else self.likelihood(h, total, heard.own)
 
     @torch.no_grad()
     def initialise(self, x: Tensor, generator: Generator) -> None:

@@ -133,16 +133,21 @@ def cost(task: dict[str, Any], epochs: int) -> None:
 
 def in_turns(train_epoch: Any, seconds: dict[bool, list[float]]) -> Any:
     """`train_epoch` of two runs in threads, in turns; what it takes goes to `seconds`, by whether it has a range."""
-    turn = Condition()
+    turn, failed = Condition(), []
 
     def waiting(run: Any, *args: Any) -> None:
         mine = run.model.dial is not None
         with turn:
-            turn.wait_for(lambda: len(seconds[mine]) + mine == len(seconds[not mine]))
+            turn.wait_for(lambda: failed or len(seconds[mine]) + mine == len(seconds[not mine]))
             started = time.thread_time()
-            train_epoch(run, *args)
-            seconds[mine].append(time.thread_time() - started)
-            turn.notify_all()
+            try:
+                train_epoch(run, *args)
+            except BaseException as error:
+                failed.append(error)  # the other run goes on alone
+                raise
+            finally:
+                seconds[mine].append(time.thread_time() - started)
+                turn.notify_all()
 
     return waiting
 
@@ -165,7 +170,7 @@ def recipe() -> str:
     """A checksum of the sources that make a range what it is: runs that other sources made are not taken for theirs."""
     found = find_spec("elbowroom")
     folder = Path(found.origin).parent  # type: ignore[union-attr, arg-type]
-    sources = (folder / f"{name}.py" for name in ("bodies", "latents", "dial", "vae", "control"))
+    sources = (folder / f"{name}.py" for name in ("bodies", "latents", "gaussians", "dial", "vae", "control"))
     return hashlib.blake2b(b"".join(source.read_bytes() for source in sources), digest_size=8).hexdigest()
 
 

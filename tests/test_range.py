@@ -69,6 +69,11 @@ def model(
     return VAE(encoder, LATENTS[covariance](8, 3), p, decoder, likelihood, dial)
 
 
+def coded(vae: VAE) -> Tensor:
+    """What its dial makes of the betas, each of a block of rows."""
+    return cast(Dial, vae.dial)(BETAS.to(next(vae.parameters()).dtype))
+
+
 # ---- what the network is told ----------------------------------------------------------------------------------------
 
 
@@ -155,7 +160,7 @@ def test_every_part_listens_and_blocks_equal_models_at_one_beta(name: str, likel
     noise = torch.randn(8, 3, generator=seeded(2))
     elbo = Elbo()
     batch = elbowroom.data.rows.Batch(x, None, None)
-    loss = elbo(vae, batch, noise, BETAS).loss(by_row(BETAS, 8)).sum()
+    loss = elbo(vae, batch, noise, coded(vae)).loss(by_row(BETAS, 8)).sum()
     loss.backward()
     dial = [p for key, p in vae.named_parameters() if "film" in key or "dial" in key]
     assert dial
@@ -164,7 +169,7 @@ def test_every_part_listens_and_blocks_equal_models_at_one_beta(name: str, likel
     stirred(vae.double())
     with torch.no_grad():
         for objective, z in ((elbo, noise.double()), (Iwae(2), torch.randn(2, 8, 3, generator=seeded(3)).double())):
-            together = objective(vae, batch, z, BETAS)
+            together = objective(vae, batch, z, coded(vae))
             for i, beta in enumerate(BETAS.tolist()):
                 at = slice(2 * i, 2 * i + 2)
                 alone = objective(vae.at(beta), elbowroom.data.rows.Batch(x[at], None, None), z[..., at, :])
@@ -177,6 +182,8 @@ def test_a_range_needs_a_model_with_a_dial() -> None:
     vae.dial = None
     with pytest.raises(ParameterError, match="no dial"):
         Trainer(epochs=1, device="cpu").fit(vae, rows(), LogUniform(0.01, 10))
+    with pytest.raises(ParameterError, match=r"that is 0\.01\.\.10"):
+        Trainer(epochs=1, device="cpu").fit(model(), rows(), LogUniform(1, 1000))
 
 
 def test_at_shares_the_weights_and_stands_still() -> None:
@@ -246,7 +253,7 @@ DEAF = ("standard", "fitted", "composite")  # priors that are the same at every 
 def test_a_prior_of_blocks_of_betas_is_that_of_each_beta(prior: str, covariance: str) -> None:
     vae = stirred(model(covariance=covariance, prior=prior)).double()
     z = torch.randn(2, 8, 3, generator=seeded(4), dtype=torch.float64)
-    together = vae.prior_distribution(BETAS).log_prob(z)
+    together = vae.prior_distribution(coded(vae)).log_prob(z)
     assert together.shape == (2, 8)
     for i, beta in enumerate(BETAS.tolist()):
         at = slice(2 * i, 2 * i + 2)
@@ -269,7 +276,7 @@ def test_the_rate_at_every_beta_is_its_monte_carlo_estimate(prior: str, covarian
     """KL(q || p) by many draws of q, under the density of that beta's prior as its own draws have it."""
     vae = stirred(model(covariance=covariance, prior=prior)).double()
     x = (torch.rand(8, 6, generator=seeded(5)) < 0.5).double()
-    many = vae(x, None, seeded(6), 4000, BETAS).rate.mean(0) if prior not in DEAF else vae(x, beta=BETAS).rate
+    many = vae(x, None, seeded(6), 4000, coded(vae)).rate.mean(0) if prior not in DEAF else vae(x, code=coded(vae)).rate
     for i, beta in enumerate(BETAS.tolist()):
         one, at = vae.at(beta), slice(2 * i, 2 * i + 2)
         q, p = one.encode(x[at]), one.prior_distribution()

@@ -148,7 +148,7 @@ def read(path: str | os.PathLike[str]) -> Artefact:
     Raises
     ------
     ArtefactError
-        If the folder is missing, broken, truncated, foreign or from a newer version.
+        If the folder is missing, broken, truncated, foreign or from another version.
     """
     path = Path(path)
     if not path.is_dir():

@@ -20,6 +20,7 @@ from elbowroom.errors import DataError, ParameterError
 from elbowroom.objectives import Terms
 
 BLOCKS = 32  # betas of a range in a batch: rows of a block share their beta, and the work that it makes
+AHEAD = 256  # batches whose betas are drawn at once: on small networks it is operations that cost time
 BEYOND = (0.3, 0.1)  # of the range's width in log beta: drawn below and above it, so that its ends have two sides
 # Latents that large betas close at the start stay closed to all (docs/range.md). A range starts at a tenth of itself,
 # unless its low end is then below 0.01, and is itself after a fifth of the run.
@@ -110,14 +111,21 @@ class RangeControl(Control):
                 "this one has no dial",
                 "Build it with a Dial, or fit an estimator with this beta.",
             )
+        if self.policy.low < self.dial.low or self.policy.high > self.dial.high:
+            raise ParameterError(
+                f"beta={str(self.policy)!r} must lie in the range that the model's dial knows",
+                f"that is {self.dial.low:g}..{self.dial.high:g}",
+                "Train on a range within it, or build a dial for this one.",
+            )
 
     def draw(self, n: int) -> Drawn:
         return next(self._drawn(n, torch.full((1, _blocks(n)), 0.5, device=self.device), 0.0, 0.0))
 
     def draws(self, batches: Sequence[Tensor], generator: Generator) -> Iterator[Drawn]:
-        for n, alike in groupby(map(len, batches)):  # at once: on small networks it is operations that cost time
-            places = torch.rand(len([*alike]), _blocks(n), generator=generator, device=self.device)
-            yield from self._drawn(n, places, *BEYOND)
+        for first in range(0, len(batches), AHEAD):
+            for n, alike in groupby(map(len, batches[first : first + AHEAD])):
+                places = torch.rand(len([*alike]), _blocks(n), generator=generator, device=self.device)
+                yield from self._drawn(n, places, *BEYOND)
 
     def _drawn(self, n: int, places: Tensor, below: float, above: float) -> Iterator[Drawn]:
         """Batches of n rows, from the places (batches, k) of betas in their k parts of what the range is widened to."""

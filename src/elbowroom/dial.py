@@ -16,7 +16,7 @@ from elbowroom.errors import ParameterError
 
 BUMPS = 6  # a rich, smooth basis: how beta enters matters more than what it then does (docs/range.md)
 # The optimiser moves all weights at one speed: what hears beta louder changes faster with it (docs/range.md).
-LOUD, LOUD_LAYERS = 3.0, 10.0  # the code as it is, for the prior and what a dial moves itself; for hidden layers
+LOUD, LOUD_LAYERS = 3.0, 10.0  # how loud the code is, and how loud it is in hidden layers
 
 
 class Heard(NamedTuple):
@@ -59,37 +59,33 @@ class Dial(nn.Module):
     """
 
     width = 1 + BUMPS
-    origins: Tensor
-    slopes: Tensor
-    start: Tensor
+    centres: Tensor
+    unmoved: Tensor
 
     def __init__(self, low: float, high: float, latents: int, moved: int = 0, beta: float | None = None) -> None:
         super().__init__()
         span = LogUniform(low, high)
         self.low, self.high, self.latents, self.moved = float(low), float(high), latents, moved
         self.beta = span.default if beta is None else self._checked(beta)
-        self.moves = ZeroLinear(self.width, 3 * latents + moved)
-        # The code is made of lines in log beta, and everything that is moved is one product: on small networks it is
-        # operations that cost time.
-        middle, half = math.log(self.low * self.high) / 2, math.log(self.high / self.low) / 2
-        centres, near = torch.linspace(-1, 1, BUMPS), (BUMPS - 1) / math.sqrt(8)  # from -1 to 1; exp(-(near t)^2)
-        slopes = torch.cat([torch.tensor([LOUD * math.sqrt(3)]), torch.full((BUMPS,), near)]) / half
-        origins = torch.cat([torch.zeros(1), -near * centres]) - middle * slopes
-        start = torch.cat([torch.ones(latents), torch.zeros(latents), torch.ones(latents), torch.zeros(moved)])
-        for name, values in (("origins", origins), ("slopes", slopes), ("start", start)):
-            self.register_buffer(name, values, persistent=False)
+        self.moves = ZeroLinear(self.width, 3 * latents + moved)  # one product: a small network's time is operations
+        unmoved = torch.cat([torch.ones(latents), torch.zeros(latents), torch.ones(latents), torch.zeros(moved)])
+        self.register_buffer("unmoved", unmoved, persistent=False)
+        self.register_buffer("centres", torch.linspace(-1, 1, BUMPS), persistent=False)
 
     def forward(self, beta: Tensor | None) -> Tensor:
         """The code (..., width) of betas (...), or (1, width) of where the dial stands."""
-        beta = self.start.new_tensor([self.beta]) if beta is None else beta.to(self.start.dtype)
-        lines = torch.addcmul(self.origins, beta.log().unsqueeze(-1), self.slopes)
-        return torch.cat([lines[..., :1], (math.log(LOUD) - lines[..., 1:].square()).exp()], -1)
+        like = self.centres
+        beta = like.new_tensor([self.beta]) if beta is None else beta.to(like.dtype)
+        middle, half = math.log(self.low * self.high) / 2, math.log(self.high / self.low) / 2
+        place = ((beta.log() - middle) / half).unsqueeze(-1)  # from -1 to 1
+        steps = (place - self.centres) * ((BUMPS - 1) / 2)  # in distances between neighbours
+        return LOUD * torch.cat([place * math.sqrt(3), (-0.5 * steps.square()).exp()], -1)
 
     def heard(self, code: Tensor, rows: int) -> Heard:
         """What rows hear: codes (k, width) are those of blocks of rows / k rows each; one is that of all rows."""
         code = code if len(code) == 1 else by_row(code, rows)
-        moves = torch.addmm(self.start, code, self.moves.weight).to(self.start.dtype)
-        means, wider, entry, own = moves.split([self.latents, self.latents, self.latents, self.moved], -1)
+        moved = torch.addmm(self.unmoved, code, self.moves.weight).to(self.unmoved.dtype)
+        means, wider, entry, own = moved.split([self.latents, self.latents, self.latents, self.moved], -1)
         return Heard(LOUD_LAYERS / LOUD * code, means, wider, entry, own if self.moved else None)
 
     def at(self, beta: float) -> Self:
@@ -101,7 +97,7 @@ class Dial(nn.Module):
     @property
     def reference(self) -> Tensor:
         """The beta (1,) that is told what is the same for all betas, such as a Vamp prior's pseudo-inputs."""
-        return self.start.new_tensor([LogUniform(self.low, self.high).default])
+        return self.centres.new_tensor([LogUniform(self.low, self.high).default])
 
     def _checked(self, beta: float) -> float:
         number = isinstance(beta, Real) and not isinstance(beta, bool)

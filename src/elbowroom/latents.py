@@ -21,7 +21,7 @@ Posterior = DiagonalGaussian | FullGaussian
 PriorDistribution = StandardGaussian | GaussianMixture
 Encode = Callable[[Tensor], Posterior]
 
-MIN_LOG_STD, MAX_LOG_STD = -12.0, 6.0
+MIN_LOG_STD, MAX_LOG_STD = -12.0, 6.0  # of what an encoder says, before a dial moves it
 NOTHING = -60.0  # the log-weight of a component that is not there
 
 

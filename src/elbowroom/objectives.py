@@ -102,9 +102,9 @@ class Elbo:
                 "free_bits must be a number of nats, at least 0", f"it is {self.free_bits!r}", "Try 0.1."
             )
 
-    def __call__(self, model: VAE, batch: Batch, noise: Tensor | Generator | None, beta: Tensor | None = None) -> Terms:
+    def __call__(self, model: VAE, batch: Batch, noise: Tensor | Generator | None, code: Tensor | None = None) -> Terms:
         x, context, base = batch
-        outcome = model(x, context, noise, beta=beta)
+        outcome = model(x, context, noise, code=code)
         rate = self._free(outcome) if self.free_bits else outcome.rate
         return Terms(distortion_of(outcome, x, base), rate)
 
@@ -132,9 +132,9 @@ class Iwae:
                 "iwae draws must be a whole number, at least 1", f"it is {self.draws!r}", "Try draws=8."
             )
 
-    def __call__(self, model: VAE, batch: Batch, noise: Tensor | Generator | None, beta: Tensor | None = None) -> Terms:
+    def __call__(self, model: VAE, batch: Batch, noise: Tensor | Generator | None, code: Tensor | None = None) -> Terms:
         x, context, base = batch
-        outcome = model(x, context, noise, self.draws, beta)
+        outcome = model(x, context, noise, self.draws, code)
         log_ratio = outcome.q.detach().log_prob(outcome.z) - outcome.prior.log_prob(outcome.z)
         return Terms(distortion_of(outcome, x, base), log_ratio, draws=Draws(outcome.z))
 

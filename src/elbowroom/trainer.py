@@ -9,6 +9,7 @@ import time
 import warnings
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
+from itertools import islice
 from typing import Any
 
 import torch
@@ -79,9 +80,7 @@ class Trainer:
         for name, least in (("epochs", 1), ("batch_size", 1), ("patience", 1), ("seed", 0)):
             value = getattr(self, name)
             if not (name == "patience" and value is None) and (type(value) is not int or value < least):
-                raise ParameterError(
-                    f"{name} must be a whole number, at least {least}", f"it is {value!r}", "Correct it."
-                )
+                raise ParameterError(f"{name} must be a whole number >= {least}", f"it is {value!r}", "Correct it.")
         for name in ("learning_rate", "clip"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ParameterError(f"{name} must be positive", f"it is {getattr(self, name)!r}", "Try 0.001.")
@@ -200,7 +199,8 @@ class Run:
         batches = order.to(self.device).split(self.settings.batch_size)
         draws = self.control.draws(batches, generator_at(self.settings.seed, "betas", self.epoch, device=self.device))
         self.model.train()
-        for index, drawn in [*zip(batches, draws, strict=True)][self.step - self.epoch * self.steps_per_epoch :]:
+        steps = zip(batches, draws, strict=True)
+        for index, drawn in islice(steps, self.step - self.epoch * self.steps_per_epoch, None):
             self._train_step(index, drawn)
             if interrupt.came and self.step % self.steps_per_epoch:
                 return
@@ -276,7 +276,7 @@ class Run:
         for i, index in enumerate(torch.arange(len(rows), device=self.device).split(1024)):
             noise = generator_at(self.settings.seed, "held-out", i, device=self.device)
             batch, drawn = rows.batch(index, noise), self.control.draw(len(index))
-            outcome = self.averaged(batch.x, batch.context, noise, beta=drawn.code)
+            outcome = self.averaged(batch.x, batch.context, noise, code=drawn.code)
             terms = Terms(distortion_of(outcome, batch.x, batch.base), outcome.rate)
             beta = self.control.final(batch.x, drawn.betas) if settled else None
             loss = [] if beta is None else [terms.loss(beta)]
@@ -297,12 +297,12 @@ class Run:
             best = int(self.history.best["epoch"])
             self._note(f"interrupted in epoch {self.epoch + 1} of {epochs}; the model of epoch {best} is kept")
         elif self.epoch < epochs:
-            moved = (
+            far = (
                 f"; beta was {last['beta']:g} of a final {self.beta.final:g}" if isinstance(self.beta, Schedule) else ""
             )
             self._note(
                 f"stopped early after epoch {self.epoch} of {epochs}: the held-out loss has not improved for "
-                f"{self.waited} epochs{moved}"
+                f"{self.waited} epochs{far}"
             )
         elif note := self.control.note(last):
             self._note(note)

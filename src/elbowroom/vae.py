@@ -50,7 +50,9 @@ class VAE(nn.Module):
     likelihood : module
         Parameters to p(x|z), a distribution over rows.
     dial : Dial or None
-        What tells encoder, latent, decoder and likelihood the beta, if the model knows a range of it.
+        What tells encoder, prior and decoder the beta, and moves posterior and likelihood by it, if the model knows a
+        range. Its code `dial(betas)` (k, width) stands for betas, each of a block of n / k rows, wherever `code` is
+        asked for; None is where the dial stands.
     """
 
     def __init__(
@@ -97,19 +99,21 @@ class VAE(nn.Module):
             )
         return self.dial
 
-    def encode(self, x: Any, context: Tensor | None = None, beta: Tensor | None = None) -> Posterior:
-        """q(z|x) of rows (n, D). Betas (k,) of a range are told to blocks of n / k rows each."""
-        return self._encode(x, context, self._heard(self._code(beta), len(x)))
+    def encode(self, x: Any, context: Tensor | None = None, code: Tensor | None = None) -> Posterior:
+        """q(z|x) of rows (n, D)."""
+        return self._encode(x, context, self._heard(code, len(x)))
 
     def decode(
-        self, z: Tensor, context: Tensor | None = None, total: Tensor | None = None, beta: Tensor | None = None
+        self, z: Tensor, context: Tensor | None = None, total: Tensor | None = None, code: Tensor | None = None
     ) -> Any:
         """p(x|z) of latents (..., d); `total` (n, 1) are the rows' totals, for likelihoods that are told them."""
-        return self._decode(z, context, total, self._heard(self._code(beta), z.shape[-2]))
+        return self._decode(z, context, total, self._heard(code, z.shape[-2]))
 
-    def prior_distribution(self, beta: Tensor | None = None) -> PriorDistribution:
-        """p(z), as it is told the beta: one for each block of rows, where betas (k,) of a range are more than one."""
-        return self._prior(self._code(beta))
+    def prior_distribution(self, code: Tensor | None = None) -> PriorDistribution:
+        """p(z), as it is told the beta: one for each block of rows, where betas are more than one."""
+        if self.dial is not None and code is None:
+            code = self.dial(None)
+        return self.prior(self._encode_pseudo_inputs, code[0] if code is not None and len(code) == 1 else code)
 
     def forward(
         self,
@@ -117,7 +121,7 @@ class VAE(nn.Module):
         context: Tensor | None = None,
         noise: Tensor | Generator | None = None,
         draws: int | None = None,
-        beta: Tensor | None = None,
+        code: Tensor | None = None,
     ) -> Pass:
         """Encode rows (n, D), draw z and decode it.
 
@@ -127,30 +131,24 @@ class VAE(nn.Module):
             Standard normal noise, or where to draw it from.
         draws : int or None
             Draws of z per row, as a leading axis; None for one draw without that axis.
-        beta : Tensor (k,) or (k, width), or None
-            Betas of a range, each for a block of n / k rows, or the dial's code of them; None for where it stands.
+        code : Tensor (k, width) or None
+            The dial's code of betas, each of a block of n / k rows; None for where the dial stands.
         """
-        code = self._code(beta)
         heard = self._heard(code, len(x))
         q = self._encode(x, context, heard)
         if not isinstance(noise, Tensor):
             lead = () if draws is None else (draws,)
             noise = normal((*lead, *q.mean.shape), noise, q.mean)
         z = q.rsample(noise)
-        prior = self._remembered(x, context, beta) if self.training and self.older else self._prior(code)
+        prior = self._remembered(x, context, code) if self.training and self.older else self.prior_distribution(code)
         rate, parts = rate_of(q, prior, z)
         p = self._decode(z, context, self.likelihood.row_total(x), heard)  # type: ignore[operator]
         return Pass(q, z, p, prior, rate, parts)
 
     # ---- the same, told what a dial says of beta ---------------------------------------------------------------------
 
-    def _code(self, beta: Tensor | None) -> Tensor | None:
-        if self.dial is None:
-            return None
-        return beta if beta is not None and beta.dim() == 2 else self.dial(beta)
-
     def _heard(self, code: Tensor | None, rows: int) -> Heard | None:
-        return None if self.dial is None or code is None else self.dial.heard(code, rows)
+        return None if self.dial is None else self.dial.heard(self.dial(None) if code is None else code, rows)
 
     def _encode(self, x: Tensor, context: Tensor | None, heard: Heard | None) -> Posterior:
         return self._encode_inputs(self.likelihood.inputs(x), context, heard)  # type: ignore[operator]
@@ -165,13 +163,10 @@ class VAE(nn.Module):
         code = None if self.dial is None else self.dial(self.dial.reference)
         return self._encode_inputs(inputs, None, self._heard(code, len(inputs)))
 
-    def _prior(self, code: Tensor | None) -> PriorDistribution:
-        return self.prior(self._encode_pseudo_inputs, code[0] if code is not None and len(code) == 1 else code)
-
     @torch.no_grad()
-    def _remembered(self, x: Any, context: Tensor | None, beta: Tensor | None) -> Composite:
+    def _remembered(self, x: Any, context: Tensor | None, code: Tensor | None) -> Composite:
         """The prior of rows beside what the older model says of them."""
-        return self.prior.beside(self.older[0].encode(x, context, beta))  # type: ignore[operator]
+        return self.prior.beside(self.older[0].encode(x, context, code))  # type: ignore[operator]
 
     def _decode(self, z: Tensor, context: Tensor | None, total: Tensor | None, heard: Heard | None) -> Any:
         if heard is None:

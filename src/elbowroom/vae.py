@@ -42,7 +42,7 @@ class VAE(nn.Module):
     encoder : module
         Features (n, likelihood.n_inputs) and context to hidden features.
     latent : module
-        Hidden features to the posterior q(z|x), a distribution.
+        Hidden features to the posterior q(z|x), a distribution, which has `moved(scale, wider)` if there is a dial.
     prior : Prior
         p(z).
     decoder : module

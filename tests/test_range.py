@@ -23,6 +23,7 @@ from elbowroom import TableVAE, control
 from elbowroom.beta import LogUniform
 from elbowroom.bodies import MLP, Film, ImageDecoder, ImageEncoder, by_row
 from elbowroom.checkpoints import Checkpoints
+from elbowroom.data.rows import rows_of
 from elbowroom.dial import LOUD, Dial
 from elbowroom.errors import ElbowroomError, ParameterError
 from elbowroom.latents import LATENTS, PRIORS
@@ -34,6 +35,7 @@ from elbowroom.trainer import Trainer
 from elbowroom.vae import VAE
 
 RANGE = "0.01..10"
+CPU = torch.device("cpu")
 BETAS = torch.tensor([0.01, 0.2, 1.0, 10.0])
 SHAPE = (1, 5, 4)
 
@@ -203,7 +205,7 @@ def test_the_dial_stands_at_one_or_next_to_it(low: float, high: float, stands: f
 @pytest.mark.parametrize(("low", "start"), [(0.01, 1), (0.001, 1), (0.02, 0.5), (0.1, 0.1), (3, 0.1)])
 def test_a_range_starts_a_tenth_lower_and_not_below_a_hundredth(low: float, start: float) -> None:
     """What large betas close at the start stays closed: the rate weighs less at first than the network is told."""
-    policy = control.control_of(LogUniform(low, 10), 100, torch.device("cpu"), Dial(low, 10, 2))
+    policy = control.control_of(LogUniform(low, 10), 100, CPU, Dial(low, 10, 2))
     drawn = policy.draw(64).betas
     found = [policy.step(p, torch.zeros(64, 2), cast(Any, None), drawn) for p in (0.0, 0.1, 0.2, 1.0)]
     for beta, share in zip(found, (start, start**0.5, 1, 1), strict=True):
@@ -220,6 +222,23 @@ def test_epochs_in_which_latents_open_are_not_chosen() -> None:
     assert model.history_.best["epoch"] > open_from - 1
     low, high = model.at(1).curve(x, [1]).rate, model.at(10).curve(x, [10]).rate
     assert low > 0.5 > high
+
+
+@pytest.mark.parametrize("place", [0, 11])
+def test_few_held_out_rows_are_each_looked_at_over_the_whole_range(place: int) -> None:
+    """A row with a large rate counts as much whether it is the first of the held-out rows or the last."""
+    torch.manual_seed(0)
+    vae, trainer = cast(VAE, stirred(model())), Trainer(epochs=1, device="cpu", average=False)
+    x = np.zeros((12, 6), dtype=np.float32)
+    x[place] = 1
+    history = trainer.fit(vae, rows_of(x), LogUniform(0.01, 10), held_out=rows_of(x))
+    grid = cast(Tensor, control.control_of(LogUniform(0.01, 10), 1, CPU, vae.dial).draw(61).betas).tolist()
+    held_out, losses = torch.from_numpy(x), []
+    with torch.no_grad():
+        for beta in grid:
+            outcome = vae.eval().at(beta)(held_out, None, seeded(), 64)
+            losses.append(float((beta * outcome.rate - outcome.p.log_prob(held_out)).mean()))
+    assert history.records[0]["held_out_loss"] == pytest.approx(np.mean(losses), rel=0.1)
 
 
 def test_a_range_that_begins_high_opens_latents_first(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,6 +20,7 @@ from elbowroom.errors import DataError, ParameterError
 from elbowroom.objectives import Terms
 
 BLOCKS = 32  # betas of a range in a batch: rows of a block share their beta, and the work that it makes
+LOOKS = 256  # at held-out rows after an epoch, each at a beta of the range; one look at each row where they are more
 AHEAD = 256  # batches whose betas are drawn at once: on small networks it is operations that cost time
 BEYOND = (0.3, 0.1)  # of the range's width in log beta: drawn below and above it, so that its ends have two sides
 # Latents that large betas close at the start stay closed to all (docs/range.md). A range starts at a tenth of itself,
@@ -48,6 +49,10 @@ class Control:
 
     def check(self, rows: Rows) -> None:
         """Refuse rows that the policy can not be used on."""
+
+    def looks(self, rows: int) -> Tensor:
+        """The held-out rows in the order in which they are looked at after an epoch, each as often as the others."""
+        return torch.arange(rows, device=self.device)
 
     def draw(self, n: int) -> Drawn:
         """What the network is told of n held-out rows, the same whenever it is asked."""
@@ -117,6 +122,12 @@ class RangeControl(Control):
                 f"that is {self.dial.low:g}..{self.dial.high:g}",
                 "Train on a range within it, or build a dial for this one.",
             )
+
+    def looks(self, rows: int) -> Tensor:
+        """Few rows are looked at often, forth and back: else the loss would tell which row met which beta."""
+        looks = super().looks(rows).repeat(max(1, LOOKS // rows), 1)
+        looks[1::2] = looks[1::2].flip(1)
+        return looks.flatten()
 
     def draw(self, n: int) -> Drawn:
         return next(self._drawn(n, torch.full((1, _blocks(n)), 0.5, device=self.device), 0.0, 0.0))

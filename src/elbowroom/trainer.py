@@ -271,12 +271,11 @@ class Run:
 
     def _evaluate(self, rows: Rows) -> Record:
         """Held-out distortion, rate and loss of the averaged weights, with the same noise in every epoch."""
-        self.averaged.eval()
-        parts, settled = [], self.control.settled(self._progress(self.step - 1))
-        for i, index in enumerate(torch.arange(len(rows), device=self.device).split(1024)):
+        parts, settled, model = [], self.control.settled(self._progress(self.step - 1)), self.averaged.eval()
+        for i, index in enumerate(self.control.looks(len(rows)).split(1024)):
             noise = generator_at(self.settings.seed, "held-out", i, device=self.device)
             batch, drawn = rows.batch(index, noise), self.control.draw(len(index))
-            outcome = self.averaged(batch.x, batch.context, noise, code=drawn.code)
+            outcome = model(batch.x, batch.context, noise, code=drawn.code)
             terms = Terms(distortion_of(outcome, batch.x, batch.base), outcome.rate)
             beta = self.control.final(batch.x, drawn.betas) if settled else None
             loss = [] if beta is None else [terms.loss(beta)]

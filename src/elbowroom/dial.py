@@ -84,8 +84,8 @@ class Dial(nn.Module):
     def heard(self, code: Tensor, rows: int) -> Heard:
         """What rows hear: codes (k, width) are those of blocks of rows / k rows each; one is that of all rows."""
         code = code if len(code) == 1 else by_row(code, rows)
-        moved = torch.addmm(self.unmoved, code, self.moves.weight).to(self.unmoved.dtype)
-        means, wider, entry, own = moved.split([self.latents, self.latents, self.latents, self.moved], -1)
+        values = torch.addmm(self.unmoved, code, self.moves.weight).to(self.unmoved.dtype)
+        means, wider, entry, own = values.split([self.latents, self.latents, self.latents, self.moved], -1)
         return Heard(LOUD_LAYERS / LOUD * code, means, wider, entry, own if self.moved else None)
 
     def at(self, beta: float) -> Self:

@@ -45,8 +45,8 @@ from elbowroom.vae import VAE, remembering
 class Trainer:
     """How to train: settings that are the same for every model and every data set.
 
-    The order of the rows is a function of (seed, epoch) and the noise of (seed, step), so that a run which was killed
-    and resumed ends with the same bits as one which was not.
+    The order of the rows and the betas of a range are functions of (seed, epoch), the noise is one of (seed, step), so
+    that a run which was killed and resumed ends with the same bits as one which was not.
 
     Parameters
     ----------
@@ -296,12 +296,12 @@ class Run:
             best = int(self.history.best["epoch"])
             self._note(f"interrupted in epoch {self.epoch + 1} of {epochs}; the model of epoch {best} is kept")
         elif self.epoch < epochs:
-            far = (
+            moved = (
                 f"; beta was {last['beta']:g} of a final {self.beta.final:g}" if isinstance(self.beta, Schedule) else ""
             )
             self._note(
                 f"stopped early after epoch {self.epoch} of {epochs}: the held-out loss has not improved for "
-                f"{self.waited} epochs{far}"
+                f"{self.waited} epochs{moved}"
             )
         elif note := self.control.note(last):
             self._note(note)

@@ -198,6 +198,9 @@ def test_a_batch_spreads_over_the_range() -> None:
     batches = torch.zeros(64 * 500 + 7).split(64)
     *most, last = (cast(Tensor, drawn.betas) for drawn in control.draws(batches, generator_at(0, "test")))
     assert (len(most), len(last)) == (500, 7)
+    for drawn, batch in zip(control.draws(batches, generator_at(0, "test")), batches, strict=True):
+        each = len(batch) // len(cast(Tensor, drawn.code))
+        torch.testing.assert_close(dial(drawn.betas)[::each], drawn.code)
     many = torch.cat(most).log()
     thirds = torch.histogram(many, torch.tensor([0.0, 0.01, 0.1, 1, 10, 1e9]).log().clamp(-50, 50)).hist / len(many)
     assert float(thirds.min()) > 0.05, "the ends have draws on both sides, and no part of the range is forgotten"

@@ -21,7 +21,7 @@ from training import rows, weights
 import elbowroom
 from elbowroom import TableVAE, control
 from elbowroom.beta import LogUniform
-from elbowroom.bodies import MLP, Film, ImageDecoder, ImageEncoder, by_row
+from elbowroom.bodies import MLP, Film, ImageDecoder, ImageEncoder, Layer, by_row
 from elbowroom.checkpoints import Checkpoints
 from elbowroom.data.rows import rows_of
 from elbowroom.dial import LOUD, Dial
@@ -58,7 +58,7 @@ def model(
     likelihood = likelihood or Bernoulli(features)
     dial = Dial(0.01, 10, 3, likelihood.n_moved)  # type: ignore[arg-type]
     told = {"context": Dial.width, "code": Dial.width}
-    encoder = MLP(likelihood.n_inputs, (8, 8), **told, late=True)  # type: ignore[arg-type]
+    encoder = MLP(likelihood.n_inputs, (8, 8), **told, deaf=0)  # type: ignore[arg-type]
     decoder = MLP(3, (8,), likelihood.n_outputs, **told)  # type: ignore[arg-type]
     made: dict[str, dict[str, int]] = {
         "standard": {},
@@ -83,7 +83,8 @@ def bodies(labels: int = 0) -> dict[str, nn.Module]:
     told: dict[str, Any] = {"context": Dial.width + labels, "code": Dial.width}
     return {
         "mlp": MLP(20, (8, 8), 5, **told),
-        "late": MLP(20, (8, 8), 5, late=True, **told),
+        "first deaf": MLP(20, (8, 8), 5, deaf=0, **told),
+        "last deaf": MLP(20, (8, 8), 5, deaf=-1, **told),
         "gated": MLP(20, (8,), 5, gated=True, **told),
         "linear": MLP(20, (), 5, **told),
         "conv encoder": ImageEncoder(SHAPE, (4, 6), width=8, **told),
@@ -130,13 +131,33 @@ def test_a_code_scales_and_labels_shift_too() -> None:
     assert not torch.allclose(film(nothing + 1, code), nothing + 1)
 
 
-def test_the_layer_that_reads_rows_hears_labels_alone() -> None:
-    plain, labelled = bodies()["late"], bodies(labels=2)["late"]
-    assert plain.layers[0].film is None  # type: ignore[union-attr, index]
-    assert labelled.layers[0].film.scale.inputs == 2  # type: ignore[union-attr, index]
-    assert all(body.layers[1].film is not None for body in (plain, labelled))  # type: ignore[union-attr, index]
-    only = MLP(20, (8,), 5, context=Dial.width, code=Dial.width, late=True)
-    assert only.layers[0].film.shift is not None  # type: ignore[union-attr, index]
+DEAF_LAYERS = {
+    "mlp": None,
+    "first deaf": "layers.0",
+    "last deaf": "layers.1",
+    "conv encoder": "stages.0",
+    "residual encoder": "stages.0",
+    "conv decoder": "doublings.0",
+    "residual decoder": "dense.1",
+    "gated": None,
+    "linear": None,
+}
+
+
+@pytest.mark.parametrize("name", bodies())
+def test_the_layer_next_to_rows_hears_labels_alone(name: str) -> None:
+    layers = {key: layer for key, layer in bodies()[name].named_modules() if isinstance(layer, Layer)}
+    assert {key for key, layer in layers.items() if layer.film is None} == {DEAF_LAYERS[name]} - {None}
+    for key, layer in bodies(labels=2)[name].named_modules():
+        if isinstance(layer, Layer):
+            assert layer.film is not None
+            assert layer.film.scale.inputs == 2 + Dial.width * (key != DEAF_LAYERS[name])
+
+
+@pytest.mark.parametrize("deaf", [0, -1])
+def test_an_only_layer_hears_in_full(deaf: int) -> None:
+    only = MLP(20, (8,), 5, context=Dial.width, code=Dial.width, deaf=deaf)
+    assert only.layers[0].film.shift is not None  # type: ignore[union-attr]
 
 
 def test_the_code_is_smooth_and_tells_betas_apart() -> None:

@@ -31,7 +31,7 @@ from elbowroom.likelihood_items import ITEM_LIKELIHOODS
 from elbowroom.likelihoods import LIKELIHOODS, Table
 from elbowroom.vae import VAE
 
-SCHEMA = 2
+SCHEMA = 3
 CONFIG, WEIGHTS, HISTORY, CARD, CHECKSUMS = (
     "config.json",
     "model.safetensors",

@@ -126,12 +126,12 @@ class BaseVAE(TransformerMixin, BaseEstimator, ABC):
     def _encoder(self, inputs: int, context: int, code: int) -> nn.Module:
         """The encoder, from the width of what it sees to its own."""
         hidden = check_widths("hidden", self.hidden)
-        return MLP(inputs, hidden, None, self.activation, bool(self.gated), context, code, late=True)
+        return MLP(inputs, hidden, None, self.activation, bool(self.gated), context, code, deaf=0)
 
     def _decoder(self, outputs: int, context: int, code: int) -> nn.Module:
         """The decoder, from latents to what the likelihood wants."""
         hidden = check_widths("hidden", self.hidden)[::-1]
-        return MLP(self.n_latents, hidden, outputs, self.activation, bool(self.gated), context, code)
+        return MLP(self.n_latents, hidden, outputs, self.activation, bool(self.gated), context, code, deaf=-1)
 
     def _bodies(self, inputs: int, outputs: int, context: int, code: int) -> tuple[nn.Module, nn.Module]:
         """Encoder and decoder: the caller's, or those that fit the data."""

@@ -144,8 +144,9 @@ class MLP(nn.Module):
         Width of the context that modulates every hidden layer, or the output where there is none; 0 for no context.
     code : int
         How many features of the context, its first, say beta: where hidden layers are several, they scale alone.
-    late : bool
-        Whether the first of several hidden layers, which reads rows, does without the code (docs/range.md).
+    deaf : int or None
+        Which of several hidden layers does without the code (docs/range.md): the one next to the rows, which is 0 in
+        an encoder and -1 in a decoder.
     norm : bool
         Layer norm in every hidden layer (Ba et al. 2016).
     residual : bool
@@ -165,7 +166,7 @@ class MLP(nn.Module):
         gated: bool = False,
         context: int = 0,
         code: int = 0,
-        late: bool = False,
+        deaf: int | None = None,
         norm: bool = False,
         residual: bool = False,
         sparse: bool = False,
@@ -173,7 +174,7 @@ class MLP(nn.Module):
     ) -> None:
         super().__init__()
         self.inputs, self.hidden, self.outputs = inputs, tuple(hidden), outputs
-        self.activation, self.gated, self.context, self.code, self.late = activation, gated, context, code, late
+        self.activation, self.gated, self.context, self.code, self.deaf = activation, gated, context, code, deaf
         self.norm, self.residual, self.sparse, self.dropout = norm, residual, sparse, dropout
         self.layers = nn.ModuleList(self._layer(i, *sizes) for i, sizes in enumerate(pairwise((inputs, *self.hidden))))
         self.last = nn.Linear((inputs, *self.hidden)[-1], outputs, bias=False) if outputs is not None else None
@@ -195,7 +196,7 @@ class MLP(nn.Module):
         inner = (SparseLinear if sparse else nn.Linear)(before, width * (1 + self.gated))
         adds = self.residual and before == width and not sparse
         several = len(self.hidden) > 1  # where a layer is the only one, what it hears shifts too
-        code, deaf = self.code if several else 0, self.late and several and i == 0
+        code, deaf = self.code if several else 0, several and self.deaf in (i, i - len(self.hidden))
         return Layer(inner, width, self.activation, self.gated, self.context, code, deaf, self.norm, adds)
 
     def _with_dropout(self, h: Any) -> Any:
@@ -296,14 +297,15 @@ class ImageDecoder(nn.Module):
         self.dense = nn.ModuleList(
             [
                 Layer(nn.Linear(inputs, width), width, activation, **told),
-                Layer(nn.Linear(width, start), start, activation, **told),
+                Layer(nn.Linear(width, start), start, activation, **told, deaf=len(self.channels) == 1),
             ]
         )
         self.residuals = nn.ModuleList(
             nn.ModuleList(Residual(a, activation, **told) for _ in range(blocks)) for a in reversed(self.channels)
         )
         self.doublings = nn.ModuleList(
-            Layer(nn.Conv2d(a, b, 3, padding=1), b, activation, **told) for a, b in pairwise(reversed(self.channels))
+            Layer(nn.Conv2d(a, b, 3, padding=1), b, activation, **told, deaf=stage == len(self.channels))
+            for stage, (a, b) in enumerate(pairwise(reversed(self.channels)), 2)
         )
         self.last = nn.Conv2d(self.channels[0], 4 * outputs * self.shape[0], 3, padding=1, bias=False)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from itertools import groupby, repeat
+from itertools import repeat
 from typing import Any, NamedTuple
 
 import torch
@@ -109,6 +109,13 @@ class RangeControl(Control):
     policy: LogUniform
     dial: Dial
 
+    def __init__(self, policy: Any, steps: int, device: torch.device, dial: Dial | None = None) -> None:
+        super().__init__(policy, steps, device, dial)
+        # what is the same in every epoch, which may be a few steps: what held-out rows are told, by how many they are,
+        # and the layouts of training batches, by their sizes
+        self.known: dict[int, Drawn] = {}
+        self.layouts: dict[tuple[int, ...], tuple[Tensor, Tensor, Tensor]] = {}
+
     def check(self, rows: Rows) -> None:
         if self.dial is None:
             raise ParameterError(
@@ -130,22 +137,34 @@ class RangeControl(Control):
         return looks.flatten()
 
     def draw(self, n: int) -> Drawn:
-        return next(self._drawn(n, torch.full((1, _blocks(n)), 0.5, device=self.device), 0.0, 0.0))
+        if n not in self.known:
+            (self.known[n],) = self._drawn([n], torch.full((_blocks(n),), 0.5, device=self.device), 0.0, 0.0)
+        return self.known[n]
 
     def draws(self, batches: Sequence[Tensor], generator: Generator) -> Iterator[Drawn]:
         for first in range(0, len(batches), AHEAD):
-            for n, alike in groupby(map(len, batches[first : first + AHEAD])):
-                places = torch.rand(len([*alike]), _blocks(n), generator=generator, device=self.device)
-                yield from self._drawn(n, places, *BEYOND)
+            sizes = [len(batch) for batch in batches[first : first + AHEAD]]
+            places = torch.rand(sum(map(_blocks, sizes)), generator=generator, device=self.device)
+            yield from self._drawn(sizes, places, *BEYOND)
 
-    def _drawn(self, n: int, places: Tensor, below: float, above: float) -> Iterator[Drawn]:
-        """Batches of n rows, from the places (batches, k) of betas in their k parts of what the range is widened to."""
-        blocks = places.shape[1]
-        even = (torch.arange(blocks, device=self.device) + places) / blocks
+    def _drawn(self, sizes: list[int], places: Tensor, below: float, above: float) -> Iterator[Drawn]:
+        """Batches of these sizes, from the place of every beta in its part of what the range is widened to."""
+        part, parts, of_row = self._layout(sizes)
+        even = (part + places) / parts
         crowded = torch.lerp(even, (1 - (math.pi * even).cos()) / 2, AT_ENDS)
         width = math.log(self.policy.high / self.policy.low)
         betas = (math.log(self.policy.low) + width * ((1 + below + above) * crowded - below)).exp()
-        return map(Drawn, betas.repeat_interleave(n // blocks, 1), self.dial(betas))
+        return map(Drawn, betas[of_row].split(sizes), self.dial(betas).split([*map(_blocks, sizes)]))
+
+    def _layout(self, sizes: list[int]) -> tuple[Tensor, Tensor, Tensor]:
+        """Of every beta of these batches its part and how many parts its batch has, and of every row its beta."""
+        if (key := tuple(sizes)) not in self.layouts:
+            counts = torch.tensor([*map(_blocks, sizes)])
+            part, parts = torch.cat([torch.arange(k) for k in counts]), counts.repeat_interleave(counts)
+            rows = (torch.tensor(sizes) // counts).repeat_interleave(counts)  # of every beta
+            of_row = torch.arange(len(part)).repeat_interleave(rows)
+            self.layouts[key] = part.to(self.device), parts.to(self.device), of_row.to(self.device)
+        return self.layouts[key]
 
     def step(self, progress: float, x: Tensor, terms: Terms, betas: Tensor | None) -> Tensor:
         beta = self.final(x, betas)

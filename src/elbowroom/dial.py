@@ -16,7 +16,7 @@ from elbowroom.errors import ParameterError
 
 BUMPS = 6  # a rich, smooth basis: how beta enters matters more than what it then does (docs/range.md)
 # The optimiser moves all weights at one speed: what hears beta louder changes faster with it (docs/range.md).
-LOUD, LOUD_LAYERS = 3.0, 10.0  # how loud the code is, and how loud it is in hidden layers
+LOUD, LOUD_LAYERS = 3.0, 7.0  # how loud the code is, and how loud it is in hidden layers
 
 
 class Heard(NamedTuple):
@@ -85,8 +85,8 @@ class Dial(nn.Module):
         """What rows hear: codes (k, width) are those of blocks of rows / k rows each; one is that of all rows."""
         code = code if len(code) == 1 else by_row(code, rows)
         values = torch.addmm(self.unmoved, code, self.moves.weight).to(self.unmoved.dtype)
-        means, wider, entry, own = values.split([self.latents, self.latents, self.latents, self.moved], -1)
-        return Heard(LOUD_LAYERS / LOUD * code, means, wider, entry, own if self.moved else None)
+        means, wider, entry, *own = values.split([self.latents] * 3 + [self.moved] * (self.moved > 0), -1)
+        return Heard(LOUD_LAYERS / LOUD * code, means, wider, entry, own[0] if own else None)
 
     def at(self, beta: float) -> Self:
         """The same dial, turned to a beta: the weights are shared."""

@@ -205,10 +205,10 @@ class InteractionVAE(BaseVAE):
 
     def _encoder(self, inputs: int, context: int, code: int) -> nn.Module:
         first = {"sparse": True, "dropout": float(self.dropout)} | self._layers
-        return MLP(inputs, self._widths, None, context=context, code=code, late=True, **first)
+        return MLP(inputs, self._widths, None, context=context, code=code, deaf=0, **first)
 
     def _decoder(self, outputs: int, context: int, code: int) -> nn.Module:
-        return MLP(self.n_latents, self._widths[::-1], None, context=context, code=code, **self._layers)
+        return MLP(self.n_latents, self._widths[::-1], None, context=context, code=code, deaf=-1, **self._layers)
 
     @property
     def _layers(self) -> dict[str, Any]:

@@ -385,7 +385,7 @@ def load(path: str | os.PathLike[str]) -> BaseVAE:
     Raises
     ------
     ArtefactError
-        If the folder is missing, broken, foreign or hostile. Nothing in it is run.
+        If the folder is missing, broken, foreign, hostile or from another version. Nothing in it is run.
     """
     return restore(ESTIMATORS, path)
 

@@ -36,7 +36,7 @@ def resolve_seed(random_state: Any) -> int:
     if isinstance(random_state, int | np.integer) and not isinstance(random_state, bool) and random_state >= 0:
         return int(random_state)
     raise ParameterError(
-        "random_state must be None, a whole number >= 0 or a NumPy generator",
+        "random_state must be None, a whole number from 0 or a NumPy generator",
         f"it is {random_state!r}",
         "Write random_state=0 for a run that can be repeated.",
     )

@@ -80,7 +80,8 @@ class Trainer:
         for name, least in (("epochs", 1), ("batch_size", 1), ("patience", 1), ("seed", 0)):
             value = getattr(self, name)
             if not (name == "patience" and value is None) and (type(value) is not int or value < least):
-                raise ParameterError(f"{name} must be a whole number >= {least}", f"it is {value!r}", "Correct it.")
+                expected = f"{name} must be a whole number, at least {least}"
+                raise ParameterError(expected, f"it is {value!r}", "Correct it.")
         for name in ("learning_rate", "clip"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ParameterError(f"{name} must be positive", f"it is {getattr(self, name)!r}", "Try 0.001.")

@@ -223,6 +223,13 @@ def test_another_sweep_is_refused(tmp_path, key, estimator, X, betas, more):
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
 
 
+def test_a_sweep_of_models_that_can_not_be_read_any_more_is_refused(tmp_path, monkeypatch):
+    sweep(table(epochs=2), WINE, BETAS, tmp_path)
+    monkeypatch.setattr(elbowroom.sweep_folder, "SCHEMA", elbowroom.artefact.SCHEMA + 1)
+    with pytest.raises(ArtefactError, match=r"its model schema is .*, or another folder"):
+        sweep(table(epochs=2), WINE, BETAS, tmp_path)
+
+
 KILLED = """
 import os, shutil, sys
 import numpy as np

@@ -12,6 +12,7 @@ from typing import Any
 
 from elbowroom import specs
 from elbowroom._version import __version__
+from elbowroom.artefact import SCHEMA
 from elbowroom.base import BaseVAE
 from elbowroom.beta import LARGEST, SMALLEST
 from elbowroom.checkpoints import checksum
@@ -108,6 +109,7 @@ def settings_of(estimator: BaseVAE, X: Any, context: Any, betas: list[float], wa
     settings = {
         "format": "elbowroom sweep",
         "version": __version__,
+        "model schema": SCHEMA,  # a sweep can not go on from models that can not be read
         "products": product_backend(),
         "estimator": type(estimator).__name__,
         "betas": betas,

@@ -20,7 +20,7 @@ from elbowroom.errors import DataError, ParameterError
 from elbowroom.objectives import Terms
 
 BLOCKS = 32  # betas of a range in a batch: rows of a block share their beta, and the work that it makes
-LOOKS = 256  # at held-out rows after an epoch, each at a beta of the range; one look at each row where they are more
+LOOKS = 128  # or more at held-out rows after an epoch, each at a beta of the range; one look at each of more rows
 AHEAD = 256  # batches whose betas are drawn at once: on small networks it is operations that cost time
 BEYOND = (0.3, 0.1)  # of the range's width in log beta: drawn below and above it, so that its ends have two sides
 # Latents that large betas close at the start stay closed to all (docs/range.md). A range starts at a tenth of itself,
@@ -132,7 +132,7 @@ class RangeControl(Control):
 
     def looks(self, rows: int) -> Tensor:
         """Few rows are looked at often, forth and back: else the loss would tell which row met which beta."""
-        looks = super().looks(rows).repeat(max(1, LOOKS // rows), 1)
+        looks = super().looks(rows).repeat(math.ceil(LOOKS / rows), 1)
         looks[1::2] = looks[1::2].flip(1)
         return looks.flatten()
 

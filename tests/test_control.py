@@ -17,7 +17,7 @@ from training import bits, fit, rows
 from elbowroom import CountVAE, ImageVAE, TableVAE
 from elbowroom.beta import POLICIES, Beta, Capacity, Constant, LogUniform, PerRow, TargetDistortion, TargetRate, beta_of
 from elbowroom.bodies import by_row
-from elbowroom.control import BLOCKS, CONTROLS, RangeControl, control_of
+from elbowroom.control import BLOCKS, CONTROLS, LOOKS, RangeControl, control_of
 from elbowroom.dial import Dial
 from elbowroom.errors import ElbowroomWarning, ParameterError
 from elbowroom.objectives import Terms
@@ -204,6 +204,15 @@ def test_a_batch_spreads_over_the_range() -> None:
     many = torch.cat(most).log()
     thirds = torch.histogram(many, torch.tensor([0.0, 0.01, 0.1, 1, 10, 1e9]).log().clamp(-50, 50)).hist / len(many)
     assert float(thirds.min()) > 0.05, "the ends have draws on both sides, and no part of the range is forgotten"
+
+
+@pytest.mark.parametrize("rows", [1, 42, 100, LOOKS, LOOKS + 1, 1000])
+def test_held_out_rows_are_looked_at_equally_often_and_often_enough(rows: int) -> None:
+    looks = control_of(LogUniform(0.01, 10), 10, CPU, Dial(0.01, 10, 2)).looks(rows)
+    each = torch.bincount(looks, minlength=rows)
+    assert len(each) == rows
+    assert bool((each == each[0]).all())
+    assert LOOKS <= len(looks) < LOOKS + rows or each[0] == 1
 
 
 def test_counts_have_targets_too() -> None:

@@ -85,7 +85,8 @@ class Dial(nn.Module):
         """What rows hear: codes (k, width) are those of blocks of rows / k rows each; one is that of all rows."""
         code = code if len(code) == 1 else by_row(code, rows)
         values = torch.addmm(self.unmoved, code, self.moves.weight).to(self.unmoved.dtype)
-        means, wider, entry, *own = values.split([self.latents] * 3 + [self.moved] * (self.moved > 0), -1)
+        sizes = [self.latents] * 3 + ([self.moved] if self.moved else [])  # an empty part would have a gradient made
+        means, wider, entry, *own = values.split(sizes, -1)
         return Heard(LOUD_LAYERS / LOUD * code, means, wider, entry, own[0] if own else None)
 
     def at(self, beta: float) -> Self:

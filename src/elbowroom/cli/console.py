@@ -13,12 +13,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from cyclopts import CycloptsError
+from cyclopts import CycloptsError, UnknownOptionError
 
 from elbowroom.cli.flags import Parameters
 from elbowroom.errors import ElbowroomError, ElbowroomWarning, ParameterError
 
 DONE, FAILED, USAGE, INTERRUPTED, PIPE_CLOSED = 0, 1, 2, 130, 141
+# what other programs call an option
+ELSEWHERE = {"--seed": "--random-state", "--lr": "--learning-rate", "--latent-dim": "--n-latents"}
 
 
 @dataclass(frozen=True)
@@ -147,9 +149,13 @@ def in_flags(advice: str) -> str:
 def _usage(error: CycloptsError) -> Problem:
     error.verbose = False
     command = " ".join(["elbowroom", *(error.command_chain or ())])
-    got = str(error).rstrip(".")
-    do = f"Run: {command} --help"
-    return Problem(type(error).__name__, f"a command line as {command} --help has it", got, do, USAGE, f"{got}. {do}")
+    got, do = str(error).rstrip("."), f"Run: {command} --help"
+    if isinstance(error, UnknownOptionError):
+        asked = (error.token.keyword or error.token.value).partition("=")[0]
+        if ELSEWHERE.get(asked) in {name for argument in error.argument_collection for name in argument.names}:
+            got = f"Unknown option: {asked}. Did you mean {ELSEWHERE[asked]}?"
+    text = f"{got}{'' if got.endswith('?') else '.'} {do}"
+    return Problem(type(error).__name__, f"a command line as {command} --help has it", got, do, USAGE, text)
 
 
 def _out_of_memory(error: BaseException) -> bool:

@@ -390,6 +390,7 @@ BAD = [
     ("fit people.csv --out m --epoch 3", 2, "Did you mean --epochs? Run: elbowroom fit --help"),
     ("fit people.csv --out m --seed=3", 2, "Unknown option: --seed. Did you mean --random-state? Run:"),
     ("fit people.csv --out m --lr 3", 2, "Unknown option: --lr. Did you mean --learning-rate? Run:"),
+    ("fit people.csv --out m --latent-dim 3", 2, "Did you mean --n-latents? Run:"),
     ("curve m people.csv --seed 3", 2, "Unknown option: --seed. Run: elbowroom curve --help"),
     ("fit people.csv --out m --n-latents 1.5", 2, "'1.5' is not a whole number"),
     ("fit people.csv --out m --hidden 8,x", 2, "is not a list of whole numbers"),

@@ -18,18 +18,20 @@ import json
 import os
 import time
 import warnings
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from importlib.util import find_spec
 from multiprocessing import get_context
+from multiprocessing.connection import Connection
 from pathlib import Path
-from threading import Condition
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 
 from harness import datasets
 
 BETAS = (0.01, 0.0316, 0.1, 0.316, 1.0, 3.16, 10.0)
+TURN = 20  # steps that a network takes before it is the turn of the other, where times are compared
 KEPT = Path(__file__).parent.parent / "build" / "regret"
 IMAGES = {"n_latents": 20, "body": "mlp", "hidden": (300, 300), "batch_size": 256}
 MODELS: dict[str, dict[str, Any]] = {
@@ -109,47 +111,65 @@ def self_check(task: dict[str, Any]) -> None:
     print(f"worst |dD/dR + beta| / beta in the middle: {np.abs(-curve.slope / curve.betas - 1)[middle].max():.3f}")
 
 
-def cost(task: dict[str, Any], epochs: int) -> None:
-    """Train the range and a network of beta = 1 in turns, an epoch each, and print the ratio of their times."""
+def cost(tasks: list[dict[str, Any]], epochs: int) -> None:
+    """Train ranges and networks of beta = 1 in turns, and print the ratio of the times of their epochs.
+
+    Every pair has processes of its own: how one of them comes to lie in memory is worth a percent or two.
+    """
+    ratios = []
+    for task in tasks:
+        task = {**task, "model": {**task["model"], "epochs": epochs + 1}}  # the first of each warms up
+        ratios.append(np.median(ratios_of(task)))
+        print(f"seed {task['seed']}: {ratios[-1]:.3f} x the CPU time (median of {epochs} epochs)", flush=True)
+    error = f" +- {np.std(ratios, ddof=1) / np.sqrt(len(ratios)):.3f}" if len(ratios) > 1 else ""
+    data, beta = tasks[0]["data"], tasks[0]["beta"]
+    print(f"{data}: an epoch of beta {beta} takes {np.mean(ratios):.3f}{error} x the CPU time of one of beta 1.0")
+
+
+def ratios_of(task: dict[str, Any]) -> np.ndarray:
+    """Of every epoch but the first, the CPU time that a range takes over that of a network of beta = 1."""
+    processes = get_context("spawn")
+    here, there = processes.Pipe()
+    other = processes.Process(target=timed, args=(task, there))
+    other.start()
+    there.close()  # so that the end of the other process is seen here
+    alone = timed({**task, "beta": "1.0"}, here, first=True)
+    together = here.recv()
+    other.join()
+    return np.divide(together, alone)[1:]
+
+
+def timed(task: dict[str, Any], other: Connection, first: bool = False) -> list[float]:
+    """CPU seconds of every epoch of a network; it takes turns of some steps with the process at the other end.
+
+    What slows one of them then slows the other.
+    """
     import torch
     from elbowroom.trainer import Run
 
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
+    seconds: list[float] = []
+    train_epoch, train_step = Run._train_epoch, Run._train_step
+
+    def timed_epoch(run: Any, *args: Any) -> None:
+        started = time.process_time()
+        train_epoch(run, *args)
+        seconds.append(time.process_time() - started)
+
+    def step_in_turn(run: Any, *args: Any) -> None:
+        if run.step % TURN == 0:
+            if run.step:
+                other.send(None)
+            if run.step or not first:
+                other.recv()
+        train_step(run, *args)
+
     train, _ = datasets.rows(task["data"], task["split"], task["seed"])
-    task = {**task, "model": {**task["model"], "epochs": epochs + 1}}  # the first of each warms up
-    seconds: dict[bool, list[float]] = {False: [], True: []}
-    Run._train_epoch = in_turns(Run._train_epoch, seconds)  # type: ignore[method-assign]
-    with ThreadPoolExecutor() as pool:
-        for future in [pool.submit(estimator({**task, "beta": beta}).fit, train) for beta in ("1.0", task["beta"])]:
-            future.result()
-    alone, together = (np.array(times[1:]) for times in seconds.values())
-    low, median, high = np.percentile(together / alone, [25, 50, 75])
-    print(
-        f"{task['data']}: an epoch of beta {task['beta']} takes {median:.2f} x the CPU time of one of beta 1.0 "
-        f"(median of {epochs}; half of them {low:.2f} to {high:.2f}; all of them {together.sum() / alone.sum():.2f} x)"
-    )
-
-
-def in_turns(train_epoch: Any, seconds: dict[bool, list[float]]) -> Any:
-    """`train_epoch` of two runs in threads, in turns; what it takes goes to `seconds`, by whether it has a range."""
-    turn, failed = Condition(), []
-
-    def waiting(run: Any, *args: Any) -> None:
-        mine = run.model.dial is not None
-        with turn:
-            turn.wait_for(lambda: failed or len(seconds[mine]) + mine == len(seconds[not mine]))
-            started = time.thread_time()
-            try:
-                train_epoch(run, *args)
-            except BaseException as error:
-                failed.append(error)  # the other run goes on alone
-                raise
-            finally:
-                seconds[mine].append(time.thread_time() - started)
-                turn.notify_all()
-
-    return waiting
+    with patch.multiple(Run, _train_epoch=timed_epoch, _train_step=step_in_turn):
+        estimator(task).fit(train)
+    other.send(None if first else seconds)
+    return seconds
 
 
 def tasks_of(options: argparse.Namespace) -> list[dict[str, Any]]:
@@ -170,7 +190,9 @@ def recipe() -> str:
     """A checksum of the sources that make a range what it is: runs that other sources made are not taken for theirs."""
     found = find_spec("elbowroom")
     folder = Path(found.origin).parent  # type: ignore[union-attr, arg-type]
-    sources = (folder / f"{name}.py" for name in ("bodies", "latents", "gaussians", "dial", "vae", "control"))
+    sources = (
+        folder / f"{name}.py" for name in ("bodies", "latents", "gaussians", "dial", "vae", "control", "likelihoods")
+    )
     return hashlib.blake2b(b"".join(source.read_bytes() for source in sources), digest_size=8).hexdigest()
 
 
@@ -215,7 +237,7 @@ def main() -> None:
         self_check(tasks[0])
         return
     if options.cost:
-        cost(tasks[0], options.cost)
+        cost([task for task in tasks if task["at"] is None], options.cost)
         return
     with ProcessPoolExecutor(options.jobs, mp_context=get_context("spawn")) as pool:
         futures = [pool.submit(run, task, str(options.kept)) for task in tasks]

@@ -85,8 +85,10 @@ class Located(Likelihood):
 
     def log_std(self, moved: Tensor | None = None) -> Tensor:
         """Learned log standard deviation in units of the data's scale, softly above `MIN_LOG_STD`, (D,) or (n, D)."""
-        raw = self.raw_log_std if moved is None else self.raw_log_std + moved
-        return (MIN_LOG_STD + F.softplus(raw - MIN_LOG_STD)).expand(*raw.shape[:-1], self.features)
+        above = self.raw_log_std - MIN_LOG_STD
+        if moved is not None:  # added last: it has a value for every row
+            above = above + moved
+        return (MIN_LOG_STD + F.softplus(above)).expand(*above.shape[:-1], self.features)
 
     def inputs(self, x: Tensor) -> Tensor:
         return d.in_units(x, self.unit_loc, self.unit_scale, self.bias)

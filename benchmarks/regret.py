@@ -54,7 +54,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--learning-rate", type=float, default=3e-3)
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes, of one thread each")
     parser.add_argument("--self-check", action="store_true", help="print the curve of one network and its slopes")
-    parser.add_argument("--cost", type=int, metavar="N", help="time N epochs of each, in turns, in one process")
+    parser.add_argument("--cost", type=int, metavar="N", help="time N epochs of each, in turns, for each of the seeds")
     parser.add_argument("--kept", type=Path, default=KEPT, help="folder of finished runs (default: build/regret)")
     return parser.parse_args()
 

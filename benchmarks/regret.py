@@ -130,7 +130,7 @@ def ratios_of(task: dict[str, Any]) -> np.ndarray:
     """Of every epoch but the first, the CPU time that a range takes over that of a network of beta = 1."""
     processes = get_context("spawn")
     here, there = processes.Pipe()
-    other = processes.Process(target=timed, args=(task, there))
+    other = processes.Process(target=timed, args=(task, there), daemon=True)  # it ends with this one
     other.start()
     there.close()  # so that the end of the other process is seen here
     alone = timed({**task, "beta": "1.0"}, here, first=True)

@@ -5,10 +5,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUN := $(BIN)/python
 
-.PHONY: help demo test check docs bench clean
+.PHONY: help demo test test-long check docs bench clean
 
 help: ## show this list
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Elbowroom needs Python >= 3.11, but $(PYTHON) is older. Run: make PYTHON=python3.12 ..."; exit 1; }
@@ -22,6 +22,9 @@ demo: $(VENV)/installed ## train on the bundled digits, save the model, write re
 
 test: $(VENV)/installed ## run all tests
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist worksteal
+
+test-long: $(VENV)/installed ## run the tests of many seeds and many kills (up to 40 minutes)
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist worksteal -m long
 
 $(VENV)/checked: $(VENV)/installed
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[check]'

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import datetime
 import functools
+import shlex
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -20,6 +22,7 @@ from small import COUNTS, DIGITS, NAMES, WINE, counts, images, table
 from torch import nn
 
 from elbowroom import TableVAE
+from elbowroom.cli import run
 from elbowroom.errors import ElbowroomError
 
 FRAME = pd.DataFrame(WINE, columns=NAMES)
@@ -215,7 +218,36 @@ PARAMETERS: dict[str, Case] = {
 
 if not torch.cuda.is_available():
     PARAMETERS["device that is not there"] = (lambda: table(device="cuda").fit(WINE), "'cuda'")
-BAD = DATA | ARGUMENTS | PARAMETERS
+
+# ---- ids and text ----------------------------------------------------------------------------------------------------
+
+IDS: dict[str, Case] = {}
+
+# ---- images, AnnData, counts -----------------------------------------------------------------------------------------
+
+ARRAYS: dict[str, Case] = {}
+
+# ---- what is known of a row ------------------------------------------------------------------------------------------
+
+CONDITIONS: dict[str, Case] = {}
+
+# ---- recommenders ----------------------------------------------------------------------------------------------------
+
+RECOMMENDERS: dict[str, Case] = {}
+
+# ---- files that are broken or hostile --------------------------------------------------------------------------------
+
+FILES: dict[str, Case] = {}
+
+# ---- saved models and runs -------------------------------------------------------------------------------------------
+
+SAVED: dict[str, Case] = {}
+
+# ---- the rest --------------------------------------------------------------------------------------------------------
+
+OTHERS: dict[str, Case] = {}
+
+BAD = DATA | ARGUMENTS | PARAMETERS | IDS | ARRAYS | CONDITIONS | RECOMMENDERS | FILES | SAVED | OTHERS
 
 
 def answer(bad: Callable[[], Any]) -> ElbowroomError:
@@ -230,7 +262,11 @@ def answer(bad: Callable[[], Any]) -> ElbowroomError:
 @pytest.mark.parametrize("name", BAD)
 def test_bad_input_is_answered_in_three_parts(name: str) -> None:
     bad, place = BAD[name]
-    error = answer(bad)
+    check_parts(answer(bad), place)
+
+
+def check_parts(error: Any, place: str) -> None:
+    """Three parts, with the place of the fault, in one message that is short enough to be read."""
     message = str(error)
     assert place in message
     assert all(part.strip() for part in (error.expected, error.got, error.do))
@@ -241,8 +277,55 @@ def test_bad_input_is_answered_in_three_parts(name: str) -> None:
     assert "\n\n" not in message
 
 
+# A command line in a fresh folder: what makes its files there, its words, and what its error must say.
+Command = tuple[Callable[[Path], Any], str, str]
+
+IDS_COMMANDS: dict[str, Command] = {}
+
+ARRAYS_COMMANDS: dict[str, Command] = {}
+
+CONDITIONS_COMMANDS: dict[str, Command] = {}
+
+RECOMMENDERS_COMMANDS: dict[str, Command] = {}
+
+FILES_COMMANDS: dict[str, Command] = {}
+
+SAVED_COMMANDS: dict[str, Command] = {}
+
+OTHERS_COMMANDS: dict[str, Command] = {
+    "a file that is not there": (
+        lambda here: (here / "people.csv").write_text("a,b\n1,2\n"), "fit peple.csv --out m", "Did you mean people.csv?"),
+}  # fmt: skip
+
+COMMANDS = (
+    IDS_COMMANDS
+    | ARRAYS_COMMANDS
+    | CONDITIONS_COMMANDS
+    | RECOMMENDERS_COMMANDS
+    | FILES_COMMANDS
+    | SAVED_COMMANDS
+    | OTHERS_COMMANDS
+)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_bad_command_is_answered_in_one_line(name: str, tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+    make, words, place = COMMANDS[name]
+    monkeypatch.chdir(tmp_path)
+    make(tmp_path)
+    code = run(shlex.split(words))
+    out, err = capsys.readouterr()
+    said = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert code in (1, 2)
+    assert len(said) == 1
+    assert place in said[0]
+    assert len(said[0]) < 600
+    assert "Traceback" not in out + err
+    assert "Add --debug" not in said[0]
+
+
 def test_the_table_is_long_enough_to_mean_something() -> None:
-    assert len(BAD) >= 45
+    assert len(BAD) + len(COMMANDS) >= 110
 
 
 @pytest.mark.parametrize(

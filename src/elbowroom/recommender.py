@@ -6,7 +6,7 @@ import copy
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass, fields
-from numbers import Integral, Real
+from numbers import Real
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -26,14 +26,14 @@ from elbowroom.data.holdout import Fold
 from elbowroom.data.interactions import Interactions, Reading
 from elbowroom.data.rows import InteractionRows, Rows, evenly
 from elbowroom.data.writers import check_file_place
-from elbowroom.errors import ParameterError
+from elbowroom.errors import DataError, ParameterError
 from elbowroom.guests import own_stream
 from elbowroom.likelihood_items import ITEM_LIKELIHOODS
 from elbowroom.randomness import generator_at, resolve_seed, seed_of
 from elbowroom.spectrum import start_at_spectrum
 from elbowroom.tasks import recommend as task
 from elbowroom.tasks.evaluate import gain
-from elbowroom.tasks.item_scores import Scoring, widened
+from elbowroom.tasks.item_scores import Scoring, different, widened
 from elbowroom.tasks.neighbours import neighbours_of
 from elbowroom.tasks.rank import users_at_once
 from elbowroom.vae import VAE
@@ -45,8 +45,9 @@ SPECTRAL = 30_000  # users whose interactions the tables of items start from
 class InteractionVAE(BaseVAE):
     """A variational autoencoder for interactions: it recommends items to users, known ones and new ones alike.
 
-    X is a sparse matrix (users, items), or a pandas, polars or pyarrow frame with a row for each interaction and any
-    ids. A row of the model is a user's history. Nothing is ever made dense but the scores of a batch.
+    X is a matrix (users, items), sparse or an array, or a pandas, polars or pyarrow frame with a row for each
+    interaction and any ids; its values are read as `Reading` says. A row of the model is a user's history. Nothing is
+    ever made dense but the scores of a batch.
 
     Parameters are those of `TableVAE`, and these.
 
@@ -72,9 +73,10 @@ class InteractionVAE(BaseVAE):
     user, item, value : str or None
         Columns of a frame: by default the first, the second, and none.
     threshold : float or None
-        Interactions of less than this, summed over a user's rows of an item, are left out.
+        Interactions of less than this, summed over a user's rows of an item, are left out, negative ones too.
     counts, ratings : bool
-        Keep the values of X as counts, or as ratings; without, every interaction counts once.
+        Keep the values of X as counts, or as ratings. Without, every interaction counts once, and without a threshold
+        values other than 1 (and 0, for none) are refused.
     min_user, min_item : int
         Users and items with fewer interactions are left out.
     unknown_items : str
@@ -90,7 +92,7 @@ class InteractionVAE(BaseVAE):
     --------
     >>> from scipy.sparse import random
     >>> from elbowroom import InteractionVAE
-    >>> X = random(200, 50, 0.1, format="csr", random_state=0)
+    >>> X = random(200, 50, 0.1, format="csr", random_state=0) > 0
     >>> model = InteractionVAE(n_latents=4, hidden=(16,), epochs=5, random_state=0).fit(X)
     >>> ids, scores = model.recommend([0, 1], N=3)
     >>> ids.shape
@@ -124,16 +126,11 @@ class InteractionVAE(BaseVAE):
     _scored_in: ClassVar[torch.dtype] = torch.float32  # tables of items in float64 would be most of the model again
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         **BaseVAE._parameter_constraints,
-        **{name: ["boolean"] for name in ("tied", "norm", "residual", "counts", "ratings")},
+        **Reading._parameter_constraints,
+        **{name: ["boolean"] for name in ("tied", "norm", "residual")},
         "dropout": [Interval(Real, 0, 1, closed="left")],
         "init": [StrOptions({"spectral", "random"})],
         "neighbour_weight": [Interval(Real, 0, 100, closed="both")],
-        "user": [str, None],
-        "item": [str, None],
-        "value": [str, None],
-        "threshold": [Real, None],
-        "min_user": [Interval(Integral, 1, None, closed="left")],
-        "min_item": [Interval(Integral, 1, None, closed="left")],
         "unknown_items": [StrOptions({"warn", "refuse"})],
     }
 
@@ -162,6 +159,8 @@ class InteractionVAE(BaseVAE):
         return self.known_.matrix
 
     def _rows(self, x: Any, context: np.ndarray | None) -> Rows:
+        if not x.shape[0]:
+            raise DataError("there must be users", "there are none", "Pass at least one history.")
         return InteractionRows(x)
 
     @property
@@ -276,11 +275,14 @@ class InteractionVAE(BaseVAE):
 
         Parameters
         ----------
-        users_or_histories : id, ids, CSR matrix, frame of interactions, or list of lists (or dicts) of item ids
-            Known users by their ids, or the histories of anybody; the same history gives the same list. A user
-            without a history gets what the model expects of anybody, p(item) under its prior.
-        items, exclude : array of item ids, optional
-            The items to choose among, and those to leave out.
+        users_or_histories : id, ids, matrix, frame of interactions, or list of lists (or dicts) of item ids
+            Known users by their ids, or the histories of anybody; the same history gives the same list. A matrix is
+            sparse, or an array of two axes, and has a column for every item that the model knows; a list of lists holds
+            ids. A user without a history gets what the model expects of anybody, p(item) under its prior.
+        items : id or list of item ids, optional
+            The items to choose among, for all users.
+        exclude : id, list of item ids, list of a list for each user, or matrix (n, items), optional
+            The items to leave out.
         thompson : bool
             Draw z from the posterior instead of taking its mean, so that what is uncertain is shown now and then.
 
@@ -293,15 +295,15 @@ class InteractionVAE(BaseVAE):
         check_is_fitted(self)
         refuse = self.unknown_items == "refuse"
         rows, alone = task.histories(users_or_histories, self.known_, self.reading, refuse)
-        only, without = (
-            None if ids is None else task.positions_of(ids, self.known_, refuse) for ids in (items, exclude)
-        )
+        n = door.positive("N", N)
+        only = None if items is None else task.positions_of(items, self.known_, refuse)
+        without = None if exclude is None else task.excluded(exclude, self.known_, rows.shape[0], refuse)
         noise = generator_at(resolve_seed(random_state), "thompson") if thompson else None
-        found = self._lists(rows, door.positive("N", N), bool(filter_already_liked_items), only, without, noise)
+        found = self._lists(rows, n, bool(filter_already_liked_items), only, without, noise)
         return task.named(found, self.items_, alone)
 
     def rank(self, histories: Any, n: int) -> np.ndarray:
-        """Positions (users, n) of the best items that are not in CSR histories (users, items); -1 for none."""
+        """Positions (users, n) of the best items that are not in histories, a matrix (users, items); -1 for none."""
         check_is_fitted(self)
         return self._lists(self._read(histories, reset=False), n, True, None, None, None).positions
 
@@ -331,11 +333,17 @@ class InteractionVAE(BaseVAE):
             raise ParameterError("neighbours have a weight, and know no ratings", got, "Set neighbour_weight=0.")
 
     def similar_items(self, item: Any, N: int = 10) -> tuple[np.ndarray, np.ndarray]:
-        """The N items nearest to an item: ids, and cosines of their rows in the decoder's table; itself comes first."""
+        """The N items nearest to an item, or all where there are fewer; itself comes first.
+
+        Returns
+        -------
+        ids, cosines : arrays (N,), or (n, N) of a list of items
+            By the rows of the decoder's table.
+        """
         check_is_fitted(self)
-        at = task.positions_of(item, self.known_, refuse=True)
+        n, at = door.positive("N", N), task.positions_of(item, self.known_, refuse=True)
         table = nn.functional.normalize(self.model_.likelihood.table.detach(), dim=-1)  # type: ignore[operator]
-        best = (table @ table[at].mT).T.topk(min(door.positive("N", N), len(table)), -1)
+        best = (table @ table[at].mT).T.topk(min(n, len(table)), -1)
         ids, cosines = self.items_[best.indices.numpy()], best.values.numpy()
         return (ids[0], cosines[0]) if np.ndim(item) == 0 else (ids, cosines)
 
@@ -343,11 +351,10 @@ class InteractionVAE(BaseVAE):
         """What each item of a history did for the score of another item: ids and effects, the strongest first.
 
         The effect of an item is exact: the score of `item` with the whole history, less that without it.
-        `history` is a known user's id, a list of item ids, or a dict of these to values.
+        `history` is a known user's id, a list of item ids, a dict of these to values, or a matrix of one row.
         """
         check_is_fitted(self)
-        listed = isinstance(history, Sequence | np.ndarray) and not isinstance(history, str)
-        row = task.histories([history] if listed else history, self.known_, self.reading, True)[0][[0]]
+        row = task.one_history(history, self.known_, self.reading)
         without = sparse.vstack([row, task.without_each(row)]).tocsr()
         found = self._scoring().of_item(without, task.one_position(item, self.known_))
         effects = found[0] - found[1:]
@@ -382,7 +389,12 @@ class InteractionVAE(BaseVAE):
         return Path(path)
 
     def sample(self, n_samples: int = 1, *, random_state: Any = None) -> Any:  # type: ignore[override]
-        """New histories: z from the prior, then as many events as a training user has; a CSR matrix (n, items)."""
+        """New histories: z from the prior, then as many events as a training user has; a CSR matrix (n, items).
+
+        With `counts=True` the events are drawn independently, and an item may come more than once. Without, they look
+        like the rows that were trained on: as many different items as a training user has, drawn from p(item|z)
+        without replacement, each once.
+        """
         check_is_fitted(self)
         n = door.positive("n_samples", n_samples)
         generator = generator_at(resolve_seed(random_state), "sample")
@@ -394,7 +406,8 @@ class InteractionVAE(BaseVAE):
     def _drawn(self, n: int, generator: torch.Generator) -> Any:
         model: Any = self.model_
         z, total = model.prior_distribution().sample(n, generator), model.likelihood.draw_total(n, generator)
-        return sparse.csr_matrix(model.decode(z, None, total).sample(generator).numpy())
+        p = model.decode(z, None, total)
+        return sparse.csr_matrix((p.sample(generator) if self.counts else different(p, generator)).numpy())
 
     def _write(self, values: Tensor, like: Any = None) -> np.ndarray:
         return values.numpy()

@@ -11,7 +11,7 @@ import narwhals.stable.v2 as nw
 import numpy as np
 from narwhals.exceptions import DuplicateError
 from scipy import sparse
-from sklearn.utils._param_validation import Interval, InvalidParameterError
+from sklearn.utils._param_validation import Interval, InvalidParameterError, validate_parameter_constraints
 from sklearn.utils.validation import validate_data
 
 from elbowroom.errors import DataError, ParameterError, counted
@@ -36,15 +36,16 @@ class Refused(DataError, TypeError):
 
 
 def check_parameters(estimator: Any) -> None:
-    """scikit-learn's check of an estimator's parameters, with its errors in three parts; True is no number."""
+    """scikit-learn's check of an object's parameters, with its errors in three parts; True is no number."""
     kind, do = type(estimator).__name__, f"See help({type(estimator).__name__})."
+    values = {name: getattr(estimator, name) for name in estimator._parameter_constraints}
     try:
-        estimator._validate_params()
+        validate_parameter_constraints(estimator._parameter_constraints, values, kind)
     except InvalidParameterError as error:
         expected, _, got = str(error).partition(" Got ")
         raise InvalidParameter(expected.rstrip("."), f"Got {got.rstrip('.')}", do) from None
-    for name, allowed in estimator._parameter_constraints.items():
-        value = getattr(estimator, name)
+    for name, value in values.items():
+        allowed = estimator._parameter_constraints[name]
         if isinstance(value, bool | np.bool_) and any(isinstance(one, Interval) for one in allowed):
             raise InvalidParameter(f"The {name!r} parameter of {kind} must be a number", f"Got {value!r} instead", do)
 

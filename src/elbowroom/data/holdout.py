@@ -4,36 +4,51 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import Any, Self
 
 import numpy as np
 from scipy import sparse
 
-from elbowroom.data.interactions import Reading, csr_of
+from elbowroom.data.interactions import Reading, csr_of, is_matrix, ones_of, reading_of
 from elbowroom.errors import DataError, ParameterError, counted
+from elbowroom.randomness import resolve_seed
 
 MIN_SEEN = 1  # interactions of a user that are always shown
 
 
 @dataclass(frozen=True)
 class Fold:
-    """Users to be recommended to: what is shown of them and what is to be found, two CSR matrices (users, items)."""
+    """Users to be recommended to: what is shown of them and what is to be found, two matrices (users, items).
+
+    Both are kept as CSR matrices, without stored zeros.
+
+    Raises
+    ------
+    DataError
+        If they are no matrices of finite numbers, or of different shapes.
+    """
 
     seen: Any
     hidden: Any
 
     def __post_init__(self) -> None:
+        for name in ("seen", "hidden"):
+            object.__setattr__(self, name, _without_zeros(getattr(self, name)))
         if self.seen.shape != self.hidden.shape:
             raise DataError(
                 "what is seen and what is hidden must be of the same users and items",
                 f"their shapes are {self.seen.shape} and {self.hidden.shape}",
                 "Cut both from the same interactions.",
             )
-        for name in ("seen", "hidden"):
-            object.__setattr__(self, name, _without_zeros(getattr(self, name)))
 
     def __len__(self) -> int:
         return int(self.seen.shape[0])
+
+    @property
+    def binary(self) -> Fold:
+        """The same with every interaction counting once."""
+        return Fold(ones_of(self.seen), ones_of(self.hidden))
 
 
 @dataclass(frozen=True)
@@ -70,12 +85,20 @@ class Split:
 
         `held_out` users (a share or a number) are for validation and as many for the test; a share `fold_in` of each
         one's interactions is shown and the rest is to be found. Users of a single interaction are not held out.
+
+        Raises
+        ------
+        ParameterError
+            If these leave nothing to train on, or nothing to be found.
         """
-        found = (reading or Reading()).learn(X)
-        random = np.random.default_rng(random_state)
+        _check_shares(fold_in=fold_in)
+        found, random = reading_of(reading).learn(X), np.random.default_rng(resolve_seed(random_state))
         able = np.flatnonzero(np.diff(found.matrix.indptr) > MIN_SEEN)
-        count = held_out if isinstance(held_out, int) else round(held_out * len(found))
-        if not count > 0 or 2 * count >= len(able) or not 0 < fold_in < 1:
+        is_number = isinstance(held_out, Integral) and not isinstance(held_out, bool)
+        if not is_number:
+            _check_shares(held_out=held_out)
+        count = int(held_out) if is_number else round(held_out * len(found))
+        if count < 1 or 2 * count >= len(able) or not fold_in > 0:
             raise ParameterError(
                 "held_out users must leave some to train on, and fold_in must be a share between 0 and 1",
                 f"held_out={held_out!r} of {counted(len(able), 'user')}, fold_in={fold_in!r}",
@@ -108,8 +131,10 @@ class Split:
         `test.seen`, which is all that is not to be found, and test.
         """
         _check_shares(share=share, valid=valid)
-        reading = reading or Reading()
-        found, random = reading.learn(X), np.random.default_rng(random_state)
+        reading = reading_of(reading)
+        found, random = reading.learn(X), np.random.default_rng(resolve_seed(random_state))
+        if test is not None and not is_matrix(test):
+            raise DataError("test must be a matrix like X", f"it is a {type(test).__name__}", "Use Fold for others.")
         given = None if test is None else reading.read_again(csr_of(test))
         seen, hidden = cut(found.matrix, share, random) if given is None else (found.matrix, given)
         rest, chosen = cut(seen, valid, random)
@@ -129,7 +154,7 @@ class Split:
         nothing is chosen by what comes later.
         """
         _check_shares(share=share, valid=valid)
-        reading = reading or Reading()
+        reading = reading_of(reading)
         frame = reading.in_time(X, time)
         found = reading.learn(frame)
         when = reading.order_of(frame, found)
@@ -158,16 +183,17 @@ class Split:
 
 def _without_zeros(matrix: Any) -> Any:
     """A matrix as CSR, whose stored zeros stand for nothing."""
-    matrix = sparse.csr_matrix(matrix)
+    matrix = csr_of(matrix)
+    matrix.sum_duplicates()
     if not matrix.data.all():
-        matrix = matrix.copy()
+        matrix = matrix.copy()  # its values may be the caller's
         matrix.eliminate_zeros()
     return matrix
 
 
 def _check_shares(**shares: Any) -> None:
     for name, share in shares.items():
-        if not isinstance(share, int | float | np.number) or not 0 <= share < 1:
+        if not isinstance(share, Real) or isinstance(share, bool) or not 0 <= float(share) < 1:
             raise ParameterError(f"{name} must be a share, from 0 to less than 1", f"it is {share!r}", "Try 0.2.")
 
 

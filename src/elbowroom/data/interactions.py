@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Self
+from numbers import Integral, Real
+from typing import Any, ClassVar, Self
 
 import narwhals.stable.v2 as nw
 import numpy as np
 import torch
 from scipy import sparse
+from sklearn.utils._param_validation import Interval
 from torch import Tensor
 
+from elbowroom.data import door
 from elbowroom.data.ids import array_of, ids_of, times_of, values_of
-from elbowroom.errors import DataError, counted, unknown
+from elbowroom.errors import DataError, ParameterError, counted, unknown
 
 LARGEST = 1e30  # of a value: its square, in float32, is no number
 
@@ -133,6 +136,9 @@ class Interactions:
 class Reading:
     """How interactions are read.
 
+    Without `threshold`, `counts` and `ratings` every interaction counts once: the values are 1, or 0 where there is
+    none, and others are refused. A frame may have several rows of a user and an item, which count once together.
+
     Parameters
     ----------
     user, item : str or None
@@ -140,12 +146,18 @@ class Reading:
     value : str or None
         Column of a frame with counts or ratings; None for one interaction a row.
     threshold : float or None
-        Interactions whose values, summed over a user's rows of an item, are less are left out; None leaves out zeros.
+        Above zero: interactions whose values, summed over a user's rows of an item, are less are left out, negative
+        ones too. Those that are left count once, unless `counts` or `ratings` keep their values.
     counts, ratings : bool
-        Keep values, whose sum counts where a user has an item more than once, or of ratings the last; without, every
-        interaction counts once.
+        Keep values, whose sum counts where a user has an item more than once, or of ratings the last. Counts must not
+        be negative, and ratings must be above zero.
     min_user, min_item : int
         Users and items with fewer interactions are left out, again and again until there are none.
+
+    Raises
+    ------
+    ParameterError
+        If an option is of another kind.
     """
 
     user: str | None = None
@@ -156,6 +168,18 @@ class Reading:
     ratings: bool = False
     min_user: int = 1
     min_item: int = 1
+
+    _parameter_constraints: ClassVar[dict[str, Any]] = {
+        **{name: [str, None] for name in ("user", "item", "value")},
+        "threshold": [Interval(Real, 0, None, closed="neither"), None],
+        **{name: ["boolean"] for name in ("counts", "ratings")},
+        **{name: [Interval(Integral, 1, None, closed="left")] for name in ("min_user", "min_item")},
+    }
+
+    def __post_init__(self) -> None:
+        door.check_parameters(self)
+        if self.counts and self.ratings:
+            raise ParameterError("values are counts or ratings", "counts and ratings are both set", "Set one of them.")
 
     def learn(self, X: Any) -> Interactions:
         """Interactions with the users and items that X has.
@@ -174,17 +198,18 @@ class Reading:
 
     def _of_frame(self, X: Any) -> Interactions:
         users, items, values = self.columns(X)
+        self.check_rows(values)
         known_users, rows = Vocabulary.learn(users)
         known_items, columns = Vocabulary.learn(items)
         matrix = self.matrix(values, rows, columns, (len(known_users), len(known_items)))
         return Interactions(matrix, known_users, known_items)
 
     def matrix(self, values: np.ndarray, rows: np.ndarray, columns: np.ndarray, shape: tuple[int, int]) -> Any:
-        """Interactions by the positions of their users and items, which may come more than once, as a CSR matrix."""
+        """Interactions of checked values, by positions of users and items that may come more than once, as CSR."""
         if self.ratings:  # whoever rates an item again has another opinion
             _, last = np.unique((rows * shape[1] + columns)[::-1], return_index=True)
             values, rows, columns = (part[::-1][last] for part in (values, rows, columns))
-        return self.cleaned(sparse.csr_matrix((values, (rows, columns)), shape))
+        return self._admitted(sparse.csr_matrix((values, (rows, columns)), shape))
 
     def columns(self, X: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """User ids, item ids and values of a frame of interactions, each (n,)."""
@@ -218,7 +243,14 @@ class Reading:
         frame = nw.from_native(X, eager_only=True)
         if time not in frame.columns:
             raise unknown("the column of the times", time, list(frame.columns))
-        return frame[np.argsort(times_of(frame[time], time), kind="stable").tolist()].to_native()
+        times = times_of(frame[time], time)
+        if len(times) > 1 and (times == times[0]).all():
+            raise DataError(
+                "times must differ, to say what comes later",
+                f"column {time!r} holds {frame[time].to_list()[0]!r} alone",
+                "Name another column, or use Split.per_user.",
+            )
+        return frame[np.argsort(times, kind="stable").tolist()].to_native()
 
     def order_of(self, X: Any, found: Interactions) -> Any:
         """The place in a frame of the first row of each interaction that was learned from it, a CSR matrix from 1 on.
@@ -237,17 +269,42 @@ class Reading:
         """A value that counts as an interaction, for those that come without one."""
         return max(1.0, self.threshold or 1.0)
 
+    def check_values(self, values: np.ndarray, place: Callable[[int], str]) -> None:
+        """Refuse values (n,) that do not mean anything to this way of reading; `place` says where one of them is.
+
+        Raises
+        ------
+        DataError
+            With the first of them.
+        """
+        if self.counts:
+            broken, expected, do = values < 0, "counts must not be negative", "Correct the data."
+        elif self.ratings:
+            broken, expected = values <= 0, "ratings must be above zero, as zero means none"
+            do = "Add a constant to all of them."
+        elif self.threshold is None:
+            broken = (values != 0) & (values != 1)
+            expected = "values must be 1, or 0 for none, where counts, ratings and threshold are not set"
+            do = "Set counts=True to keep them, ratings=True if they are ratings, or threshold=4 for those from 4 on."
+        else:
+            return
+        if broken.any():
+            first = int(np.argmax(broken))
+            how_many = counted(int(broken.sum()), "value is not", "values are not")
+            raise DataError(expected, f"{how_many} (first: {values[first]:g} in {place(first)})", do)
+
+    def check_rows(self, values: np.ndarray) -> None:
+        """Refuse values (n,) of the rows of a frame, as `check_values`."""
+        self.check_values(values, lambda i: f"row {i} of column {self.value!r}")
+
     def cleaned(self, matrix: Any) -> Any:
-        """Of a matrix as it comes: what is below the threshold left out, and the rest `stored`."""
+        """Of a matrix as it comes: values checked, what is below the threshold left out, and the rest `stored`."""
         matrix.sum_duplicates()
-        if self.counts and (matrix.data < 0).any():
-            raise DataError("counts must not be negative", f"one is {matrix.data.min():g}", "Correct the data.")
-        if self.ratings and (matrix.data <= 0).any():
-            raise DataError(
-                "ratings must be above zero, as zero means none",
-                f"one is {matrix.data.min():g}",
-                "Add a constant to all of them.",
-            )
+        self.check_values(matrix.data, lambda i: _cell(matrix, i))
+        return self._admitted(matrix)
+
+    def _admitted(self, matrix: Any) -> Any:
+        matrix.sum_duplicates()
         kept = matrix.data > 0 if self.threshold is None else _single(matrix.data) >= np.float32(self.threshold)
         if not kept.all():
             matrix = matrix.copy()
@@ -298,9 +355,18 @@ class Reading:
         return (1, self.min_user if self.min_user > 1 else 0), (0, self.min_item if self.min_item > 1 else 0)
 
 
+def reading_of(given: Any) -> Reading:
+    """How interactions are read: as given, or by default where it is None."""
+    if given is not None and not isinstance(given, Reading):
+        raise ParameterError("reading must be a Reading", f"it is {given!r:.80}", "Write Reading(counts=True).")
+    return given or Reading()
+
+
 def histories_of(rows: Iterable[Any], items: Vocabulary, reading: Reading) -> tuple[Any, np.ndarray]:
     """Histories, lists of item ids or mappings of these to values, as a matrix (n, items); and ids not known."""
     pairs = [_pairs(row, i, reading) for i, row in enumerate(rows)]
+    for i, (_, values) in enumerate(pairs):
+        reading.check_values(values, lambda _, i=i: f"history {i}")  # type: ignore[misc]
     flat = [items.positions(ids) for ids, _ in pairs]
     strangers = [ids[at < 0].astype(str) for (ids, _), at in zip(pairs, flat, strict=True)]
     columns, values = (np.concatenate(parts or [np.empty(0)]) for parts in (flat, [values for _, values in pairs]))
@@ -314,18 +380,38 @@ def _pairs(row: Any, place: int, reading: Reading) -> tuple[np.ndarray, np.ndarr
     if isinstance(row, Mapping):
         if not all(isinstance(v, int | float | np.number) and bool(np.isfinite(v)) for v in row.values()):
             raise DataError("values of a history must be finite numbers", f"they are {list(row.values())!r}", _EXAMPLE)
-        return ids_of(array_of(row), f"history {place}"), np.array(list(row.values()), np.float64)
+        return ids_in(row, f"history {place}"), np.array(list(row.values()), np.float64)
     if isinstance(row, str | bytes) or not isinstance(row, Iterable):
         raise DataError(
             "a history must be a list of item ids", f"one is {row!r}", "Pass a list of lists, [[3, 7], [2]]."
         )
-    ids = np.unique(ids_of(array_of(row), f"history {place}"))
+    ids = np.unique(ids_in(row, f"history {place}"))
     if reading.ratings and len(ids):
         raise DataError("a history must have a rating for each item", f"one is a {type(row).__name__}", _EXAMPLE)
     return ids, np.full(len(ids), reading.least)
 
 
 _EXAMPLE = "Pass a list of dicts, [{3: 4.5, 7: 2.0}]."
+
+
+def ids_in(values: Iterable[Any], where: str) -> np.ndarray:
+    """The ids (n,) of a list, by the rule of columns: whole numbers, also as floats, or texts, and no truth values.
+
+    Raises
+    ------
+    DataError
+        If it holds something else.
+    """
+    values = values if isinstance(values, np.ndarray) and values.ndim == 1 else list(values)
+    odd = () if isinstance(values, np.ndarray) else (bool, np.bool_, bytes, Mapping, Set, list, tuple, np.ndarray)
+    first = next((value for value in values if isinstance(value, odd)), None) if odd else None
+    if first is not None:
+        raise DataError(
+            "ids must be whole numbers or texts, all of one kind",
+            f"{where} has {first!r:.80}",
+            "Pass a flat list of them.",
+        )
+    return ids_of(array_of(values), where)
 
 
 def ones_of(matrix: Any) -> Any:
@@ -344,6 +430,12 @@ def normalised(matrix: Any) -> tuple[Any, np.ndarray]:
 
 def csr_of(X: Any) -> Any:
     """A matrix (users, items) of finite numbers as CSR, whose places are its own: what X was may change."""
+    if not (sparse.issparse(X) or hasattr(X, "ndim")):  # lists of lists are histories, wherever they are given
+        raise DataError(
+            "interactions must be a sparse matrix (users, items) of numbers, or a frame with a row for each of them",
+            f"they are of type {type(X).__name__}",
+            "Pass numpy.array(X), if its rows are users and its columns are items.",
+        )
     X = X if sparse.issparse(X) else np.asarray(X)
     if X.ndim != 2 or X.dtype.kind not in "biuf":
         raise DataError(
@@ -351,6 +443,9 @@ def csr_of(X: Any) -> Any:
             f"they are of type {type(X).__name__}, shape {X.shape} and dtype {X.dtype}",
             "Build one: scipy.sparse.csr_matrix((values, (users, items))).",
         )
+    if X.dtype == bool:
+        X = sparse.csr_matrix(X, copy=True)
+        X.sum_duplicates()  # where True comes twice it is True, and not 2
     matrix = sparse.csr_matrix(X if X.dtype in (np.float32, np.float64) else X.astype(np.float64), copy=False)
     if not np.isfinite(matrix.data).all():
         raise DataError("interactions must be finite numbers", "some are not", "Set them, or leave them out.")
@@ -367,6 +462,21 @@ def _single(values: np.ndarray) -> np.ndarray:
 def is_frame(X: Any) -> bool:
     """Whether X is a data frame."""
     return isinstance(nw.from_native(X, pass_through=True), nw.DataFrame)
+
+
+def is_matrix(X: Any) -> bool:
+    """Whether X is a matrix with a row for each user: sparse, or an array of two axes that does not hold texts."""
+    if sparse.issparse(X):
+        return True
+    if getattr(X, "ndim", 0) < 2 or is_frame(X):
+        return False
+    values = np.asarray(X)
+    return not (values.dtype.kind in "OUT" and all(isinstance(value, str) for value in values.flat))
+
+
+def _cell(matrix: Any, i: int) -> str:
+    """The place of the i-th stored value of a CSR matrix."""
+    return f"row {np.searchsorted(matrix.indptr, i, side='right') - 1}, column {matrix.indices[i]}"
 
 
 def _like(matrix: Any, data: np.ndarray) -> Any:

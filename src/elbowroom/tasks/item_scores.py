@@ -11,6 +11,7 @@ from torch import Tensor
 
 from elbowroom.bodies import SparseLinear
 from elbowroom.data.sparse import SparseBatch
+from elbowroom.likelihood_items import Items
 from elbowroom.randomness import generator_at
 from elbowroom.tasks.neighbours import Neighbours
 from elbowroom.tasks.rank import users_at_once
@@ -83,6 +84,16 @@ class Scoring:
             total = z.new_ones(IMAGINED, 1)
             self._expected = self.model.decode(z, None, total).expected_scores()
         return self._expected
+
+
+def different(p: Items, generator: torch.Generator) -> Tensor:
+    """Draw round(total) different items of every row of p(item|z), one after the other without replacement: (n, items).
+
+    The largest of log-chances with Gumbel noise are such a draw (Yellott 1977; Kool et al. 2019).
+    """
+    noisy = p.log_probs - torch.empty_like(p.log_probs).exponential_(generator=generator).log()
+    ranks = noisy.argsort(-1, descending=True).argsort(-1)
+    return (ranks < p.total.round()).to(noisy.dtype)
 
 
 def _parts(histories: Any) -> list[slice]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass
-from numbers import Integral, Real
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -13,8 +13,18 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
-from elbowroom.data.ids import ids_of
-from elbowroom.data.interactions import Interactions, Reading, Vocabulary, csr_of, histories_of, is_frame, listed
+from elbowroom.data import door
+from elbowroom.data.interactions import (
+    Interactions,
+    Reading,
+    Vocabulary,
+    csr_of,
+    histories_of,
+    ids_in,
+    is_frame,
+    is_matrix,
+    listed,
+)
 from elbowroom.data.sparse import SparseBatch
 from elbowroom.errors import DataError, ElbowroomWarning, counted
 from elbowroom.tasks.rank import best, in_order, users_at_once
@@ -38,42 +48,44 @@ def lists(
     n: int,
     filter_liked: bool = True,
     only: np.ndarray | None = None,
-    without: np.ndarray | None = None,
+    without: Any = None,
     exact: Exact | None = None,
 ) -> Lists:
     """The n best items for every row of CSR histories.
 
-    `only` and `without` are positions of the items to choose among and to leave out. With `exact`, the order of the
-    best is that of its scores: those of a large product change in the last bits with the rows it is made with.
+    `only` are positions of the items to choose among; `without` is a CSR matrix of those to leave out, a row for each
+    history or one for all. With `exact`, the order of the best is that of its scores: those of a large product change
+    in the last bits with the rows it is made with.
     """
-    width = histories.shape[1]
-    out = np.zeros(width, bool)
-    if only is not None:
-        out[:] = True
-        out[only] = False
-    if without is not None:
-        out[without] = True
-    size, most = users_at_once(width), min(n, width)
-    found = [
-        _lists(scorer, histories[start : start + size], most, filter_liked, torch.from_numpy(out), exact)
-        for start in range(0, histories.shape[0], size)
-    ]
-    positions, scores = (np.concatenate(parts) for parts in zip(*found, strict=True)) if found else (
-        np.empty((0, most), int), np.empty((0, most)),
-    )  # fmt: skip
-    return Lists(np.where(np.isneginf(scores), -1, positions), scores)
+    rows, width = histories.shape
+    most, size = door.positive("n", n), users_at_once(width)
+    found = Lists(np.full((rows, most), -1), np.full((rows, most), -np.inf))
+    for start in range(0, rows, size):
+        part = slice(start, start + size)
+        out = [histories[part]] * filter_liked
+        if without is not None:
+            out.append(without if without.shape[0] == 1 else without[part])
+        columns, values = _lists(scorer, histories[part], min(most, width), only, out, exact)
+        found.positions[part, : columns.shape[1]] = np.where(np.isneginf(values), -1, columns)
+        found.scores[part, : values.shape[1]] = values
+    return found
 
 
 @torch.no_grad()
 def _lists(
-    scorer: Scorer, histories: Any, n: int, filter_liked: bool, out: Tensor, exact: Exact | None
+    scorer: Scorer, histories: Any, n: int, only: np.ndarray | None, out: list[Any], exact: Exact | None
 ) -> tuple[np.ndarray, np.ndarray]:
     scores = scorer(histories)
-    if bool(out.any()):
-        scores.masked_fill_(out.to(scores.device), -torch.inf)
-    if filter_liked:
-        seen = SparseBatch.of(histories).to(scores.device)
-        scores.flatten().index_fill_(0, seen.row * seen.features + seen.columns, -torch.inf)
+    if only is not None:
+        others = torch.ones(scores.shape[1], dtype=torch.bool)
+        others[torch.from_numpy(only)] = False
+        scores.masked_fill_(others.to(scores.device), -torch.inf)
+    for matrix in out:
+        left_out = SparseBatch.of(matrix).to(scores.device)
+        if len(left_out) == 1:
+            scores[:, left_out.columns] = -torch.inf
+        else:
+            scores.flatten().index_fill_(0, left_out.row * left_out.features + left_out.columns, -torch.inf)
     values, columns = best(scores, n if exact is None else min(n + MARGIN, scores.shape[1]))
     if exact is not None:
         values = exact(histories, columns).masked_fill(values.isneginf(), -torch.inf)
@@ -86,8 +98,9 @@ def histories(given: Any, known: Interactions, reading: Reading, refuse: bool = 
 
     Parameters
     ----------
-    given : id, array of ids, CSR matrix, frame of interactions, or list of lists of item ids
-        Known users, or the histories of anybody.
+    given : id, array of ids, matrix (n, items), frame of interactions, or list of lists (or dicts) of item ids
+        Known users, or the histories of anybody. A matrix is sparse, or an array of two axes; a list of lists is never
+        one, whatever the lengths of these.
     known : Interactions
         Of the users that the model knows.
     refuse : bool
@@ -98,45 +111,58 @@ def histories(given: Any, known: Interactions, reading: Reading, refuse: bool = 
     DataError
         If a user is not known, or it is something else.
     """
-    if sparse.issparse(given):
+    if is_matrix(given):
         return _matrix(given, known, reading), False
     if is_frame(given):
         return _frame(given, known, reading, refuse), False
     if isinstance(given, Mapping):
         found, _ = histories([given], known, reading, refuse)
         return found, True
-    if isinstance(given, str | Integral):
+    if _is_one(given):
         return known.matrix[_users([given], known)], True
-    rows = list(given) if isinstance(given, Iterable) and getattr(given, "shape", None) != () else None
-    if rows is None:
+    if not _is_list(given) or isinstance(given, Set):
         raise DataError(
-            "users must be ids, a CSR matrix, a frame of interactions, or a list of histories, lists or dicts",
-            f"they are {given!r}",
+            "users must be ids, a matrix, a frame of interactions, or a list of histories, lists or dicts",
+            f"they are {given!r:.80}",
             "Pass [3, 7] for users 3 and 7, or [[10, 12]] for somebody with items 10 and 12.",
         )
-    if rows and all(isinstance(row, Iterable) and not isinstance(row, str | bytes) for row in rows):
+    rows = list(given)
+    if rows and all(map(_is_list, rows)):
         found, strangers = histories_of(rows, known.items, reading)
         report_unknown(strangers, refuse)
         return found, False
     return known.matrix[_users(rows, known)], False
 
 
+def _is_one(given: Any) -> bool:
+    """Whether it stands for one id, that of a user or an item."""
+    return isinstance(given, str | Real | np.generic)
+
+
+def _is_list(given: Any) -> bool:
+    return isinstance(given, Iterable) and not isinstance(given, str | bytes) and getattr(given, "shape", None) != ()
+
+
 def _matrix(given: Any, known: Interactions, reading: Reading) -> Any:
-    if given.shape[1] != len(known.items):
-        fewer = reading.min_item > 1 and given.shape[1] > len(known.items)
-        raise DataError(
-            f"a matrix of histories must have the {len(known.items):,} items that the model was fitted on",
-            f"it has {given.shape[1]:,} columns",
-            "Give it those that min_item has left: X[:, model.items_]."
-            if fewer
-            else "Give it the same columns, or pass lists of item ids.",
-        )
-    return reading.read_again(csr_of(given))
+    matrix = csr_of(given)
+    if matrix.shape[1] == len(known.items):
+        return reading.read_again(matrix)
+    what, do = "a matrix of histories", "Give it the same columns, or pass lists of item ids."
+    if not sparse.issparse(given):
+        what, do = f"an array of two axes is {what} and", "Give it the same columns; for lists of ids, pass X.tolist()."
+    if reading.min_item > 1 and matrix.shape[1] > len(known.items):
+        do = "Give it those that min_item has left: X[:, model.items_]."
+    raise DataError(
+        f"{what} must have the {len(known.items):,} items that the model was fitted on",
+        f"it has {matrix.shape[1]:,} columns",
+        do,
+    )
 
 
 def _frame(given: Any, known: Interactions, reading: Reading, refuse: bool) -> Any:
     """One history for each user, in ascending order of their ids."""
     users, items, values = reading.columns(given)
+    reading.check_rows(values)
     columns = known.items.positions(items)
     report_unknown(np.unique(items[columns < 0].astype(str)), refuse)
     names, rows = np.unique(users, return_inverse=True)
@@ -155,12 +181,14 @@ def users_to_add(given: Any, matrix: Any, known: Interactions, reading: Reading)
     """
     if is_frame(given):
         ids = np.unique(reading.columns(given)[0])
-    elif sparse.issparse(given) and np.array_equal(known.users.ids, np.arange(len(known))):
+        if not len(ids):
+            raise DataError("there must be new interactions", "the frame has no rows", "Give it a row for each.")
+    elif is_matrix(given) and np.array_equal(known.users.ids, np.arange(len(known))):
         ids = np.arange(matrix.shape[0])
     else:
         raise DataError(
             "new interactions are a frame, or a matrix where the model was fitted on one",
-            f"this is a {type(given).__name__}" + ", and users have ids" * sparse.issparse(given),
+            f"this is a {type(given).__name__}" + ", and users have ids" * is_matrix(given),
             "Give it a row for each interaction: user, item.",
         )
     if Vocabulary(ids).is_text != known.users.is_text:
@@ -184,10 +212,19 @@ def asked(wanted: Any, users: int, items: int) -> Any:
     )
 
 
+def one_history(given: Any, known: Interactions, reading: Reading) -> Any:
+    """The history of one user as a CSR matrix (1, items): a known user's id, a list of item ids, a dict or a row."""
+    of_many = is_matrix(given) or is_frame(given) or isinstance(given, Mapping) or _is_one(given)
+    rows, _ = histories(given if of_many else [given], known, reading, refuse=True)
+    if rows.shape[0] != 1:
+        raise DataError("one history is explained at a time", f"there are {rows.shape[0]:,}", "Pass one row.")
+    return rows
+
+
 def one_position(item: Any, known: Interactions) -> int:
     """The position of one known item."""
-    if np.ndim(item):
-        raise DataError("one item is explained at a time", f"it is {item!r}", "Pass its id.")
+    if not _is_one(item):
+        raise DataError("one item is explained at a time", f"it is {item!r:.80}", "Pass its id.")
     return int(positions_of(item, known, refuse=True)[0])
 
 
@@ -198,7 +235,7 @@ def _users(given: list[Any], known: Interactions) -> np.ndarray:
             f"there is {next(user for user in given if not isinstance(user, str | Real))!r} among ids",
             "Pass [3, 7] for users 3 and 7, or [[10, 12], [7]] for the histories of two.",
         )
-    ids = ids_of(np.asarray(given), "the users")
+    ids = ids_in(given, "the list of users")
     found = known.users.positions(ids)
     if (found < 0).any():
         strangers = ids[found < 0]
@@ -211,11 +248,50 @@ def _users(given: list[Any], known: Interactions) -> np.ndarray:
 
 
 def positions_of(items: Any, known: Interactions, refuse: bool = False) -> np.ndarray:
-    """The positions of item ids; those that are not known are reported and left out, or refused."""
-    ids = ids_of(np.atleast_1d(np.asarray(items)), "the items")
+    """The positions of one item's id or of a list of ids; those not known are reported and left out, or refused."""
+    given = [items] if _is_one(items) else items
+    if not _is_list(given) or isinstance(given, Mapping) or is_matrix(given) or is_frame(given) or _any_lists(given):
+        raise DataError("items must be ids, in one list", f"they are {items!r:.80}", "Pass a flat list, [10, 12].")
+    ids = ids_in(given, "the list of items")
     found = known.items.positions(ids)
     report_unknown(np.unique(ids[found < 0].astype(str)), refuse)
     return found[found >= 0]
+
+
+def _any_lists(given: Any) -> bool:
+    return not isinstance(given, np.ndarray) and any(map(_is_list, given))
+
+
+def excluded(given: Any, known: Interactions, users: int, refuse: bool = False) -> Any:
+    """Items to leave out, as a CSR matrix with a row for each user, or one for all of them.
+
+    Parameters
+    ----------
+    given : id, list of ids, list of a list for each user, or matrix (users, items)
+
+    Raises
+    ------
+    DataError
+        If there is not one list for each user, or it is something else.
+    """
+    if is_matrix(given):
+        found = csr_of(given).copy()
+        found.eliminate_zeros()
+    elif isinstance(given, Iterable) and _any_lists(given):
+        if not all(map(_is_list, given)):
+            raise DataError("exclude is a list of ids, or of lists", f"it is {given!r:.80}", "Pass [[10, 12], []].")
+        found, strangers = histories_of([list(row) for row in given], known.items, Reading())
+        report_unknown(strangers, refuse)
+    else:
+        at = positions_of(given, known, refuse)
+        return sparse.csr_matrix((np.ones(len(at), np.float32), (np.zeros(len(at), int), at)), (1, len(known.items)))
+    if found.shape != (users, len(known.items)):
+        raise DataError(
+            f"exclude must be a list of ids for all users, or one for each of the {counted(users, 'user')}",
+            f"it has {counted(found.shape[0], 'row')}" + f" of {found.shape[1]:,} items" * is_matrix(given),
+            "Pass [[10, 12], []]: 10 and 12 for the first user, nothing for the second.",
+        )
+    return found
 
 
 def report_unknown(ids: np.ndarray, refuse: bool) -> None:

@@ -58,7 +58,15 @@ def knee(estimator: Any, X: Any, betas: Any, context: Any) -> float:
 
 
 def _highest(score: Callable[[Any], float], estimator: Any, betas: Sequence[float]) -> float:
-    scores = {beta: float(score(estimator.at(beta))) for beta in betas}
+    scores = {}
+    for beta in betas:
+        value = score(estimator.at(beta))
+        try:
+            scores[beta] = float(value)
+        except (TypeError, ValueError):
+            raise DataError(
+                "a task must score a beta with a number", f"it gave {value!r:.80}", "Correct the scorer."
+            ) from None
     finite = {beta: value for beta, value in scores.items() if math.isfinite(value)}
     if not finite:
         raise DataError("a task must score a beta with a finite number", f"it gave {scores}", "Correct the scorer.")

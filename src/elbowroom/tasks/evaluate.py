@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from scipy import stats
 
+from elbowroom.data import door
 from elbowroom.data.holdout import Fold
-from elbowroom.errors import DataError, ParameterError, counted, unknown
+from elbowroom.data.interactions import Interactions, ones_of
+from elbowroom.errors import DataError, ElbowroomWarning, ParameterError, counted, unknown
+from elbowroom.randomness import normal_by_row
 
-METRIC = re.compile(r"([a-z_]+)@([1-9]\d*)(?:\[([a-z]+)\])?")
+METRIC = re.compile(r"([a-z_]+)@([1-9][0-9]*)(?:\[([a-z]+)\])?")
 USUAL = ("recall@20[plain]", "recall@20[min]", "ndcg@20", "ndcg@100", "coverage@20", "popularity@20")
 
 
@@ -110,17 +114,22 @@ def coverage(found: Found, k: int) -> float:
     return len(np.unique(lists[lists >= 0])) / len(found.popularity)
 
 
-def evaluate(model: Ranks, fold: Fold, metrics: Sequence[str] = USUAL, batch: int = 4096) -> Evaluation:
+def evaluate(model: Ranks, fold: Fold, metrics: str | Sequence[str] | None = None, batch: int = 4096) -> Evaluation:
     """Recommend to the users of a fold and see what of their hidden items is found.
+
+    A model that was trained on what it is to find is evaluated with a warning.
 
     Parameters
     ----------
     model : InteractionVAE, Popularity, ItemKNN, EASE, RatingMeans, or anything with their `rank`
+        Of each user `rank` gives as many positions of items as it is asked for, all different and none of the history,
+        and -1 where there are no more.
     fold : Fold
         Such as `split.valid` to choose, and `split.test` once, at the end.
-    metrics : sequence of str
-        NAME@K, and for recall its definition: "recall@20[plain]", "recall@20[min]", "ndcg@100", "precision@10",
-        "hit@10", "reciprocal_rank@10", "coverage@20", "popularity@20". Of ratings also "rmse" and "mae".
+    metrics : str or sequence of str, optional
+        NAME@K, with K at most the number of items, and for recall its definition: "recall@20[plain]", "recall@20[min]",
+        "ndcg@100", "precision@10", "hit@10", "reciprocal_rank@10", "coverage@20", "popularity@20". Of ratings also
+        "rmse" and "mae". Without, the usual ones, of fewer places where there are fewer items.
 
     Returns
     -------
@@ -130,26 +139,121 @@ def evaluate(model: Ranks, fold: Fold, metrics: Sequence[str] = USUAL, batch: in
     Raises
     ------
     ParameterError
-        If a metric is unknown, or is one of ratings and the model has none.
+        If a metric is unknown, has more places than there are items, or is one of ratings and the model has none.
     DataError
-        If there is nothing to be found.
+        If there is nothing to be found, or `rank` gives something else.
     """
-    metrics = [metrics] if isinstance(metrics, str) else metrics
-    parsed = {name: metric_of(name) for name in metrics if name not in ERRORS}
+    if not isinstance(fold, Fold):
+        raise DataError("a model is evaluated on a Fold", f"this is a {type(fold).__name__}", "Write split.test.")
+    metrics, parsed = _parsed(metrics, fold.hidden.shape[1])
     users = np.flatnonzero(np.diff(fold.hidden.indptr))
     if not len(users):
         raise DataError("a fold must have hidden items", "it has none", "Cut it with a larger share.")
     hidden, values = fold.hidden[users], {}
     if parsed:
-        longest = min(max(k for _, k in parsed.values()), hidden.shape[1])
-        lists = np.concatenate([model.rank(fold.seen[part], longest) for part in _parts(users, batch)])
+        longest = max(k for _, k in parsed.values())
+        parts = _parts(users, door.positive("batch", batch))
+        lists = np.concatenate([_ranked(model, fold.seen[part], longest) for part in parts])
         seen = np.asarray((fold.seen != 0).mean(0)).ravel()
         found = Found(_hits(hidden, lists), np.diff(hidden.indptr), lists, seen)
-        values = {name: np.asarray(metric(found, min(k, longest))) for name, (metric, k) in parsed.items()}
+        values = {name: np.asarray(metric(found, k)) for name, (metric, k) in parsed.items()}
     if any(name in ERRORS for name in metrics):
         errors = _expected(model, fold.seen[users], hidden) - hidden.data
         values |= {name: np.asarray(ERRORS[name](errors, hidden.indptr)) for name in metrics if name in ERRORS}
+    known = getattr(model, "known_", None)
+    if isinstance(known, Interactions) and trained_on(fold, known.matrix):
+        warnings.warn(TRAINED_ON, ElbowroomWarning, stacklevel=2)
     return Evaluation({name: values[name] for name in metrics}, users)
+
+
+def _parsed(
+    metrics: str | Sequence[str] | None, items: int
+) -> tuple[list[str], dict[str, tuple[Callable[[Found, int], Any], int]]]:
+    """The names of metrics, and those of lists with their K."""
+    names = [metrics] if isinstance(metrics, str) else fitting(USUAL, items) if metrics is None else metrics
+    if not isinstance(names, Iterable) or not (names := list(names)):
+        raise ParameterError("metrics must be names, at least one", f"they are {metrics!r}", "Write ['ndcg@20'].")
+    parsed = {name: metric_of(name) for name in names if name not in ERRORS}
+    for name, (_, k) in parsed.items():
+        if k > items:
+            raise ParameterError(
+                "a metric must have at most as many places as there are items",
+                f"{name} has {k:,}, and there are {counted(items, 'item')}",
+                f"Write {_of_places(name, items)}.",
+            )
+    return names, parsed
+
+
+def fitting(metrics: Iterable[str], items: int) -> list[str]:
+    """Metrics with at most as many places as there are items, and the names of that; each once."""
+    return list(dict.fromkeys(_of_places(name, items) for name in metrics))
+
+
+def _of_places(name: str, most: int) -> str:
+    return re.sub(r"(?<=@)[0-9]+", lambda found: str(min(int(found[0]), most)), name)
+
+
+def _ranked(model: Ranks, seen: Any, n: int) -> np.ndarray:
+    """What a model ranks for users with CSR histories, checked: (users, n)."""
+    if not callable(getattr(model, "rank", None)):
+        raise ParameterError(
+            "a model must have rank(histories, n)", f"this is a {type(model).__name__}", "See help(elbowroom.evaluate)."
+        )
+    given, (users, items) = model.rank(seen, n), seen.shape
+    try:
+        lists = np.asarray(given)
+    except ValueError:  # of lists of several lengths
+        lists = np.asarray(None)
+    if lists.shape != (users, n) or lists.dtype.kind not in "iu":
+        got = f"of type {type(given).__name__}, shape {lists.shape} and dtype {lists.dtype}"
+        raise _no_ranking(f"be whole numbers of shape ({users}, {n})", f"they are {got}")
+    lists = lists.astype(np.int64)
+    if ((lists < -1) | (lists >= items)).any():
+        first = lists[(lists < -1) | (lists >= items)][0]
+        raise _no_ranking(f"be from 0 to {items - 1}, or -1 for none", f"there is {first}")
+    ordered = np.sort(lists, 1)
+    twice = (ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)
+    if twice.any():
+        raise _no_ranking("be different in each list", f"{ordered[:, 1:][twice][0]} comes more than once in a list")
+    again = _hits(seen, lists)
+    if again.any():
+        raise _no_ranking("be of items that are not in the history", f"{lists[again][0]} is in its user's history")
+    return lists
+
+
+def _no_ranking(expected: str, got: str) -> DataError:
+    return DataError(f"the positions that rank returns must {expected}", got, "Correct the model's rank.")
+
+
+TRAINED_ON = (
+    "most of these users were trained on with what is to be found: the figures say how well it is remembered, not how "
+    "well others' would be found"
+)
+
+
+def trained_on(fold: Fold, train: Any) -> bool:
+    """Whether most of a fold was among the training rows, a CSR matrix (rows, items).
+
+    It was if nearly all that is hidden stands in the same rows of the training matrix, or if most users are training
+    rows, shown and hidden items together. Many users may have the same few items: only those count whose items at most
+    one training row has. Of new users by far the most are then unlike any: there are as many of these for each one that
+    is like a row as there are unique rows for each row that has one twin (Good 1953).
+    """
+    if fold.seen.shape[1] != train.shape[1]:
+        return False
+    if fold.hidden.shape == train.shape and fold.hidden.multiply(train != 0).nnz > 0.9 * fold.hidden.nnz:
+        return True
+    some = np.flatnonzero(np.diff(fold.hidden.indptr))
+    keys, count = np.unique(_keys(train), return_counts=True)
+    asked = _keys((fold.seen + fold.hidden)[some])
+    at = np.minimum(np.searchsorted(keys, asked), len(keys) - 1)
+    times = np.where(keys[at] == asked, count[at], 0)
+    return bool((times == 1).sum() > (times == 0).sum())
+
+
+def _keys(matrix: Any) -> np.ndarray:
+    """A number for each row by which rows that store other places differ."""
+    return normal_by_row(ones_of(matrix), 1, 1).ravel()
 
 
 def _expected(model: Ranks, seen: Any, hidden: Any) -> np.ndarray:
@@ -198,6 +302,8 @@ class Evaluation:
 
     def standard_error(self, metric: str) -> float:
         """Of the mean over users; NaN for what has no value for each user."""
+        if metric not in self.values:
+            raise unknown("a metric of this evaluation", metric, self.values)
         values = self.values[metric]
         return float(values.std(ddof=1) / math.sqrt(len(values))) if values.ndim and len(values) > 1 else math.nan
 

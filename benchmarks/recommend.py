@@ -3,10 +3,10 @@
     python benchmarks/recommend.py --data msweb
     python benchmarks/recommend.py --data gowalla
 
-msweb is split by users (strong generalisation), gowalla by LightGCN's split of each user's interactions. The settings,
-and EASE's lambda on msweb, were chosen on interactions for validation (`--choose` scores on these), which are cut from
-those of training. EASE inverts a matrix (items, items): on gowalla it needs 7 GB and is left out without `--ease`,
-which may name lambdas, to choose from.
+msweb is split by users (strong generalisation), gowalla by LightGCN's split of each user's interactions. The settings
+were chosen on interactions for validation (`--choose` scores on these), which are cut from those of training; on msweb
+those of item-kNN and EASE are chosen in each run (`EASE.choose`). EASE inverts a matrix (items, items): on gowalla it
+needs 7 GB and is left out without `--ease`, which may name lambdas, to choose from.
 """
 
 import argparse
@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 
-LAMBDAS = (50.0, 100.0, 200.0, 500.0, 1000.0)
 CHOSEN_LAMBDA = 50.0  # on gowalla, of 50, 100 and 200
 MODELS: dict[str, dict[str, Any]] = {
     "msweb": {"n_latents": 50, "hidden": (200,), "beta": 0.05, "dropout": 0.3, "learning_rate": 3e-3, "epochs": 80},
@@ -105,7 +104,9 @@ def main() -> None:
     models: dict[str, Any] = {"InteractionVAE": InteractionVAE(**settings, random_state=options.seed)}
     models |= {"neighbours alone": Alone(), "Popularity": Popularity(), "ItemKNN": ItemKNN()}
     if options.data == "msweb":
-        models["EASE"] = EASE(best_lambda(split))
+        for kind in (ItemKNN, EASE):
+            models[kind.__name__] = kind.choose(split.train, split.valid, "ndcg@10")
+            print("chosen on validation:", models[kind.__name__], flush=True)
     elif options.ease is not None:
         models |= {f"EASE, {value:g}": EASE(value) for value in options.ease or [CHOSEN_LAMBDA]}
     found = {}
@@ -131,15 +132,6 @@ def main() -> None:
 def weights(options: argparse.Namespace) -> tuple[float, ...]:
     """The weights of neighbours that are tried."""
     return WEIGHTS if options.choose else (NEIGHBOURS[options.data],) * bool(NEIGHBOURS[options.data])
-
-
-def best_lambda(split: Any) -> float:
-    """The lambda of EASE that is best on the interactions for validation."""
-    from elbowroom import EASE, evaluate
-
-    scores = {value: evaluate(EASE(value).fit(split.train), split.valid, ["ndcg@10"])["ndcg@10"] for value in LAMBDAS}
-    print("EASE, ndcg@10 on validation:", {value: round(score, 4) for value, score in scores.items()}, flush=True)
-    return max(scores, key=lambda value: scores[value])
 
 
 if __name__ == "__main__":

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-import math
+import itertools
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
-from numbers import Real
-from typing import Any, Self
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from numbers import Integral, Real
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
 from scipy import linalg, sparse
+from sklearn.exceptions import NotFittedError
+from sklearn.utils._param_validation import Interval
 from torch import Tensor
 
-from elbowroom.data.interactions import Interactions, Reading
+from elbowroom.data import door
+from elbowroom.data.holdout import Fold, Split
+from elbowroom.data.interactions import Interactions, Reading, ones_of, reading_of
 from elbowroom.data.sparse import SparseBatch
-from elbowroom.errors import ParameterError
+from elbowroom.errors import ParameterError, counted
 from elbowroom.tasks import recommend as task
+from elbowroom.tasks.evaluate import ERRORS, Evaluation, evaluate, fitting, gain
 
 BLOCK = 1024  # items whose neighbours are found at once
 
@@ -25,12 +31,39 @@ BLOCK = 1024  # items whose neighbours are found at once
 class Baseline(ABC):
     """Base of the baselines: `fit` on interactions as `InteractionVAE` takes them, then `recommend` or `rank`."""
 
+    grid: ClassVar[Mapping[str, Sequence[Any]]] = {}  # the settings that `choose` tries, all combinations of them
+    _parameter_constraints: ClassVar[dict[str, Any]] = {}
+
     def fit(self, X: Any, reading: Reading | None = None) -> Self:
-        """Learn from interactions X, a matrix (users, items) or a frame; `reading` says how they are read."""
-        self.reading_ = reading or Reading()
+        """Learn from interactions X, a matrix (users, items) or a frame; `reading` says how they are read.
+
+        Raises
+        ------
+        DataError, ParameterError
+            With what was expected, what came and what to do.
+        """
+        door.check_parameters(self)
+        self.reading_ = reading_of(reading)
         self.known_: Interactions = self.reading_.learn(X)
         self._learn(self.known_.matrix)
         return self
+
+    @classmethod
+    def choose(cls, X: Any, valid: Fold, metric: str = "ndcg@100", reading: Reading | None = None) -> Self:
+        """The baseline, fitted on X, with that setting of `grid` that is best on users for validation.
+
+        Parameters
+        ----------
+        X, reading
+            As those of `fit`.
+        valid : Fold
+            Such as `split.valid`, never `split.test`.
+        metric : str
+            As those of `elbowroom.evaluate`.
+        """
+        settings = [dict(zip(cls.grid, values, strict=True)) for values in itertools.product(*cls.grid.values())]
+        scores = [gain(cls(**setting).fit(X, reading), valid, metric) for setting in settings]
+        return cls(**settings[int(np.argmax(scores))]).fit(X, reading)
 
     @abstractmethod
     def _learn(self, matrix: Any) -> None:
@@ -44,13 +77,18 @@ class Baseline(ABC):
         self, users_or_histories: Any, N: int = 10, filter_already_liked_items: bool = True
     ) -> tuple[np.ndarray, np.ndarray]:
         """Ids and scores (n, N) of the best items, as `InteractionVAE.recommend` has them."""
-        rows, alone = task.histories(users_or_histories, self.known_, self.reading_)
-        found = task.lists(self._score, rows, N, filter_already_liked_items)
+        rows, alone = self._histories(users_or_histories)
+        found = task.lists(self._score, rows, door.positive("N", N), bool(filter_already_liked_items))
         return task.named(found, self.known_.items.ids, alone)
 
     def rank(self, histories: Any, n: int) -> np.ndarray:
-        """Positions (users, n) of the best items that are not in CSR histories (users, items); -1 for none."""
-        return task.lists(self._score, histories, n).positions
+        """Positions (users, n) of the best items that are not in histories, a matrix (users, items); -1 for none."""
+        return task.lists(self._score, self._histories(histories)[0], n).positions
+
+    def _histories(self, given: Any) -> tuple[Any, bool]:
+        if not hasattr(self, "known_"):
+            raise NotFittedError(f"This {type(self).__name__} is not fitted yet. Call 'fit' first.")
+        return task.histories(given, self.known_, self.reading_)
 
 
 @dataclass(eq=False)
@@ -78,6 +116,12 @@ class ItemKNN(Baseline):
 
     neighbours: int = 100
     shrinkage: float = 10.0
+
+    grid: ClassVar[Mapping[str, Sequence[Any]]] = {"neighbours": (20, 100), "shrinkage": (10.0, 100.0, 1000.0, 10000.0)}
+    _parameter_constraints: ClassVar[dict[str, Any]] = {
+        "neighbours": [Interval(Integral, 1, None, closed="left")],
+        "shrinkage": [Interval(Real, 0, None, closed="left")],
+    }
 
     def _learn(self, matrix: Any) -> None:
         columns = matrix.tocsc()
@@ -117,9 +161,10 @@ class EASE(Baseline):
 
     regularisation: float = 500.0
 
+    grid: ClassVar[Mapping[str, Sequence[Any]]] = {"regularisation": (10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0)}
+    _parameter_constraints: ClassVar[dict[str, Any]] = {"regularisation": [Interval(Real, 0, None, closed="neither")]}
+
     def _learn(self, matrix: Any) -> None:
-        if not self.regularisation > 0:
-            raise ParameterError("regularisation must be positive", f"it is {self.regularisation!r}", "Try 500.")
         gram = np.asfortranarray((matrix.T @ matrix).toarray(), dtype=np.float32)
         gram.flat[:: len(gram) + 1] += self.regularisation
         factor, wrong = linalg.lapack.spotrf(gram, lower=True, overwrite_a=True)
@@ -150,19 +195,20 @@ class RatingMeans(Baseline):
 
     shrinkage: float = 10.0
 
+    grid: ClassVar[Mapping[str, Sequence[Any]]] = {"shrinkage": (1.0, 3.0, 10.0, 30.0)}
+    _parameter_constraints: ClassVar[dict[str, Any]] = {"shrinkage": [Interval(Real, 0, None, closed="left")]}
+
     def fit(self, X: Any, reading: Reading | None = None) -> Self:
         """Learn from ratings X, a matrix (users, items), or a frame and `Reading(value="stars", ratings=True)`."""
         return super().fit(X, reading or Reading(ratings=True))
 
     def _learn(self, matrix: Any) -> None:
-        if not (isinstance(self.shrinkage, Real) and 0 <= self.shrinkage < math.inf):
-            raise ParameterError("shrinkage must be a number, and not negative", f"it is {self.shrinkage!r}", "Try 10.")
         self.mean_: float = float(matrix.data.mean())
         self.items_: np.ndarray = self._far(matrix.T.tocsr(), self.mean_)
 
     def expect(self, histories: Any, wanted: Any) -> np.ndarray:
         """Expected ratings (m,) of what CSR rows `wanted` (users, items) store, given CSR histories (users, items)."""
-        rows, _ = task.histories(histories, self.known_, self.reading_)
+        rows, _ = self._histories(histories)
         wanted = task.asked(wanted, *rows.shape)
         users = np.repeat(self._users(rows), np.diff(wanted.indptr))
         return self.mean_ + self.items_[wanted.indices] + users
@@ -189,9 +235,53 @@ def _mirror(lower: np.ndarray, block: int = 2048) -> None:
 
 
 LARGEST_EASE = 20_000  # items, whose products then take 1.6 GB
+FEW, MANY = 20, 5000  # users of the training that are enough to hold out a tenth, and the most that are held out
+NEUTRAL = ("coverage@", "popularity@")  # metrics of which neither more nor less is better
 
 
-def baselines(train: Any) -> list[Baseline]:
-    """The baselines of lists that this many items allow, fitted on a CSR matrix (users, items)."""
-    kinds = (Popularity, ItemKNN, *((EASE,) if train.shape[1] <= LARGEST_EASE else ()))
-    return [kind().fit(train) for kind in kinds]
+def baselines(train: Any, metrics: Sequence[str], valid: Fold | None = None) -> tuple[list[Baseline], str]:
+    """The baselines that metrics and the number of items allow, with their settings chosen, and a sentence about that.
+
+    Parameters
+    ----------
+    train : CSR matrix (users, items)
+        What a model was trained on.
+    metrics : sequence of str
+        What the model is to be evaluated by; the first that says which one is better chooses.
+    valid : Fold, optional
+        Users to choose on; without, some of those in `train` are held out for it.
+    """
+    of_ratings = any(metric in ERRORS for metric in metrics)
+    kinds: list[type[Baseline]] = [RatingMeans] if of_ratings else [Popularity, ItemKNN, EASE]
+    if train.shape[1] > LARGEST_EASE and not of_ratings:
+        kinds.remove(EASE)
+    reading, train = Reading(ratings=of_ratings), train if of_ratings else ones_of(train)
+    able = int((np.diff(train.indptr) > 1).sum())
+    if valid is None and able < FEW:
+        return [kind().fit(train, reading) for kind in kinds], "Settings of baselines by default, as users are few"
+    decides = (metric for metric in metrics if (metric in ERRORS) == of_ratings and not metric.startswith(NEUTRAL))
+    metric = next(decides, fitting(["ndcg@20"], train.shape[1])[0])
+    if valid is None:
+        split = Split.strong(train, held_out=min(able // 10, MANY), reading=reading)
+        chosen = [kind.choose(split.train, split.valid, metric, reading) for kind in kinds]
+        found = [replace(model).fit(train, reading) for model in chosen]
+        whom = f"{counted(len(split.valid), 'user')} held out of the training for that"
+    else:
+        fold = valid if of_ratings else valid.binary
+        found = [kind.choose(train, fold, metric, reading) for kind in kinds]
+        whom = counted(len(valid), "user")
+    return found, f"Settings chosen by {metric} on {whom}: {', '.join(repr(model) for model in found if model.grid)}"
+
+
+def side_by_side(
+    model: Any, fold: Fold, metrics: Sequence[str], valid: Fold | None = None
+) -> tuple[dict[str, Evaluation], list[Baseline], str]:
+    """A model and the baselines evaluated on a fold, by their names; and these, with how they were chosen in words.
+
+    Of numbers of events and ratings the baselines of lists see that there is something, as they do in training.
+    """
+    found = {type(model).__name__: evaluate(model, fold, metrics)}
+    others, chosen = baselines(model.known_.matrix, metrics, valid)
+    for other in others:
+        found[type(other).__name__] = evaluate(other, fold if other.reading_.ratings else fold.binary, metrics)
+    return found, others, chosen

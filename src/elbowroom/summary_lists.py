@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from elbowroom.baselines import baselines
+from elbowroom.baselines import side_by_side
 from elbowroom.card import facts
 from elbowroom.data.holdout import Fold, cut
 from elbowroom.data.rows import evenly
 from elbowroom.errors import counted
 from elbowroom.summary import MAPPED, SCORED, SHOWN_BETAS, held_out_name, latent_map, remark, trajectory
 from elbowroom.tasks.curve import betas_of
-from elbowroom.tasks.evaluate import evaluate
+from elbowroom.tasks.evaluate import TRAINED_ON, evaluate, fitting, trained_on
 from elbowroom.tasks.lists import Recommended, User
 from elbowroom.tasks.report import Number, Report
 
@@ -30,7 +31,8 @@ def summarise_lists(estimator: Any, X: Any) -> Report:
     diagnosis = estimator.diagnose(rows)
     mapped = fold.seen[evenly(len(fold), MAPPED).numpy()]
     points, axes = latent_map(estimator.transform(mapped))
-    recommended = _recommended(estimator, fold, protocol)
+    metrics = fitting(METRICS, fold.seen.shape[1])
+    recommended = _recommended(estimator, fold, protocol, metrics)
     nothing = np.empty((0, 0))
     return Report(
         title=type(estimator).__name__,
@@ -63,20 +65,24 @@ def fold_of(estimator: Any, X: Any) -> tuple[Fold, str]:
     return Fold(seen, hidden), f"{counted(seen.shape[0], 'user')}, a fifth of their interactions to be found"
 
 
-def _recommended(estimator: Any, fold: Fold, protocol: str) -> Recommended:
+def _recommended(estimator: Any, fold: Fold, protocol: str, metrics: Sequence[str]) -> Recommended:
     train = estimator.known_.matrix
-    models = {type(model).__name__: model for model in (estimator, *baselines(train))}
+    found, others, chosen = side_by_side(estimator, fold, metrics)
+    if trained_on(fold, train):
+        protocol += ". " + TRAINED_ON[0].upper() + TRAINED_ON[1:]
     seen = np.asarray((train != 0).sum(0)).ravel()
     order = np.argsort(-seen, kind="stable")
-    lists = {name: model.rank(fold.seen, min(LONGEST, train.shape[1])) for name, model in models.items()}
+    n = min(LONGEST, train.shape[1])
+    lists = {type(estimator).__name__: estimator.rank(fold.seen, n)}
+    lists |= {type(other).__name__: other.rank(fold.binary.seen, n) for other in others}
     popularity = {
         name: np.bincount(found[found >= 0], minlength=len(seen))[order]
         for name, found in lists.items()
         if name != "ItemKNN"
     }
-    found = {name: evaluate(model, fold, METRICS) for name, model in models.items()}
     users = _users(estimator, fold, next(iter(lists.values())))
-    return Recommended(protocol, found, popularity, seen[order], users, *_over_beta(estimator, fold))
+    over_beta = _over_beta(estimator, fold, metrics[0])
+    return Recommended(f"{protocol}. {chosen}", found, popularity, seen[order], users, *over_beta)
 
 
 def _users(estimator: Any, fold: Fold, lists: np.ndarray) -> list[User]:
@@ -93,25 +99,25 @@ def _users(estimator: Any, fold: Fold, lists: np.ndarray) -> list[User]:
     return users
 
 
-def _over_beta(estimator: Any, fold: Fold) -> tuple[Any, ...]:
+def _over_beta(estimator: Any, fold: Fold, metric: str) -> tuple[Any, ...]:
     if estimator.model_.dial is None:
         return ()
     betas = betas_of(estimator.model_, None, SHOWN_BETAS)
-    found = [evaluate(estimator.at(beta), fold, METRICS[:1]) for beta in betas]
-    metric = METRICS[0]
+    found = [evaluate(estimator.at(beta), fold, [metric]) for beta in betas]
     return metric, betas, [each[metric] for each in found], [each.standard_error(metric) for each in found]
 
 
 def _numbers(recommended: Recommended, diagnosis: Any) -> list[Number]:
     model = next(iter(recommended.found.values()))
-    meanings = {"ndcg@10": "gain of the first 10, over the ideal", "recall@20[plain]": "hidden items found among 20"}
+    ndcg, recall, _, coverage, _ = recommended.metrics
+    meanings = {ndcg: "gain of the first places, over the ideal", recall: "share of the hidden items that is found"}
     best = [
         Number(name, model[name], unit="over users", error=model.standard_error(name), meaning=meaning)
         for name, meaning in meanings.items()
     ]
     return [
         *best,
-        Number("coverage@20", model["coverage@20"], unit="of all items", meaning="are in anybody's first 20"),
+        Number(coverage, model[coverage], unit="of all items", meaning="are in anybody's list"),
         Number("distortion", diagnosis.distortion, meaning="-log p(x|z): what the latents can not tell about the user"),
         Number("rate", diagnosis.rate, meaning="KL(q(z|x) || p(z)): what the latents tell about the user"),
         Number(

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 import elbowroom
-from elbowroom.baselines import baselines
+from elbowroom.baselines import side_by_side
 from elbowroom.cli import recommenders
 from elbowroom.cli.console import Answer
 from elbowroom.cli.facts import describe, facts_of
@@ -63,10 +63,9 @@ def recommend(folder: Path, verbose: bool) -> Answer:
     model = _fitted(elbowroom.InteractionVAE(**CLICKS, verbose=verbose), split.train, folder)
     write_columns(str(folder / "clicks.csv"), _clicks(split.test))
     model.report(split.test, folder / "report.html")
-    models = (model, *baselines(split.train))
-    found = {type(each).__name__: elbowroom.evaluate(each, split.test, METRICS) for each in models}
-    facts = {"rows": split.train.shape[0], **facts_of(str(folder / "model"))}
-    text = f"{describe(facts)}\n\n{split.name}\n{recommenders.table(found)}"
+    found, _, chosen = side_by_side(model, split.test, METRICS, split.valid)
+    facts = {"rows": split.train.shape[0], **facts_of(str(folder / "model")), "baselines": chosen}
+    text = f"{describe(facts)}\n\n{split.name}\n{chosen}\n{recommenders.table(found)}"
     facts["metrics"] = {name: evaluation.columns() for name, evaluation in found.items()}
     tries = [
         f"elbowroom recommend {folder / 'model'} {folder / 'clicks.csv'} -n 5 --out {folder / 'lists.csv'}",

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import re
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy import sparse
 
 import elbowroom
-from elbowroom.baselines import RatingMeans, baselines
+from elbowroom.baselines import side_by_side
 from elbowroom.cli.console import Answer, listed
 from elbowroom.cli.models import check_not_input, data_for, trained, users_of
 from elbowroom.cli.runs import shown
 from elbowroom.data.holdout import cut
 from elbowroom.data.readers import Data
 from elbowroom.data.writers import check_output, check_table, write_columns
-from elbowroom.errors import ArtefactError, DataError, ParameterError, counted
+from elbowroom.errors import ArtefactError, DataError, ElbowroomWarning, ParameterError, counted
 from elbowroom.tasks import recommend as task
-from elbowroom.tasks.evaluate import ERRORS, Evaluation, metric_of
+from elbowroom.tasks.evaluate import ERRORS, TRAINED_ON, USUAL, Evaluation, fitting, metric_of, trained_on
 
 SHOWN = 5  # users whose lists are printed
 
@@ -32,7 +35,8 @@ def recommend(
         check_table(out)
     estimator = opened(model, beta)
     ids, histories = _users(estimator, file, out, users)
-    items, scores = estimator.recommend(histories, N=n, filter_already_liked_items=not again)
+    most = min(n, len(estimator.items_))
+    items, scores = estimator.recommend(histories, N=most, filter_already_liked_items=not again)
     columns = lists_as_columns(ids, items, scores)
     facts = {"model": model, "users": len(ids), "n": n, "out": out}
     if out is None:
@@ -43,7 +47,8 @@ def recommend(
         facts["lists"] = {name: column.tolist() for name, column in columns.items()}
         return Answer(facts, listed([("user", "items"), *first]) + more)
     write_columns(out, columns)
-    return Answer(facts, f"wrote {n} items for each of {counted(len(ids), 'user')} to {shown(Path(out))}")
+    made = counted(len(columns["item"]), "item")
+    return Answer(facts, f"wrote {made} for {counted(len(ids), 'user')} to {shown(Path(out))}")
 
 
 def _users(estimator: Any, file: str | None, out: str | None, users: Sequence[str]) -> tuple[np.ndarray, Any]:
@@ -64,12 +69,9 @@ def _users(estimator: Any, file: str | None, out: str | None, users: Sequence[st
 
 
 def _number(user: str) -> int:
-    try:
-        return int(user)
-    except ValueError:
-        raise ParameterError(
-            "the users of this model are whole numbers", f"{user!r} is none", "Correct --user."
-        ) from None
+    if not re.fullmatch(r"[+-]?[0-9]{1,18}(\.0*)?", user):
+        raise ParameterError("the users of this model are whole numbers", f"{user!r} is none", "Correct --user.")
+    return int(user.partition(".")[0])
 
 
 def lists_as_columns(users: np.ndarray, items: np.ndarray, scores: np.ndarray) -> dict[str, np.ndarray]:
@@ -101,24 +103,23 @@ def new_histories(estimator: Any, n: int, out: str, random_state: int | None) ->
 
 def evaluate(model: str, file: str, fold_in: float, metrics: Sequence[str], known: bool, beta: float | None) -> Answer:
     """How good lists are, beside the baselines."""
-    of_ratings = [metric for metric in metrics if metric in ERRORS]
     for metric in metrics:
-        if metric not in of_ratings:
+        if metric not in ERRORS:
             metric_of(metric)
     estimator = opened(model, beta)
     data, _ = data_for(estimator, file)
     fold, about = _of_known(estimator, data) if known else _of_new(estimator, data, fold_in)
     _check_some(fold)
-    train = estimator.known_.matrix
-    models = (estimator, *([RatingMeans().fit(train)] if of_ratings else baselines(train)))
-    found = {type(each).__name__: elbowroom.evaluate(each, fold, metrics) for each in models}
+    metrics = fitting(metrics, fold.seen.shape[1]) if tuple(metrics) == USUAL else metrics
+    found, _, chosen = side_by_side(estimator, fold, metrics)
     facts = {
         "model": model,
         "users": len(next(iter(found.values())).users),
         "protocol": about,
+        "baselines": chosen,
         "metrics": {name: evaluation.columns() for name, evaluation in found.items()},
     }
-    return Answer(facts, f"{about}\n\n{table(found)}")
+    return Answer(facts, f"{about}\n{chosen}\n\n{table(found)}")
 
 
 def _of_new(estimator: Any, data: Data, fold_in: float) -> tuple[elbowroom.Fold, str]:
@@ -126,6 +127,13 @@ def _of_new(estimator: Any, data: Data, fold_in: float) -> tuple[elbowroom.Fold,
         raise ParameterError("--fold-in must be a share between 0 and 1", f"it is {fold_in}", "Write --fold-in 0.8.")
     histories = task.histories(data.x, estimator.known_, estimator.reading)[0]
     fold = elbowroom.Fold(*cut(histories, 1 - fold_in, np.random.default_rng(0), 1))
+    ids = users_of(estimator, data)
+    if ids is not None:
+        known = estimator.known_
+        nobody = sparse.csr_matrix((1, len(known.items)))
+        rows = sparse.vstack([known.matrix, nobody]).tocsr()[known.users.positions(ids)]  # of -1 the last one
+        if trained_on(fold, rows):
+            warnings.warn(TRAINED_ON, ElbowroomWarning, stacklevel=2)
     return fold, f"{counted(len(fold), 'user')}, {fold_in:.0%} of their interactions shown, the others to be found"
 
 

@@ -21,7 +21,7 @@ from sklearn.exceptions import NotFittedError
 from small import COUNTS, DIGITS, NAMES, WINE, counts, images, table
 from torch import nn
 
-from elbowroom import TableVAE
+from elbowroom import EASE, Fold, InteractionVAE, ItemKNN, Popularity, Reading, Split, TableVAE, evaluate
 from elbowroom.cli import run
 from elbowroom.errors import ElbowroomError
 
@@ -233,7 +233,81 @@ CONDITIONS: dict[str, Case] = {}
 
 # ---- recommenders ----------------------------------------------------------------------------------------------------
 
-RECOMMENDERS: dict[str, Case] = {}
+CLICKS = (np.random.default_rng(0).random((40, 12)) < 0.3).astype(np.float32)
+PLAYS = pd.DataFrame({"user": [1, 1, 2], "item": [5, 6, 5], "plays": [1, 3, 1]})
+HALVES = Fold(CLICKS[:20], CLICKS[20:] * (CLICKS[:20] == 0))
+
+
+@functools.cache
+def recommender(**settings: Any) -> InteractionVAE:
+    return InteractionVAE(n_latents=2, hidden=(4,), epochs=1, random_state=0, **settings).fit(CLICKS)
+
+
+def ranking(*positions: Any) -> Any:
+    """A recommender that ranks the same items for everybody."""
+    return SimpleNamespace(rank=lambda histories, n: np.tile(np.array(positions), (histories.shape[0], 1)))
+
+
+RECOMMENDERS: dict[str, Case] = {
+    "lists as a matrix": (lambda: InteractionVAE().fit([[0, 1], [1, 0]]), "of type list"),
+    "an array of another width": (
+        lambda: recommender().recommend(np.eye(3)), "a matrix of histories and must have the 12 items"),
+    "an array of three axes": (lambda: recommender().transform(np.zeros((2, 3, 12))), "shape (2, 3, 12)"),
+    "no histories": (lambda: recommender().score([]), "there must be users"),
+    "weights": (lambda: InteractionVAE().fit(3 * CLICKS), "(first: 3 in row 0"),
+    "weights of a frame": (lambda: InteractionVAE(value="plays").fit(PLAYS), "(first: 3 in row 1 of column 'plays')"),
+    "weights of histories": (lambda: recommender().recommend([{3: 1}, {4: 2}]), "(first: 2 in history 1)"),
+    "negative weights": (lambda: InteractionVAE().fit(-CLICKS), "(first: -1 in row 0"),
+    "negative counts of events": (lambda: InteractionVAE(counts=True).fit(-CLICKS), "counts must not be negative"),
+    "weights that are NaN": (lambda: InteractionVAE().fit(np.where(CLICKS, np.nan, 0)), "finite"),
+    "events that come twice": (
+        lambda: EASE().fit(sparse.coo_matrix(([1, 1], ([0, 0], [1, 1])), (2, 3))), "(first: 2 in row 0, column 1)"),
+    "weights of a baseline's histories": (lambda: Popularity().fit(CLICKS).rank(2 * CLICKS, 3), "(first: 2 in row 0"),
+    "weights to split": (lambda: Split.strong(2 * CLICKS, held_out=5), "Set counts=True"),
+    "counts and ratings": (lambda: Reading(counts=True, ratings=True), "both set"),
+    "a threshold of zero": (lambda: Reading(threshold=0), "Got 0"),
+    "a reading that is a dict": (lambda: EASE().fit(CLICKS, {"counts": True}), "{'counts': True}"),
+    "a user that is true": (lambda: recommender().recommend([True, 2]), "has True"),
+    "a user that is half": (lambda: recommender().recommend(1.5), "1.5"),
+    "a set of users": (lambda: recommender().recommend({1, 2}), "{1, 2}"),
+    "users as bytes": (lambda: recommender().recommend(b"12"), "b'12'"),
+    "lists of lists of lists": (lambda: recommender().recommend([[[1, 2]]]), "history 0 has [1, 2]"),
+    "a list too few to exclude": (lambda: recommender().recommend([1, 2], exclude=[[3]]), "it has 1 row"),
+    "a list beside ids to exclude": (lambda: recommender().recommend([1, 2], exclude=[[3], 4]), "[[3], 4]"),
+    "items for each user": (lambda: recommender().recommend([1, 2], items=[[3], [4]]), "[[3], [4]]"),
+    "similar to what is not known": (lambda: recommender().similar_items(12), "not known ('12')"),
+    "two histories to explain": (lambda: recommender().explain(CLICKS[:2], 3), "there are 2"),
+    "an explanation of what is not known": (lambda: recommender().explain([1], "tea"), "not known ('tea')"),
+    "a rank of nothing": (lambda: recommender().rank(CLICKS, 0), "n must be a whole number"),
+    "new interactions without rows": (lambda: recommender().partial_fit(PLAYS[:0]), "has no rows"),
+    "a ranker that repeats": (lambda: evaluate(ranking(0, 1, 1), HALVES, "hit@3"), "1 comes more than once"),
+    "a ranker of what was seen": (lambda: evaluate(ranking(*range(12)), HALVES, "hit@12"), "in its user's history"),
+    "a ranker out of range": (lambda: evaluate(ranking(-1, 12), HALVES, "hit@2"), "there is 12"),
+    "a ranker of floats": (lambda: evaluate(ranking(-1.0, -1.0), HALVES, "hit@2"), "float64"),
+    "a ranker of too few": (lambda: evaluate(ranking(-1, -1), HALVES, "hit@3"), "of shape (19, 3)"),
+    "a ranker of nothing": (lambda: evaluate(SimpleNamespace(rank=lambda *_: None), HALVES, "hit@3"), "NoneType"),
+    "a model that does not rank": (lambda: evaluate("EASE", HALVES), "must have rank"),
+    "more places than items": (lambda: evaluate(ranking(), HALVES, ["precision@100"]), "Write precision@12"),
+    "no metrics": (lambda: evaluate(ranking(), HALVES, []), "at least one"),
+    "a metric of no place": (lambda: evaluate(ranking(), HALVES, "ndcg@0"), "'ndcg@0'"),
+    "a metric of a place and a half": (lambda: evaluate(ranking(), HALVES, "ndcg@1.5"), "'ndcg@1.5'"),
+    "a recall of another kind": (lambda: evaluate(ranking(), HALVES, "recall@2[max]"), "'recall[max]'"),
+    "a scorer of nothing": (lambda: recommender(beta="0.1..1").pick(HALVES, lambda *_: None, [0.1]), "it gave None"),
+    "a scorer of NaN": (lambda: recommender(beta="0.1..1").pick(HALVES, lambda *_: np.nan, [0.1]), "nan"),
+    "a fold of lists": (lambda: Fold([[1, 0]], [[0, 1]]), "of type list"),
+    "a fold of NaN": (lambda: Fold(CLICKS * np.nan, CLICKS), "finite"),
+    "a fold of two shapes": (lambda: Fold(CLICKS, CLICKS[1:]), "(39, 12)"),
+    "held out: NaN": (lambda: Split.strong(CLICKS, held_out=np.nan), "it is nan"),
+    "held out: true": (lambda: Split.strong(CLICKS, held_out=True), "it is True"),
+    "held out: more than all": (lambda: Split.strong(CLICKS, held_out=1.5), "it is 1.5"),
+    "held out: nobody": (lambda: Split.strong(CLICKS, held_out=0), "held_out=0"),
+    "held out: more users than there are": (lambda: Split.strong(CLICKS, held_out=50), "held_out=50"),
+    "folded in: NaN": (lambda: Split.strong(CLICKS, fold_in=np.nan), "it is nan"),
+    "times that do not differ": (lambda: Split.latest(PLAYS.assign(when=7), "when"), "column 'when' holds 7"),
+    "a lambda that is NaN": (lambda: EASE(np.nan).fit(CLICKS), "Got nan"),
+    "half a neighbour": (lambda: ItemKNN(2.5).fit(CLICKS), "Got 2.5"),
+    "a baseline's N": (lambda: Popularity().fit(CLICKS).recommend(1, 0), "N must be a whole number"),
+}  # fmt: skip
 
 # ---- files that are broken or hostile --------------------------------------------------------------------------------
 
@@ -286,7 +360,32 @@ ARRAYS_COMMANDS: dict[str, Command] = {}
 
 CONDITIONS_COMMANDS: dict[str, Command] = {}
 
-RECOMMENDERS_COMMANDS: dict[str, Command] = {}
+
+def clicks(here: Path) -> None:
+    """Files of interactions, and a model of them."""
+    row, column = np.nonzero(CLICKS)
+    frame = pd.DataFrame({"user": row, "item": column, "stars": 1 + (row + column) % 5})
+    frame.to_csv(here / "stars.csv", index=False)
+    np.save(here / "weights.npy", 2 * CLICKS)
+    np.save(here / "narrow.npy", CLICKS[:, :5])
+    recommender().save(here / "shop")
+
+
+RECOMMENDERS_COMMANDS: dict[str, Command] = {
+    "values without a meaning": (
+        clicks, "fit stars.csv --kind interactions --value stars --out m", "Set --counts to keep them, --ratings"),
+    "a matrix with weights": (clicks, "fit weights.npy --kind interactions --out m", "(first: 2 in row 0"),
+    "a threshold below zero": (
+        clicks, "fit stars.csv --kind interactions --value stars --threshold -1 --out m", "Got -1.0"),
+    "counts that are ratings": (
+        clicks, "fit stars.csv --kind interactions --value stars --counts --ratings --out m", "both set"),
+    "lists for a matrix with weights": (clicks, "recommend shop weights.npy", "(first: 2 in row 0"),
+    "lists for a narrow matrix": (clicks, "recommend shop narrow.npy", "it has 5 columns"),
+    "lists for half a user": (clicks, "recommend shop --user 1.5", "'1.5' is none"),
+    "more places than the shop has items": (
+        clicks, "evaluate shop stars.csv --metrics precision@100", "Write precision@12"),
+    "errors of what is no rating": (clicks, "evaluate shop stars.csv --metrics rmse", "all that is hidden is 1"),
+}  # fmt: skip
 
 FILES_COMMANDS: dict[str, Command] = {}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -15,8 +16,9 @@ from hypothesis import strategies as st
 from scipy import sparse, stats
 from sklearn.metrics import ndcg_score
 
-from elbowroom import EASE, Fold, ItemKNN, Popularity, Split, evaluate
+from elbowroom import EASE, Fold, ItemKNN, Popularity, RatingMeans, Split, evaluate
 from elbowroom import distributions as d
+from elbowroom.baselines import side_by_side
 from elbowroom.bodies import MLP, SparseLinear
 from elbowroom.checkpoints import checksum
 from elbowroom.data.holdout import cut
@@ -24,7 +26,7 @@ from elbowroom.data.interactions import Interactions, Reading, Vocabulary
 from elbowroom.data.rows import InteractionRows
 from elbowroom.data.sparse import SparseBatch, dot
 from elbowroom.data.toy import msweb
-from elbowroom.errors import DataError, ParameterError
+from elbowroom.errors import DataError, ElbowroomWarning, ParameterError
 from elbowroom.item_kernels import OwnLogits
 from elbowroom.likelihood_items import ItemMultinomial, ItemNegativeBinomial, ItemPoisson, ItemRatings, Items
 from elbowroom.randomness import normal_by_row
@@ -292,7 +294,7 @@ def test_few_interactions_are_left_out_again_and_again():
 
 BAD = [
     (sparse.csr_matrix((3, 4)), {}, "there must be interactions"),
-    (sparse.csr_matrix(-np.eye(3)), {}, "none are left"),
+    (sparse.csr_matrix(-np.eye(3)), {"threshold": 1}, "none are left"),
     (sparse.csr_matrix(np.array([[np.nan, 1.0]])), {}, "finite"),
     (sparse.csr_matrix(np.array([[np.inf, 1.0]])), {}, "finite"),
     (np.ones(5), {}, "sparse matrix"),
@@ -368,6 +370,37 @@ def test_the_bundled_clicks_are_there():
     assert X.shape == (32_710, 285)
     assert X.nnz == 98_653
     assert (X.data == 1).all()
+
+
+@pytest.mark.parametrize(
+    "kind", [np.asarray, sparse.csr_array, sparse.coo_matrix, sparse.lil_array, sparse.csc_matrix, torch.as_tensor]
+)
+@pytest.mark.parametrize("dtype", [bool, np.int8, np.float32])
+def test_matrices_of_any_kind_are_read_alike(kind, dtype):
+    X = matrix(20, 10, 0.4)
+    found = Reading().learn(kind(X.toarray().astype(dtype))).matrix
+    assert (found.dtype, found.toarray().tolist()) == (np.float32, X.toarray().tolist())
+
+
+@pytest.mark.parametrize("form", ["coo", "csr"])
+def test_true_twice_is_true(form):
+    """As in scipy, whose bool matrices add up to True; of numbers they add up to 2, which needs counts=True."""
+    twice = np.array([True, True, True]), ([0, 0, 1], [0, 0, 1])
+    if form == "csr":
+        twice = twice[0], np.array([0, 0, 1]), np.array([0, 2, 3])
+    X = {"coo": sparse.coo_matrix, "csr": sparse.csr_matrix}[form](twice, (2, 2))
+    assert Reading().learn(X).matrix.toarray().tolist() == [[1, 0], [0, 1]]
+    with pytest.raises(DataError, match="first: 2 in row 0, column 0"):
+        Reading().learn(X.astype(int))
+
+
+def test_a_threshold_leaves_out_what_is_less_and_negative():
+    dense = np.array([[-5.0, 0.5, 2.0], [3.0, -0.1, 1.9]])
+    assert Reading(threshold=2).learn(dense).matrix.toarray().tolist() == [[0, 0, 1], [1, 0, 0]]
+    frame = pd.DataFrame({"u": [0, 0, 0, 1], "i": [0, 0, 1, 1], "v": [5.0, -4.0, -1.0, 2.0]})  # the first two: 1
+    assert Reading(value="v", threshold=2).learn(frame).matrix.toarray().tolist() == [[0, 0], [0, 1]]
+    with pytest.raises(DataError, match="negative"):
+        Reading(value="v", counts=True, threshold=2).learn(frame)
 
 
 # ---- protocols -------------------------------------------------------------------------------------------------------
@@ -469,6 +502,22 @@ def test_times_that_are_none_are_refused():
         Split.latest(matrix(), "when")
 
 
+@pytest.mark.parametrize("held_out", [np.int64(4), np.int8(4), 0.2, np.float32(0.2)])
+def test_numbers_of_numpy_are_numbers(held_out):
+    X = matrix(20, 10, 0.6)
+    assert Split.strong(X, held_out=held_out).checksum == Split.strong(X, held_out=4).checksum
+
+
+def test_a_fold_leaves_what_it_is_given():
+    X = matrix(20, 10, 0.5, high=4)
+    X.data[::3] = 0
+    before = X.data.copy()
+    fold = Fold(X.toarray(), X)
+    assert np.array_equal(X.data, before)
+    assert (fold.seen != fold.hidden).nnz == 0
+    assert fold.binary.hidden.toarray().tolist() == (X.toarray() > 0).tolist()
+
+
 def test_splits_that_can_not_be_made_are_refused():
     with pytest.raises(ParameterError, match="held_out"):
         Split.strong(matrix(10), held_out=6)
@@ -554,6 +603,36 @@ def test_comparisons_are_paired():
     assert "ndcg@5" in str(good)
 
 
+def test_metrics_have_the_places_that_they_name():
+    """At most as many as there are items: those that are usual become fewer, and are called so."""
+    fold = Fold(sparse.csr_matrix((1, 30)), sparse.csr_matrix(np.eye(1, 30)))
+    model = Fixed(np.arange(30.0)[None])
+    assert list(evaluate(model, fold).values)[-4:] == ["ndcg@20", "ndcg@30", "coverage@20", "popularity@20"]
+    assert evaluate(Fixed(model.scores), fold, "precision@30")["precision@30"] == pytest.approx(1 / 30)
+    with pytest.raises(ParameterError, match="Write precision@30"):
+        evaluate(model, fold, "precision@31")
+
+
+def test_a_model_that_was_trained_on_what_it_is_to_find_is_said_so():
+    """Also where all of its users are some of many; but not new users, though a third of them are like a known one."""
+    X = msweb()[:6000]
+    strong, by_user = Split.strong(X), Split.per_user(X)
+    remembered, honest = Popularity().fit(X), Popularity().fit(strong.train)
+    earlier = Popularity().fit(by_user.train)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        evaluate(honest, strong.test, "hit@5")
+        evaluate(earlier, by_user.valid, "hit@5")
+        evaluate(Popularity().fit(by_user.test.seen), by_user.test, "hit@5")
+    for model, fold in ((remembered, strong.test), (remembered, by_user.valid), (honest, Fold(*cut_of(strong.train)))):
+        with pytest.warns(ElbowroomWarning, match="were trained on"):
+            evaluate(model, fold, "hit@5")
+
+
+def cut_of(matrix):
+    return cut(matrix[:500], 0.3, np.random.default_rng(0), 1)
+
+
 @pytest.mark.parametrize(
     ("name", "words"),
     [("recall@20", "two definitions"), ("ndgc@10", "Did you mean 'ndcg'"), ("ndcg", "NAME@K"), ("ndcg@0", "NAME@K")],
@@ -612,6 +691,53 @@ def test_item_knn_is_the_cosine_of_users():
     near[near < -np.sort(-near, 1)[:, [4]]] = 0  # the five nearest of each item
     scores = ItemKNN(5, 2.0).fit(X, Reading(counts=True))._score(X[:7])
     assert np.allclose(scores.numpy(), dense[:7] @ near, atol=1e-4)
+
+
+def test_baselines_choose_their_settings_on_validation():
+    """The best of the grid on users for validation; EASE then has the figure of the benchmark's table."""
+    split = Split.strong(msweb(), random_state=0)
+    scores = {
+        value: evaluate(EASE(value).fit(split.train), split.valid, "ndcg@10")["ndcg@10"]
+        for value in EASE.grid["regularisation"]
+    }
+    chosen = EASE.choose(split.train, split.valid, "ndcg@10")
+    assert chosen.regularisation == max(scores, key=scores.get) == 50
+    assert evaluate(chosen, split.test, "ndcg@10")["ndcg@10"] == pytest.approx(0.5744, abs=1e-4)
+
+
+def test_a_comparison_chooses_the_settings_of_baselines():
+    """On validation users where there are some; else on some of the training's, and then it fits on all of these."""
+    split = Split.strong(msweb()[:4000], held_out=400)
+    model, metrics = Popularity().fit(split.train), ["coverage@10", "ndcg@10"]
+    chosen, (_, near, ease), words = side_by_side(model, split.test, metrics, split.valid)
+    assert list(chosen) == ["Popularity", "ItemKNN", "EASE"]
+    assert repr(near) == repr(ItemKNN.choose(split.train, split.valid, "ndcg@10"))
+    assert words == f"Settings chosen by ndcg@10 on 400 users: {near!r}, {ease!r}"
+    _, (_, near, ease), words = side_by_side(model, split.test, metrics)
+    inner = Split.strong(split.train, held_out=int((split.train.getnnz(1) > 1).sum()) // 10)
+    assert ease.regularisation == EASE.choose(inner.train, inner.valid, "ndcg@10").regularisation
+    assert (ease.known_.matrix != split.train).nnz == 0
+    assert "held out of the training" in words
+    few = Popularity().fit(matrix(15, 12, 0.5))
+    assert "by default" in side_by_side(few, Fold(matrix(9, 12, 0.4), matrix(9, 12, 0.4, 1)), ["hit@3"])[2]
+
+
+def test_baselines_of_counts_and_ratings_see_what_is_there():
+    ratings = matrix(60, 20, 0.4, high=5)
+    split = Split.strong(ratings, held_out=10, reading=Reading(ratings=True))
+    binary = Split.strong(sparse.csr_matrix(ratings > 0), held_out=10)
+    for reading in (Reading(ratings=True), Reading(counts=True)):
+        found, _, _ = side_by_side(Popularity().fit(split.train, reading), split.test, ["ndcg@5"])
+        same, _, _ = side_by_side(Popularity().fit(binary.train), binary.test, ["ndcg@5"])
+        assert {name: each["ndcg@5"] for name, each in found.items()} == {
+            name: each["ndcg@5"] for name, each in same.items()
+        }
+    means, (chosen,), _ = side_by_side(RatingMeans().fit(split.train), split.test, ["rmse"], split.valid)
+    scores = [
+        evaluate(RatingMeans(s).fit(split.train), split.valid, "rmse")["rmse"] for s in RatingMeans.grid["shrinkage"]
+    ]
+    assert chosen.shrinkage == RatingMeans.grid["shrinkage"][int(np.argmin(scores))]
+    assert list(means) == ["RatingMeans"]
 
 
 @pytest.mark.parametrize("baseline", [Popularity(), ItemKNN(), EASE()])

@@ -19,16 +19,17 @@ from test_artefact import sign
 from test_interactions import matrix
 
 import elbowroom
-from elbowroom import EASE, Fold, InteractionVAE, Popularity, RatingMeans, Split, evaluate
+from elbowroom import EASE, Fold, InteractionVAE, Popularity, RatingMeans, Reading, Split, evaluate
 from elbowroom.checkpoints import Checkpoints
 from elbowroom.cli import run
 from elbowroom.data.sparse import SparseBatch
 from elbowroom.data.toy import msweb
 from elbowroom.errors import ArtefactError, DataError, ElbowroomWarning, ParameterError
-from elbowroom.likelihood_items import FEW_RATINGS
+from elbowroom.likelihood_items import FEW_RATINGS, Items
 from elbowroom.randomness import seed_of
 from elbowroom.spectrum import leading
 from elbowroom.tasks.evaluate import gain
+from elbowroom.tasks.item_scores import different
 from elbowroom.tasks.neighbours import Neighbours, neighbours_of
 
 SMALL = {"n_latents": 3, "hidden": (8,), "epochs": 4, "batch_size": 16, "random_state": 0}
@@ -94,7 +95,7 @@ def test_play_counts(likelihood, tmp_path):
         np.testing.assert_array_equal(one, other)
     assert model.sample(7, random_state=0).shape == (7, 25)
     with pytest.raises(ParameterError, match="Set counts=True"):
-        vae(likelihood=likelihood).fit(plays)
+        vae(likelihood=likelihood).fit(CLICKS)
 
 
 def rated(users: int = 300, items: int = 40, seed: int = 0) -> pd.DataFrame:
@@ -162,7 +163,7 @@ def test_errors_of_ratings_are_those_on_what_is_hidden(monkeypatch):
     assert gain(model, split.test, "ndcg@5") == found["ndcg@5"]
     with pytest.raises(ParameterError, match="Write rmse"):
         evaluate(model, split.test, ["rmse@5"])
-    for other in (Popularity().fit(split.train), vae().fit(CLICKS)):
+    for other in (Popularity().fit(split.train, model.reading), vae().fit(CLICKS)):
         with pytest.raises(ParameterError, match=r"of ratings|ratings=True"):
             evaluate(other, split.test, ["rmse"])
 
@@ -181,7 +182,7 @@ def test_what_is_asked_of_ratings_is_checked():
             with pytest.raises(DataError, match="what is asked for"):
                 each.expect(ratings[:5], wanted)
         with pytest.raises(DataError, match="all that is hidden is 1"):
-            evaluate(each, Split.strong(ratings, held_out=10).test, ["rmse"])
+            evaluate(each, Split.strong(ratings, held_out=10, reading=Reading(ratings=True)).test.binary, ["rmse"])
     with pytest.raises(DataError, match="25 items"):
         RatingMeans().fit(ratings).expect(ratings[:5, :10], ratings[:5, :10])
     for shrinkage in (-1, np.nan, np.inf, "a"):
@@ -481,6 +482,72 @@ def test_what_is_liked_is_left_out_and_so_is_what_is_not_asked_for(model):
     assert sorted(everything) == list(range(25))
 
 
+@pytest.mark.parametrize("kind", [np.asarray, lambda X: X.astype(bool), sparse.csr_array, sparse.coo_matrix])
+def test_a_matrix_is_one_everywhere(model, kind):
+    X = kind(CLICKS.toarray())
+    for mine, theirs in (
+        (vae(learning_rate=3e-3, epochs=20).fit(X).transform(CLICKS), model.transform(CLICKS)),
+        (model.transform(X), model.transform(CLICKS)),
+        (model.score_samples(X), model.score_samples(CLICKS)),
+        (model.rank(X, 5), model.rank(CLICKS, 5)),
+        (model.recommend(X, 5), model.recommend(range(60), 5)),
+        (model.explain(kind(CLICKS[[1]].toarray()), 4), model.explain(1, 4)),
+        (Fold(X, X).hidden.toarray(), CLICKS.toarray()),
+        (copy.deepcopy(model).partial_fit(X).known_.matrix.toarray(), CLICKS.toarray()),
+    ):
+        np.testing.assert_array_equal(mine, theirs)
+
+
+def test_lists_of_lists_are_histories_whatever_their_lengths(model):
+    """Also a square of zeros and ones, and one of as many as there are items: ids."""
+    alike = [[0, 1], [1, 0]], [{0: 1, 1: 1}, {1: 1, 0: 1}], [{0, 1}, {1, 0}], [np.array([0, 1]), np.array([1.0, 0.0])]
+    for histories in alike:
+        np.testing.assert_array_equal(model.recommend(histories, 3)[0], model.recommend([[0, 1]] * 2, 3)[0])
+    everything = [list(range(25)), [0] * 25]
+    ids = model.recommend(everything, 24)[0]
+    assert (ids[0] == -1).all()
+    assert sorted(ids[1]) == list(range(1, 25))
+
+
+def test_an_id_is_one_however_it_is_written(model, named):
+    ids, scores = model.recommend(7, 4)
+    for same in (7.0, np.int8(7), np.float32(7)):
+        np.testing.assert_array_equal(model.recommend(same, 4)[1], scores)
+        np.testing.assert_array_equal(model.recommend([same], 4)[0][0], ids)
+        np.testing.assert_array_equal(model.similar_items(same, 3)[0], model.similar_items(7, 3)[0])
+        np.testing.assert_array_equal(model.explain([same, 3], np.float64(4))[0], model.explain([7, 3], 4)[0])
+        assert same not in model.recommend(3, 25, exclude=same)[0]
+    np.testing.assert_array_equal(named.recommend(np.str_("u03"), 4)[0], named.recommend("u03", 4)[0])
+    with pytest.raises(DataError, match="not known"):
+        model.recommend("7")
+
+
+def test_every_user_may_have_items_to_leave_out(model):
+    exclude = [[0, 1, 2], [], [24]]
+    ids = model.recommend([4, 5, 6], 25, False, exclude=exclude)[0]
+    for row, out, user in zip(ids, exclude, [4, 5, 6], strict=True):
+        everything = model.recommend(user, 25, False)[0]
+        assert row.tolist() == [i for i in everything if i not in out] + [-1] * len(out)
+    as_matrix = np.zeros((3, 25))
+    for row, out in enumerate(exclude):
+        as_matrix[row, out] = 7
+    for same in (as_matrix, sparse.csr_array(as_matrix), [set(out) for out in exclude]):
+        np.testing.assert_array_equal(model.recommend([4, 5, 6], 25, False, exclude=same)[0], ids)
+    assert model.recommend(4, 25, False, exclude=[[0, 1]])[0].shape == (25,)
+
+
+def test_lists_are_as_long_as_is_asked_for(model):
+    """Where there are not so many items, the rest is -1."""
+    for recommender in (model, EASE().fit(CLICKS)):
+        ids, scores = recommender.recommend([3, 4], 40, False)
+        assert ids.shape == scores.shape == (2, 40)
+        assert np.array_equal(np.sort(ids[:, :25]), np.tile(np.arange(25), (2, 1)))
+        assert (ids[:, 25:] == -1).all()
+        assert np.isneginf(scores[:, 25:]).all()
+        assert recommender.rank(CLICKS[:2], 40).shape == (2, 40)
+    assert model.similar_items(3, 40)[0].shape == (25,)
+
+
 def test_somebody_without_a_history_gets_what_the_model_expects(model):
     ids, scores = model.recommend([[], [1, 2]], 25)
     assert np.isfinite(scores[0]).all()
@@ -506,7 +573,7 @@ def test_unknown_items_are_reported_or_refused(named):
         ("nobody", "not known"),
         (["u01", "nobody"], "not known"),
         (3, "not known"),
-        (3.5, "users must be ids"),
+        (3.5, "whole numbers or texts"),
         (None, "users must be ids"),
         ([["u01"], 3], "among ids"),
         (sparse.csr_matrix((2, 3)), "3 columns"),
@@ -750,6 +817,31 @@ def test_samples_are_histories(model):
     assert (model.sample(50, random_state=0) != drawn).nnz == 0
 
 
+def test_samples_look_like_what_was_trained_on(model):
+    """Everything counts once: each item once, and as many as training users have."""
+    drawn = model.sample(2000, random_state=0)
+    assert set(drawn.data) == {1}
+    assert drawn.dtype == np.float32
+    sizes, trained = np.diff(drawn.indptr), np.diff(CLICKS.indptr)
+    assert set(sizes) <= set(trained)
+    assert abs(sizes.mean() - trained.mean()) < 5 * trained.std() / np.sqrt(2000) + 0.5  # of 101 quantiles
+    counts = vae(counts=True).fit(CLICKS).sample(200, random_state=0)
+    assert counts.data.max() > 1
+
+
+def test_different_items_are_drawn_one_after_the_other():
+    """The chances of pairs from an urn, without replacement, by their formula."""
+    chances = torch.tensor([0.5, 0.3, 0.15, 0.05])
+    n = 20_000
+    p = Items(torch.zeros(n, 1), torch.zeros(4, 1), chances.log(), torch.full((n, 1), 2.0))
+    drawn = different(p, torch.Generator().manual_seed(0))
+    assert torch.equal(drawn.sum(1), torch.full((n,), 2.0))
+    a, b = chances[:, None], chances[None]
+    exact = (a * b / (1 - a) + a * b / (1 - b)).fill_diagonal_(0)
+    found = (drawn.mT @ drawn / n).fill_diagonal_(0)
+    assert ((found - exact).abs() <= 5 * (exact * (1 - exact) / n).sqrt()).all()
+
+
 # ---- it learns -------------------------------------------------------------------------------------------------------
 
 
@@ -803,6 +895,25 @@ def test_the_command_line_has_errors_of_ratings(tmp_path, capsys):
     assert list(found["metrics"]) == ["InteractionVAE", "RatingMeans"]
     assert found["metrics"]["RatingMeans"]["metric"] == ["rmse", "mae", "ndcg@5"]
     assert all(0 < value < 2 for value in found["metrics"]["InteractionVAE"]["mean"])
+
+
+def test_the_command_line_says_what_was_trained_on_and_chosen(tmp_path, capsys):
+    FRAME.to_csv(tmp_path / "all.csv", index=False)
+    FRAME[FRAME["user"] < "u50"].to_csv(tmp_path / "train.csv", index=False)
+    FRAME[FRAME["user"] >= "u50"].to_csv(tmp_path / "new.csv", index=False)
+    some = FRAME[(FRAME["user"] < "u50") & (FRAME["item"] < 120)]
+    some.to_csv(tmp_path / "part.csv", index=False)  # users that are known, without some of their interactions
+    vae(epochs=1).fit(pd.read_csv(tmp_path / "train.csv")).save(tmp_path / "model")
+    notes = {}
+    for name in ("all", "train", "part", "new"):
+        facts = answer(capsys, "evaluate", tmp_path / "model", tmp_path / f"{name}.csv", "--metrics", "ndcg@5")
+        assert facts["baselines"].startswith("Settings chosen by ndcg@5 on 4 users held out of the training")
+        notes[name] = "were trained on" in " ".join(facts.get("notes", []))
+    assert notes == {"all": True, "train": True, "part": True, "new": False}
+    facts = answer(capsys, "recommend", tmp_path / "model", "-n", 10**9, "--out", tmp_path / "lists.csv")
+    lists = pd.read_csv(tmp_path / "lists.csv")
+    known = len(some["user"].unique())
+    assert len(lists) == known * FRAME["item"].nunique() - (FRAME["user"] < "u50").sum()
 
 
 def answer(capsys, *words):

@@ -9,10 +9,12 @@ hole. Kinds are values with a JSON form. What a kind leaves open (None) is learn
 from __future__ import annotations
 
 import math
+import sys
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
+from fractions import Fraction
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -25,6 +27,8 @@ FREQUENT = 0.03  # share of a number that has one among many
 MOST_SPIKES = 20
 MOST_CATEGORIES = 1000
 DAY = 86_400.0
+LARGEST = sys.float_info.max
+EXACT = 2**53  # from here on float64 leaves out whole numbers: columns of such ones are Python's int
 
 
 class Kind(ABC):
@@ -54,6 +58,16 @@ class Kind(ABC):
     def decode(self, cells: np.ndarray) -> np.ndarray:
         """Values (n,) of cells (n, k)."""
 
+    @abstractmethod
+    def check(self, value: Any, name: str, show: Callable[[Any], str] = repr) -> None:
+        """Refuse a value that no row of the column can have; `show` writes it for people.
+
+        Raises
+        ------
+        DataError
+            With the values that are nearest, or with those that there are.
+        """
+
 
 @dataclass(frozen=True)
 class Real(Kind):
@@ -61,8 +75,8 @@ class Real(Kind):
 
     Parameters
     ----------
-    low, high : float or None
-        Where sampled values end: the range of the data.
+    low, high : float, int or None
+        Where sampled values end: the range of the data. Whole numbers beyond 2**53 are int, and stay exact.
     step : float or None
         Values are multiples of it: 1 for whole numbers, 0.01 for cents, 0 for none. Whole numbers over a short
         range have
@@ -79,14 +93,16 @@ class Real(Kind):
     likelihood: ClassVar[str] = "warped"
 
     def learn(self, values: np.ndarray, name: str) -> Self:
-        self._refuse(self._misfit(values), values, name)
+        self._refuse(self._misfit(as_floats(values)), values, name)
         kind = self._ranged(values)
         kind = replace(kind, step=float(step_of(values) if self.step is None else self.step))
         spikes = spikes_of(values, kind.lattice) if self.spikes is None else self.spikes
-        return replace(kind, spikes=tuple(float(spike) for spike in spikes))
+        number = int if values.dtype == object else float
+        return replace(kind, spikes=tuple(number(spike) for spike in spikes))
 
     def _ranged(self, values: np.ndarray) -> Self:
-        low, high = (float(end) for end in (values.min(), values.max()))
+        number = int if values.dtype == object else float
+        low, high = (number(end) for end in (values.min(), values.max()))
         return replace(self, low=low if self.low is None else self.low, high=high if self.high is None else self.high)
 
     @property
@@ -94,28 +110,92 @@ class Real(Kind):
         """Whether every value has a probability: whole numbers over a short range."""
         return self.step == 1 and self.high - self.low <= LATTICE  # type: ignore[operator]
 
+    @property
+    def exact(self) -> bool:
+        """Whether values are Python's int, because float64 does not hold them."""
+        ends = (self.low, self.high)
+        return all(isinstance(end, int) and abs(end) >= EXACT for end in ends)
+
+    @property
+    def origin(self) -> float:
+        """What a cell is counted from: where a difference says more than a value."""
+        return self.low if self.lattice or self.exact else 0  # type: ignore[return-value]
+
     def cells(self, name: str) -> dict[str, str]:
         spikes = {f"{name} at": f"categorical:classes={len(self.spikes) + 1}"} if self.spikes else {}
         levels = max(2, int(self.high - self.low) + 1) if self.lattice else 0  # type: ignore[operator]
         return spikes | {name: f"ordinal:levels={levels},open=true" if self.lattice else self.likelihood}
 
     def encode(self, values: np.ndarray, name: str) -> np.ndarray:
-        at = np.where(np.isnan(values), np.nan, 0.0)
+        numbers = as_floats(values)
+        at = np.where(np.isnan(numbers), np.nan, 0.0)
         for code, spike in enumerate(self.spikes or (), 1):
             at[values == spike] = code
-        rest = np.where(at > 0, np.nan, values)
+        rest = np.where(at > 0, np.nan, numbers)
         self._refuse(self._misfit(rest), values, name)
-        rest = np.round(rest - self.low) if self.lattice else rest
+        known = ~np.isnan(rest)
+        if self.lattice or self.exact:
+            self._refuse(("whole numbers", known & (rest != np.floor(rest))), values, name)
+        if self.exact and self.origin:
+            rest[known] = [float(int(value) - self.origin) for value in values[known]]
+        elif self.lattice:
+            rest = rest - self.origin
         return np.column_stack([at, rest] if self.spikes else [rest])
 
     def decode(self, cells: np.ndarray) -> np.ndarray:
-        values = cells[:, -1] + (self.low if self.lattice else 0)
-        if self.step:
-            values = np.round(np.round(values / self.step) * self.step, 9)
-        values = np.clip(values, self.low, self.high)
+        if self.exact:
+            values = self._whole(cells[:, -1])
+        else:
+            values = np.clip(self.snapped(cells[:, -1] + self.origin), self.low, self.high)
         for code, spike in enumerate(self.spikes or (), 1):
             values[cells[:, 0] == code] = spike
         return values
+
+    def _whole(self, cells: np.ndarray) -> np.ndarray:
+        """Whole numbers of any size (n,), as objects, of cells (n,)."""
+        values = np.full(len(cells), None, dtype=object)
+        for row in np.flatnonzero(~np.isnan(cells)):
+            values[row] = min(max(int(self.origin) + round(float(cells[row])), self.low), self.high)  # type: ignore[type-var]
+        return values
+
+    def snapped(self, values: np.ndarray) -> np.ndarray:
+        """The multiples of the step that are nearest to values, each the float that its decimals are read as."""
+        if not self.step:
+            return values
+        places, parts = np.round(values / self.step), round(1 / self.step)
+        if parts > 1 and math.isclose(parts * self.step, 1):
+            return places / parts
+        return places * self.step if self.step == int(self.step) else np.round(places * self.step, 9)
+
+    def check(self, value: Any, name: str, show: Callable[[Any], str] = repr) -> None:
+        wanted, broken = self._misfit(np.array([float(value)]))
+        if broken.any():
+            raise DataError(f"column {name!r} must be given {wanted}", f"it is {show(value)}", "Correct it.")
+        if self.lattice and not self.low <= value <= self.high:  # type: ignore[operator]
+            ends = f"{show(plain(self.low))} to {show(plain(self.high))}"
+            do = "Stay in the range of the training rows: beyond it the column has no values."
+            raise DataError(f"column {name!r} must be given a number from {ends}", f"it is {show(value)}", do)
+        if near := self._beside(value):
+            expected = f"column {name!r} must be given one of its values, which go in {self.steps}"
+            raise DataError(expected, f"it is {show(value)}", f"The nearest are {' and '.join(map(show, near))}.")
+
+    @property
+    def steps(self) -> str:
+        """How far apart values are, in words."""
+        return f"steps of {self.step:g}"
+
+    def _beside(self, value: Any) -> tuple[Any, ...]:
+        """The multiples of the step below and above a value that is none."""
+        if not self.step:
+            return ()
+        if self.step == int(self.step):
+            step, place = int(self.step), Fraction(value)
+            below = place // step * step
+            return () if below == place else (below, below + step)
+        number = float(value)
+        at = math.floor(number / self.step) + np.array([-1.0, 0.0, 1.0, 2.0])
+        grid = self.snapped(at * self.step)
+        return () if number in grid else (float(grid[grid < number].max()), float(grid[grid > number].min()))
 
     def _misfit(self, values: np.ndarray) -> tuple[str, np.ndarray]:
         return "finite numbers", np.isinf(values)
@@ -147,6 +227,10 @@ class Positive(Real):
     def lattice(self) -> bool:
         return False
 
+    @property
+    def origin(self) -> float:
+        return 0
+
 
 @dataclass(frozen=True)
 class Measured(Real):
@@ -174,7 +258,7 @@ class Count(Real):
 
 @dataclass(frozen=True)
 class Datetime(Real):
-    """Dates and times, in seconds since 1970; the step is a day, a second or nothing."""
+    """Dates and times, in seconds since 1970; the step is a day, a second or nothing (0)."""
 
     sort: ClassVar[str] = "time"
 
@@ -186,6 +270,10 @@ class Datetime(Real):
     @property
     def lattice(self) -> bool:
         return False
+
+    @property
+    def steps(self) -> str:
+        return {DAY: "whole days", 1.0: "whole seconds"}.get(self.step or 0.0, f"steps of {self.step:g} seconds")
 
 
 @dataclass(frozen=True)
@@ -202,6 +290,7 @@ class Binary(Kind):
         return {name: "bernoulli"}
 
     def encode(self, values: np.ndarray, name: str) -> np.ndarray:
+        values = as_floats(values)
         broken = ~(np.isnan(values) | (values == 0) | (values == 1))
         if broken.any():
             got = f"row {int(np.argmax(broken))} holds {values[broken][0]:g}"
@@ -212,6 +301,10 @@ class Binary(Kind):
 
     def decode(self, cells: np.ndarray) -> np.ndarray:
         return np.round(cells[:, 0])
+
+    def check(self, value: Any, name: str, show: Callable[[Any], str] = repr) -> None:
+        if value not in (0, 1):
+            raise DataError(f"column {name!r} must be given 0 or 1", f"it is {show(value)}", "Correct it.")
 
 
 @dataclass(frozen=True)
@@ -264,8 +357,19 @@ class Category(Kind):
         known[:-1] = self.categories
         hole = np.isnan(cells[:, 0])
         found = known[np.where(hole, len(known) - 1, np.clip(cells[:, 0], 0, len(known) - 2)).astype(int)]
-        numbers = all(isinstance(c, int | float) and not isinstance(c, bool) for c in known[:-1])
+        numbers = all(isinstance(c, int | float) and not isinstance(c, bool) and abs(c) < EXACT for c in known[:-1])
         return found.astype(float) if numbers else found
+
+    def check(self, value: Any, name: str, show: Callable[[Any], str] = repr) -> None:
+        known = self.categories or ()
+        if not any(same(value, category) for category in known):
+            expected = f"column {name!r} must be given one of {counted(len(known), 'category', 'categories')}"
+            raise DataError(expected, f"it is {show(value)}", f"Known are {self._listed}.")
+
+    @property
+    def _listed(self) -> str:
+        known = self.categories or ()
+        return ", ".join(f"{category!r:.40}" for category in known[:8]) + ", ..." * (len(known) > 8)
 
 
 @dataclass(frozen=True)
@@ -279,11 +383,10 @@ class Ordinal(Category):
         found, known = self._codes(values), self.categories or ()
         if (found == -1).any():
             row = int(np.argmax(found == -1))
-            listed = ", ".join(repr(c) for c in known[:8]) + ", ..." * (len(known) > 8)
             raise DataError(
                 f"column {name!r} must hold one of {counted(len(known), 'category', 'categories')} in their order",
                 f"row {row} holds {plain(values[row])!r}",
-                f"Known are {listed}. Leave the cell empty, or fit again.",
+                f"Known are {self._listed}. Leave the cell empty, or fit again.",
             )
         return found[:, None]
 
@@ -306,6 +409,26 @@ class Empty(Kind):
     def decode(self, cells: np.ndarray) -> np.ndarray:
         return np.full(len(cells), None, dtype=object)
 
+    def check(self, value: Any, name: str, show: Callable[[Any], str] = repr) -> None:
+        got = f"it was empty in all training rows, and is given as {show(value)}"
+        raise DataError(f"column {name!r} must hold something before it is given", got, "Leave it out.")
+
+
+def as_floats(values: np.ndarray) -> np.ndarray:
+    """Numbers as float64, which whole numbers beyond 2**53 are rounded to; None is NaN."""
+    if values.dtype != object:
+        return values
+    return np.array([math.nan if value is None else float(value) for value in values.tolist()], dtype=float)
+
+
+def same(a: Any, b: Any) -> bool:
+    """Whether two categories are one: True is not 1, and 1 is not "1".
+
+    >>> same(1, 1.0), same(1, True), same("1", 1)
+    (True, False, False)
+    """
+    return bool(a == b) and isinstance(a, bool) == isinstance(b, bool)
+
 
 def plain(value: Any) -> Any:
     """A value as JSON knows it; whole numbers are int.
@@ -324,6 +447,8 @@ def step_of(values: np.ndarray) -> float:
     >>> step_of(np.array([1.5, 2.0, 3.1])), step_of(np.array([3.0, 4.0])), step_of(np.array([math.pi]))
     (0.1, 1.0, 0.0)
     """
+    if values.dtype == object:
+        return 1.0
     return next((10.0**-d for d in range(4) if np.array_equal(np.round(values, d), values)), 0.0)
 
 
@@ -364,9 +489,9 @@ def kind_from(value: Any) -> Kind:
 
 def _check_option(kind: str, key: str, value: Any) -> None:
     """Refuse what JSON may say and a kind can not use."""
-    number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LARGEST
     items = isinstance(value, list | tuple) and all(
-        isinstance(v, str | bool | int | float) and (isinstance(v, str) or math.isfinite(v)) for v in value
+        isinstance(v, str | bool | int | float) and (isinstance(v, str) or abs(v) <= LARGEST) for v in value
     )
     listed = key in ("spikes", "categories")
     unique = not listed or value is None or (items and len({*value}) == len(value))

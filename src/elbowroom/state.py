@@ -15,6 +15,7 @@ from elbowroom import artefact
 from elbowroom.artefact import Artefact
 from elbowroom.beta import Beta, beta_of
 from elbowroom.card import card
+from elbowroom.columns import Kind, kind_form
 from elbowroom.data.interactions import Interactions
 from elbowroom.data.schema import Schema
 from elbowroom.errors import ArtefactError, ElbowroomError
@@ -135,6 +136,8 @@ def _plain(value: Any) -> Any:
     """Numbers, text, lists and mappings, as JSON knows them."""
     if isinstance(value, Schema):
         return value.form()
+    if isinstance(value, Kind):
+        return kind_form(value)
     if isinstance(value, np.generic | np.ndarray):
         return value.tolist()
     if isinstance(value, dict):

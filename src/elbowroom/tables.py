@@ -162,15 +162,15 @@ def sample_given(estimator: Any, n: int, mean: bool, given: Mapping[str, Any], c
     schema, n = schema_of(estimator, "given"), door.positive("n_samples", n)
     if mean:
         raise ParameterError("samples with given are draws", "mean=True asks for means", "Leave mean out.")
-    row = torch.from_numpy(schema.row(given))
+    row, exact = schema.given(given, estimator.frame_kind_)
     codes = estimator._encode_context(context, n, reset=False)
     context = None if codes is None else torch.as_tensor(codes, dtype=torch.float32)
     generator = generator_at(resolve_seed(random_state), "given")
-    rows, size = complete.sample_given(estimator.model_, row, context, n, generator)
+    rows, size = complete.sample_given(estimator.model_, torch.from_numpy(row), context, n, generator)
     if size < FEW:
         message = f"rows with {dict(given)} are rare in the model: its samples rest on about {size:.1f} different draws"
         warnings.warn(message, ElbowroomWarning, stacklevel=3)
-    return estimator._write(rows)
+    return write_rows(schema, rows.numpy(), estimator.frame_kind_, exact=exact)
 
 
 def cells_of(schema: Schema, words: Sequence[str]) -> dict[str, Any]:
@@ -227,8 +227,13 @@ def beside(X: Any, values: np.ndarray) -> Any:
 # ---- rows out --------------------------------------------------------------------------------------------------------
 
 
-def write_rows(schema: Schema, values: np.ndarray, library: str | None, like: Any = None) -> Any:
-    """Rows (n, cells) as a frame of a library, or as an array."""
-    if library is None:
-        return np.column_stack([np.asarray(column, dtype=float) for column in schema.decode(values).values()])
-    return schema.frame(values, library, like)
+def write_rows(
+    schema: Schema, values: np.ndarray, library: str | None, like: Any = None, exact: Mapping[str, Any] | None = None
+) -> Any:
+    """Rows (n, cells) as a frame of a library, or as an array; the columns in `exact` have one value in all rows."""
+    if library is not None:
+        return schema.frame(values, library, like, exact)
+    found = np.column_stack([np.asarray(column, dtype=float) for column in schema.decode(values).values()])
+    for name, value in (exact or {}).items():
+        found[:, list(schema).index(name)] = np.nan if value is None else float(value)
+    return found

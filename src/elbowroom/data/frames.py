@@ -5,26 +5,38 @@ from __future__ import annotations
 import datetime
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
-from numbers import Real
+from functools import partial
+from numbers import Integral, Real
 from typing import Any, NamedTuple
 
 import narwhals.stable.v2 as nw
 import numpy as np
 
-from elbowroom.data.door import Refused
+from elbowroom.columns import EXACT, LARGEST, as_floats
+from elbowroom.data.door import Refused, opened
+from elbowroom.data.values import (
+    DIGITS,
+    EPOCH,
+    UTC,
+    Stamp,
+    decimal_of,
+    decimals_of,
+    integers_of,
+    is_missing,
+    name_of_zone,
+    sort_of,
+    stamp_of,
+    zone_named,
+)
 from elbowroom.errors import DataError
-
-UTC = datetime.UTC
-EPOCH = datetime.datetime(1970, 1, 1, tzinfo=UTC)
-
 
 YEAR = 365.2425 * 86_400  # seconds
 
 
 class Series(NamedTuple):
-    """A column: float64 with NaN for a hole, or objects with None.
+    """A column: float64 with NaN for a missing value, or objects with None: texts, and whole numbers beyond 2**53.
 
     `sort` is what it holds: "number", "flag", "text" or "time" (in seconds since 1970, UTC where it has a time zone);
     `dtype` is the library's own name; `categories` are those of a categorical column, `ordered` if they have an order.
@@ -39,6 +51,8 @@ class Series(NamedTuple):
     @property
     def shown(self) -> np.ndarray:
         """The values as people read them in a picture: times as years, with a fraction."""
+        if self.sort == "number":
+            return as_floats(self.values)
         return 1970 + self.values / YEAR if self.sort == "time" else self.values
 
 
@@ -54,26 +68,23 @@ def series_of(frame: Any) -> dict[str, Series]:
 
 
 def columns_of(frame: Any) -> dict[str, nw.Series[Any]]:
-    """The columns of a data frame by name, as narwhals has them."""
-    found = nw.from_native(frame, eager_only=True)
-    return {str(name): found.get_column(name) for name in found.columns}
+    """The columns of a data frame by name, as narwhals has them.
 
-
-def dtypes_of(frame: Any) -> dict[str, str]:
-    """The dtypes of a data frame, by its library's own names; of objects, with what they are."""
-    return {name: _series(name, column).dtype for name, column in columns_of(frame).items()}
+    Raises
+    ------
+    DataError
+        If two of them have the same name.
+    """
+    found = opened(frame)
+    columns = {str(name): found.get_column(name) for name in found.columns}
+    if len(columns) < len(found.columns):
+        raise DataError("column names must be unique", "two are the same as text, such as 1 and '1'", "Rename one.")
+    return columns
 
 
 def series_of_array(x: np.ndarray, names: Sequence[str]) -> dict[str, Series]:
     """The columns of an array of numbers (n, D)."""
     return {name: Series(_canonical(x[:, i]), "number", str(x.dtype)) for i, name in enumerate(names)}
-
-
-def of_value(name: str, value: Any) -> Series:
-    """A column of one value."""
-    objects = np.empty(1, dtype=object)
-    objects[0] = _plain(value)
-    return _of_objects(name, objects, "object")
 
 
 def _canonical(values: np.ndarray) -> np.ndarray:
@@ -84,7 +95,11 @@ def _canonical(values: np.ndarray) -> np.ndarray:
 
 
 def _series(name: str, column: nw.Series[Any]) -> Series:
-    native, dtype = _native_dtype(column), column.dtype
+    native, dtype = _native_dtype(name, column), column.dtype
+    if dtype.is_integer() and any(abs(int(end)) >= EXACT for end in _ends(column)):
+        return Series(_whole(column.to_list()), "number", native)
+    if dtype == nw.Decimal:
+        return Series(_of_decimals(name, column.to_list(), native), "number", native)
     if dtype.is_numeric():
         values = _canonical(column.cast(nw.Float64).to_numpy())
         _refuse_infinite(name, values)
@@ -106,59 +121,157 @@ def _series(name: str, column: nw.Series[Any]) -> Series:
     raise DataError("a column must hold numbers, truth values, text or dates", f"{name!r} holds {kind}", do)
 
 
-def _native_dtype(column: nw.Series[Any]) -> str:
-    native = column.to_native()
-    return str(native.type if hasattr(native, "type") else native.dtype)
+def _ends(column: nw.Series[Any]) -> list[Any]:
+    """The smallest and the largest value, where there are any."""
+    return [] if len(column) == 0 else [end for end in (column.min(), column.max()) if not is_missing(end)]
+
+
+def _whole(values: Sequence[Any]) -> np.ndarray:
+    """Whole numbers of any size as objects (n,), None for a missing one."""
+    found = np.empty(len(values), dtype=object)
+    found[:] = [None if is_missing(value) else int(value) for value in values]
+    return found
+
+
+def _of_decimals(name: str, values: Sequence[Any], dtype: str) -> np.ndarray:
+    """Decimals as float64, which has the digits of those that are not too long."""
+    digits = decimals_of(dtype)
+    assert digits is not None
+    for row, value in enumerate(values):
+        if not is_missing(value) and value.is_finite() and abs(value.scaleb(digits[1])) >= 10**DIGITS:
+            got = f"row {row}, column {name!r} holds {value!s:.60}"
+            do = "Round it, or turn the column into floats, for example by .astype(float)."
+            raise DataError(f"decimals must have at most {DIGITS} digits", got, do)
+    found = _canonical(np.array([math.nan if is_missing(v) else float(v) for v in values], dtype=float))
+    _refuse_infinite(name, found)
+    return found
+
+
+def _native_dtype(name: str, column: nw.Series[Any]) -> str:
+    """The library's own name of a dtype, by which it is found again."""
+    series = column.to_native()
+    dtype = series.type if hasattr(series, "type") else series.dtype
+    if column.implementation.is_pandas() and str(dtype) == "string":
+        return f"string:{dtype.storage}"
+    zone = getattr(dtype, "tz", None) if column.implementation.is_pandas() else None
+    if zone is None:
+        return str(dtype)
+    return f"datetime64[{dtype.unit}, {_name_of_zone(name, zone)}]"
+
+
+def _name_of_zone(name: str, zone: datetime.tzinfo) -> str:
+    found = name_of_zone(zone)
+    if found is None:
+        got = f"that of {name!r} is {str(zone)!r:.60}"
+        do = "Turn it into one with a name: X[column].dt.tz_convert('Europe/Berlin')."
+        raise DataError("a time zone must have a name by which it is found again", got, do)
+    return found
 
 
 def _seconds(column: nw.Series[Any]) -> np.ndarray:
-    stamps = column.dt.timestamp("us").to_list()
-    return _canonical(np.array([math.nan if s is None else s / 1e6 for s in stamps], dtype=float))
+    unit: Any = "ns" if getattr(column.dtype, "time_unit", "us") == "ns" else "us"
+    parts = 10**9 if unit == "ns" else 10**6
+    stamps = column.dt.timestamp(unit).to_list()
+    return _canonical(np.array([math.nan if is_missing(s) else int(s) / parts for s in stamps], dtype=float))
 
 
 def _categorical(name: str, column: nw.Series[Any], objects: np.ndarray, native: str) -> Series:
     """A categorical column: its categories where they are declared, for those that are not used may have an order."""
-    series = column.to_native()
-    categories: tuple[Any, ...] | None = None
-    ordered = False
-    if hasattr(series, "cat") and hasattr(series.cat, "ordered"):  # of pandas
-        categories, ordered = tuple(_plain(c) for c in series.cat.categories), bool(series.cat.ordered)
-    elif column.dtype == nw.Enum:
-        categories, ordered = tuple(column.cat.get_categories().to_list()), True
+    categories, ordered = _declared(column)
+    strange = [v for v in (*(categories or ()), *objects) if not (v is None or isinstance(_plain(v), PLAIN))]
+    if strange:
+        got = f"column {name!r} has {str(strange[0])!r:.60}"
+        raise Refused("categories must be text, numbers or truth values", f"A category of {got}", AS_TEXT)
     _of_objects(name, objects.copy(), native)  # which refuses several kinds
     native += ":ordered" if native == "category" and ordered else ""
     return Series(objects, "text", native, categories, ordered)
 
 
+def _declared(column: nw.Series[Any]) -> tuple[tuple[Any, ...] | None, bool]:
+    """The categories that the dtype of a column lists, if it lists any, and whether they have an order."""
+    series = column.to_native()
+    if hasattr(series, "cat") and hasattr(series.cat, "ordered"):  # of pandas
+        return tuple(_plain(c) for c in series.cat.categories), bool(series.cat.ordered)
+    if column.dtype == nw.Enum:
+        return tuple(column.cat.get_categories().to_list()), True
+    if column.implementation.is_polars():
+        return None, False
+    import pyarrow as pa
+
+    array = pa.chunked_array(pa.array(series)) if column.implementation.is_pandas() else series
+    if not array.num_chunks:
+        return None, False
+    known = array.unify_dictionaries().chunk(0).dictionary.to_pylist()
+    return tuple(value for value in known if value is not None), bool(array.type.ordered)
+
+
 def _of_objects(name: str, objects: np.ndarray, native: str) -> Series:
     """A column of Python objects, by what they are."""
-    sorts = {sort: value for value in objects if value is not None for sort in (_sort(value),)}
-    if len(sorts) > 1 or "" in sorts:
-        row, value = next((i, v) for i, v in enumerate(objects) if v is not None and _sort(v) == list(sorts)[-1])
-        first = type(next(iter(sorts.values()))).__name__
-        others = f", others are {first}" if len(sorts) > 1 else ""
+    objects[[is_missing(value) for value in objects.tolist()]] = None
+    _refuse_mixed(name, objects)
+    known = [value for value in objects.tolist() if value is not None]
+    sort = _sort(known[0]) if known else "text"
+    if sort == "text":
+        objects[:] = [None if value is None else str(value) for value in objects]
+        return Series(objects, "text", native)
+    if any(isinstance(value, Integral) and abs(int(value)) > LARGEST for value in known):
+        got = f"column {name!r} has one beyond {LARGEST:.1e}"
+        raise DataError("whole numbers must not be larger than floats", got, "Turn them into logarithms, or drop it.")
+    native += _suffix(name, known, sort) if native == "object" else ""
+    if sort == "time":
+        moments = [math.nan if value is None else _moment(value) for value in objects]
+        return Series(_canonical(np.array(moments, dtype=float)), "time", native)
+    if decimals_of(native):
+        return Series(_of_decimals(name, objects.tolist(), native), "number", native)
+    if any(isinstance(value, Integral) and abs(int(value)) >= EXACT for value in known):
+        if not all(float(value).is_integer() for value in known if not isinstance(value, Integral)):
+            got = f"column {name!r} has fractions beside whole numbers beyond 2**53"
+            raise DataError("numbers of a column must all be whole, or all be floats", got, "Write .astype(float).")
+        return Series(_whole(objects.tolist()), "number", native)
+    values = _canonical(np.array([math.nan if v is None else float(v) for v in objects], dtype=float))
+    _refuse_infinite(name, values)
+    return Series(values, sort, native)
+
+
+def _refuse_mixed(name: str, objects: np.ndarray) -> None:
+    """Refuse objects of several kinds, or of none that a column may hold."""
+    first: dict[tuple[str, bool], tuple[int, Any]] = {}
+    for row, value in enumerate(objects.tolist()):
+        if value is not None:
+            first.setdefault((_sort(value), isinstance(value, Decimal)), (row, value))
+    if len(first) > 1 or ("", False) in first:
+        row, value = list(first.values())[-1]
+        others = f", others are {type(next(iter(first.values()))[1]).__name__}" if len(first) > 1 else ""
         raise Refused(
             "a column must hold numbers, truth values, text or dates, all of one kind",
             f"Row {row}, column {name!r} holds {str(value)[:40]!r}{others}",
             "Turn all of its values into one kind, for example by .astype(str).",
         )
-    sort = next(iter(sorts), "text")
-    if sort == "text":
-        objects[:] = [None if value is None else str(value) for value in objects]
-        return Series(objects, "text", native)
-    convert = _moment if sort == "time" else float
-    values = _canonical(np.array([math.nan if v is None else convert(v) for v in objects], dtype=float))
-    _refuse_infinite(name, values)
-    return Series(values, sort, native + _suffix(objects, sort))
 
 
-def _suffix(objects: np.ndarray, sort: str) -> str:
-    """What a dtype of objects leaves open: dates without a time, and whole numbers."""
-    first = next((value for value in objects if value is not None), None)
+def _suffix(name: str, known: Sequence[Any], sort: str) -> str:
+    """What a dtype of objects leaves open: dates without a time, whole numbers, the digits of decimals."""
     if sort == "time":
-        return ":time" if isinstance(first, datetime.datetime) else ":date"
-    whole = sort == "number" and all(v is None or float(v).is_integer() for v in objects)
-    return f":{'whole' if whole else sort}"
+        if not any(isinstance(value, datetime.datetime) for value in known):
+            return ":date"
+        zone = _zone_of(name, known)
+        return ":time" if zone is None else f":time[us, tz={zone}]"
+    if sort == "flag":
+        return ":flag"
+    if isinstance(known[0], Decimal):
+        scale = max(0, *(-int(value.as_tuple().exponent) for value in known if value.is_finite()), 0)
+        return f":decimal({max(DIGITS, scale)}, {scale})"
+    return f":{'whole' if all(isinstance(v, Integral) or float(v).is_integer() for v in known) else sort}"
+
+
+def _zone_of(name: str, known: Sequence[Any]) -> str | None:
+    """The time zone that all of some times have, None if none has any."""
+    zones = {None if getattr(v, "tzinfo", None) is None else _name_of_zone(name, v.tzinfo) for v in known}
+    if len(zones) > 1:
+        got = f"column {name!r} has {' and '.join(sorted(str(zone or 'none') for zone in zones)[:3])}"
+        do = "Turn them into one: pd.to_datetime(X[column], utc=True).dt.tz_convert('Europe/Berlin')."
+        raise DataError("all times of a column must have the same time zone, or none", got, do)
+    return zones.pop()
 
 
 def _sort(value: Any) -> str:
@@ -169,6 +282,10 @@ def _sort(value: Any) -> str:
     if isinstance(value, str):
         return "text"
     return "time" if isinstance(value, datetime.date) else ""
+
+
+PLAIN = (str, bool, int, float)
+AS_TEXT = "Turn it into text, for example by .astype(str)."
 
 
 def _moment(value: datetime.date) -> float:
@@ -198,9 +315,9 @@ def frame_of(columns: Mapping[str, Any], library: str, like: Any = None) -> Any:
     if library == "pandas":
         import pandas as pd
 
-        index = getattr(like, "index", None)
-        frame = pd.DataFrame({name: column.array for name, column in columns.items()}, index=index)
-        return frame if index is None else frame.set_axis(like.columns, axis=1)
+        frame = pd.DataFrame({name: column.reset_index(drop=True) for name, column in columns.items()})
+        known = isinstance(like, pd.DataFrame)
+        return frame.set_axis(like.index, axis=0).set_axis(like.columns, axis=1) if known else frame
     if library == "polars":
         import polars as pl
 
@@ -210,77 +327,151 @@ def frame_of(columns: Mapping[str, Any], library: str, like: Any = None) -> Any:
     return pa.table(dict(columns))
 
 
-def native(values: np.ndarray, sort: str, dtype: str, library: str, categories: Sequence[Any] | None = None) -> Any:
-    """A column of a library, of a dtype by the library's own name where that can hold the values."""
-    base, _, suffix = dtype.partition(":") if dtype.startswith(("object", "category")) else (dtype, "", "")
-    objects = _objects(values, sort, base, suffix)
+def native(values: np.ndarray, dtype: str, library: str, categories: Sequence[Any] | None = None) -> Any:
+    """A column of a library, of a dtype by the library's own name where that can hold the values.
+
+    `values` are those of a `Series`; times may also be whole nanoseconds, as objects.
+    """
+    stamp = stamp_of(dtype)
+    if stamp is not None and not dtype.startswith("object"):
+        return _of_times(ticks_of(values, stamp), stamp, dtype, library)
+    objects = objects_of(values, dtype)
     if library == "pandas":
-        return _of_pandas(objects, base, categories, suffix == "ordered")
-    return (_of_polars if library == "polars" else _of_pyarrow)(objects, base, categories)
+        return _of_pandas(objects, dtype, categories)
+    return (_of_polars if library == "polars" else _of_pyarrow)(objects, dtype, categories)
 
 
-def _objects(values: np.ndarray, sort: str, dtype: str, suffix: str) -> list[Any]:
-    """The values as Python has them, None for a hole."""
+def objects_of(values: np.ndarray, dtype: str) -> list[Any]:
+    """The values as Python has them in a column of a dtype, None for a missing one."""
+    stamp, digits = stamp_of(dtype), decimals_of(dtype)
+    if stamp is not None:
+        return [None if tick is None else _clock(tick * stamp.tick, stamp) for tick in ticks_of(values, stamp)]
+    make: Callable[[Any], Any] | None = None
+    if sort_of(dtype) == "flag":
+        make = _truth
+    elif digits:
+        make = partial(decimal_of, scale=digits[1])
+    elif integers_of(dtype) or dtype == "object:whole":
+        make = round
+    found = values.tolist()
+    if values.dtype != object:
+        found = [None if math.isnan(value) else value for value in found]
+    return found if make is None else [None if value is None else make(value) for value in found]
+
+
+def _truth(share: float) -> bool:
+    return round(share) == 1
+
+
+def ticks_of(values: np.ndarray, stamp: Stamp) -> list[int | None]:
+    """Times as whole ticks of a dtype, from seconds as floats (to the microsecond), or from nanoseconds as objects."""
     if values.dtype == object:
-        return values.tolist()
-    if sort == "time":
-        found = [None if math.isnan(v) else EPOCH + datetime.timedelta(microseconds=round(v * 1e6)) for v in values]
-        aware = re.search(r"datetime64\[\w+, |time_zone='|tz=", dtype)
-        found = found if aware else [v and v.replace(tzinfo=None) for v in found]
-        day = suffix == "date" or dtype in ("Date", "date32[day]", "date64[ms]")
-        return [v and v.date() for v in found] if day else found
-    if sort == "flag" or suffix == "flag":
-        return [None if math.isnan(v) else bool(v) for v in values]
-    whole = suffix == "whole" or re.match(r"u?int\d", dtype.lower()) is not None
-    return [None if math.isnan(v) else int(v) if whole else v for v in values.tolist()]
+        return [None if value is None else value // stamp.tick for value in values.tolist()]
+    return [None if math.isnan(v) else round(v * 1e6) * 1000 // stamp.tick for v in values.tolist()]
 
 
-def _of_pandas(objects: list[Any], dtype: str, categories: Sequence[Any] | None, ordered: bool) -> Any:
+def _clock(moment: int, stamp: Stamp) -> datetime.date:
+    """A time in nanoseconds as Python has it, on the clock of its zone."""
+    clock = EPOCH + datetime.timedelta(microseconds=moment // 1000)
+    if stamp.zone is not None:
+        return clock.replace(tzinfo=UTC).astimezone(zone_named(stamp.zone))
+    return clock.date() if stamp.unit == "D" else clock
+
+
+def _of_times(ticks: list[int | None], stamp: Stamp, dtype: str, library: str) -> Any:
+    if library == "pandas":
+        import pandas as pd
+
+        if not dtype.startswith("datetime64") and not dtype.endswith("[pyarrow]"):  # a dtype of another library
+            dtype = f"datetime64[{'s' if stamp.unit == 'D' else stamp.unit}{f', {stamp.zone}' if stamp.zone else ''}]"
+        if dtype.endswith("[pyarrow]"):
+            return _arrow_of_pandas(_of_times(ticks, stamp, dtype.removesuffix("[pyarrow]"), "pyarrow"))
+        places = np.array([np.iinfo(np.int64).min if tick is None else tick for tick in ticks], dtype=np.int64)
+        moments = pd.Series(places.view(f"M8[{stamp.unit}]"))
+        return moments.dt.tz_localize("UTC").astype(dtype) if stamp.zone else moments.astype(dtype)
+    if library == "polars":
+        import polars as pl
+
+        if stamp.unit == "D":
+            return pl.Series(ticks, dtype=pl.Int32).cast(pl.Date)
+        parts = 1000 if stamp.unit == "s" else 1  # polars has no seconds
+        unit: Any = "ms" if stamp.unit == "s" else stamp.unit
+        fine = [None if tick is None else tick * parts for tick in ticks]
+        return pl.Series(fine, dtype=pl.Int64).cast(pl.Datetime(unit, stamp.zone))
+    import pyarrow as pa
+
+    if dtype.startswith("date64"):
+        return pa.chunked_array(
+            [pa.array([t if t is None else t * 86_400_000 for t in ticks], pa.int64()).cast("date64")]
+        )
+    kind = pa.date32() if stamp.unit == "D" else pa.timestamp(stamp.unit, stamp.zone)
+    return pa.chunked_array([pa.array(ticks, pa.int32() if stamp.unit == "D" else pa.int64()).cast(kind)])
+
+
+def _of_pandas(objects: list[Any], dtype: str, categories: Sequence[Any] | None) -> Any:
     import pandas as pd
 
-    if dtype == "category":
+    base, _, suffix = dtype.partition(":") if dtype.startswith(("object", "category", "string:")) else (dtype, "", "")
+    if base == "category":
         known = list(categories or dict.fromkeys(v for v in objects if v is not None))
-        return pd.Series(pd.Categorical(objects, categories=known, ordered=ordered))
-    if dtype in ("object", "str") or (None in objects and re.fullmatch(r"u?int\d+|bool", dtype)):
-        found = pd.Series(objects, dtype=object)
-        return found if dtype == "object" else found.astype("str" if dtype == "str" else "float64")
+        return pd.Series(pd.Categorical(objects, categories=known, ordered=suffix == "ordered"))
+    if base == "object":
+        return pd.Series(objects, dtype=object)
+    if base == "str" or (None in objects and re.fullmatch(r"u?int\d+|bool", base)):
+        return pd.Series(objects, dtype=object).astype("str" if base == "str" else "float64")
+    if dtype.endswith("[pyarrow]"):
+        return _arrow_of_pandas(_of_pyarrow(objects, dtype.removesuffix("[pyarrow]"), categories))
     try:
-        return pd.Series(objects, dtype=dtype)
+        return pd.Series(objects, dtype=f"string[{suffix}]" if base == "string" and suffix else base)
     except (TypeError, ValueError):  # a dtype of another library
         return pd.Series(objects)
+
+
+def _arrow_of_pandas(array: Any) -> Any:
+    """A column of pandas on an array of pyarrow."""
+    import pandas as pd
+
+    return pd.Series(pd.arrays.ArrowExtensionArray(array))
 
 
 def _of_polars(objects: list[Any], dtype: str, categories: Sequence[Any] | None) -> Any:
     import polars as pl
 
-    stamp = re.fullmatch(r"Datetime\(time_unit='(ms|us|ns)', time_zone=(?:None|'([\w/+-]+)')\)", dtype)
-    if stamp:
-        return pl.Series(objects).cast(pl.Datetime(stamp[1], stamp[2]))  # type: ignore[arg-type]
     if dtype.startswith("Enum") and categories:
         return pl.Series(objects, dtype=pl.Enum([str(c) for c in categories]))
-    simple = re.fullmatch(r"U?Int\d+|Float\d+|Boolean|String|Categorical|Date", dtype)
+    digits = decimals_of(dtype)
+    if digits:
+        return pl.Series(objects, dtype=pl.Decimal(*digits))
+    simple = re.fullmatch(r"U?Int\d+|Float\d+|Boolean|String|Categorical", dtype)
     return pl.Series(objects, dtype=getattr(pl, dtype)) if simple else pl.Series(objects)
 
 
 def _of_pyarrow(objects: list[Any], dtype: str, categories: Sequence[Any] | None) -> Any:
     import pyarrow as pa
 
-    coded = re.fullmatch(r"dictionary<values=((?:large_)?string), indices=(u?int\d+), ordered=([01])>", dtype)
+    coded = re.fullmatch(r"dictionary<values=(\w+), indices=(u?int\d+), ordered=([01])>", dtype)
     if coded:
         known = list(categories or dict.fromkeys(v for v in objects if v is not None))
-        codes = pa.array([None if v is None else known.index(v) for v in objects], pa.type_for_alias(coded[2]))
-        array = pa.DictionaryArray.from_arrays(codes, pa.array(known, coded[1]), ordered=coded[3] == "1")
+        bounds, place = integers_of(coded[2]), {value: code for code, value in enumerate(known)}
+        index = coded[2] if bounds and len(known) <= bounds[1] else "int32"
+        codes = pa.array([None if v is None else place[v] for v in objects], pa.type_for_alias(index))
+        array = pa.DictionaryArray.from_arrays(
+            codes, pa.array(known, _type_of_pyarrow(coded[1])), ordered=coded[3] == "1"
+        )
         return pa.chunked_array([array])
-    return pa.chunked_array([pa.array(objects, _type_of_pyarrow(dtype))])
+    kind = _type_of_pyarrow(dtype)
+    return pa.chunked_array(
+        [pa.array(objects, pa.float64()).cast(kind) if dtype == "halffloat" else pa.array(objects, kind)]
+    )
 
 
 def _type_of_pyarrow(dtype: str) -> Any:
     """The type with this name, or None to have it inferred."""
     import pyarrow as pa
 
-    stamp = re.fullmatch(r"timestamp\[(s|ms|us|ns)(?:, tz=([\w/+:-]+))?\]", dtype)
-    if stamp:
-        return pa.timestamp(stamp[1], stamp[2])
-    named = {"double": "float64", "float": "float32", "date32[day]": "date32", "date64[ms]": "date64"}
-    simple = re.fullmatch(r"u?int\d+|double|float|bool|(large_)?string|date32\[day\]|date64\[ms\]", dtype)
+    digits = decimals_of(dtype)
+    if digits:
+        return (pa.decimal256 if dtype.startswith("decimal256") else pa.decimal128)(*digits)
+    named = {"double": "float64", "float": "float32", "halffloat": "float16"}
+    simple = re.fullmatch(r"u?int\d+|double|float|halffloat|bool|(large_)?string|string_view", dtype)
     return pa.type_for_alias(named.get(dtype, dtype)) if simple else None

@@ -18,6 +18,7 @@ from elbowroom.columns import (
     Ordinal,
     Positive,
     Real,
+    as_floats,
     step_of,
 )
 
@@ -37,11 +38,12 @@ def infer(values: np.ndarray, sort: str, ordered: bool = False, categories: Any 
 
 def infer_number(values: np.ndarray) -> Kind:
     """Zeros and ones, counts over a short range, numbers that vary by factors, or numbers."""
-    if np.isin(values, (0, 1)).all():
+    if values.dtype != object and np.isin(values, (0, 1)).all():
         return Binary()
     low, high = values.min(), values.max()
     if low >= 0 and step_of(values) == 1 and high - low <= LATTICE:
         return Count()
+    values = as_floats(values)
     above = values[values > 0]
     if low >= 0 and len(np.unique(above)) > FEW and skewness(above) > max(1.0, 2 * abs(skewness(np.log(above)))):
         return Positive()

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+import re
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from decimal import Decimal
+from fractions import Fraction
 from typing import Any, Self
 
 import numpy as np
 
-from elbowroom.columns import Category, Kind, kind_form, kind_from
+from elbowroom.columns import EXACT, Binary, Category, Empty, Kind, Ordinal, Real, kind_form, kind_from, plain, same
 from elbowroom.data import frames
 from elbowroom.data.frames import Series
 from elbowroom.data.infer import infer
-from elbowroom.errors import DataError, ParameterError, unknown
+from elbowroom.data.values import held, is_missing, long_enough, scalar, shown_time, sort_of, stamp_of
+from elbowroom.errors import DataError, ElbowroomWarning, ParameterError, unknown
 
 SDV = {"numerical": None, "categorical": "category", "boolean": "binary", "datetime": "datetime"}
 
@@ -49,8 +54,26 @@ class Column:
     def encode(self, name: str, series: Series) -> np.ndarray:
         """The cells (n, k) of a column."""
         holes = is_hole(series.values)
+        if not holes.all():
+            self._check_times(name, series)
         cells = self.known.encode(_as(self.known, series.values, name), name)
         return np.column_stack([holes, cells]) if self.nulls else cells
+
+    def _check_times(self, name: str, series: Series) -> None:
+        """Refuse times for what was none in training, the other way round, and clocks of another kind."""
+        if isinstance(self.known, Empty):
+            message = f"column {name!r} was empty in all training rows: its values are not read"
+            warnings.warn(message, ElbowroomWarning, stacklevel=2)
+            return
+        then, now = stamp_of(self.dtype), stamp_of(series.dtype)
+        if self.dtype and (then is None) != (now is None):
+            wanted, got = ("times" if stamp else "no times" for stamp in (then, now))
+            do = "Pass the column as it was in training, or fit again."
+            raise DataError(f"column {name!r} must hold {wanted}, as in training", f"it holds {got}", do)
+        if then and now and (then.zone is None) != (now.zone is None):
+            wanted, got = ("a time zone" if stamp.zone else "no time zone" for stamp in (then, now))
+            do = "Use .dt.tz_localize on it."
+            raise DataError(f"the times of column {name!r} must have {wanted}, as in training", f"they have {got}", do)
 
     def decode(self, cells: np.ndarray) -> np.ndarray:
         """The values (n,) of cells (n, k)."""
@@ -58,6 +81,108 @@ class Column:
         if self.nulls:
             values[cells[:, 0] == 1] = None if values.dtype == object else np.nan
         return values
+
+    def given(self, name: str, value: Any, library: str | None) -> tuple[np.ndarray, Any]:
+        """The cells (1, k) of one value, and the value exactly as the column holds it, None if it is missing.
+
+        Raises
+        ------
+        DataError, ParameterError
+            If no row of the column can have this value, or it is several.
+        """
+        value = scalar(name, value)
+        if is_missing(value):
+            if not (self.nulls or isinstance(self.known, Empty)):
+                raise DataError(f"column {name!r} is never missing", f"it is given as {value}", "Leave it out.")
+            return self.encode(name, _one(None, self.dtype)), None
+        exact = self._held(name, value, library)
+        read = self._read(exact)
+        return self.encode(name, _one(read if isinstance(read, str | int) else float(read), self.dtype)), exact
+
+    def _held(self, name: str, value: Any, library: str | None) -> Any:
+        """A value exactly as the column holds it; arrays are float64."""
+        kind, sort = self.known, sort_of(self.dtype)
+        if isinstance(kind, Empty) or (isinstance(kind, Category) and sort in ("", "text")):
+            value = value.item() if isinstance(value, np.generic) else value
+            kind.check(value, name)
+            return next(category for category in kind.categories or () if same(category, value))  # type: ignore[attr-defined]
+        if isinstance(kind, Binary) and sort == "number" and isinstance(value, bool | np.bool_):
+            value = int(value)
+        exact = held(name, value, "float64" if library is None and sort == "number" else self.dtype)
+        kind.check(self._read(exact), name, self._shown)
+        return exact
+
+    def _read(self, exact: Any) -> Any:
+        """A value as the kind reads it: times in seconds, truth values as 0 and 1."""
+        if stamp_of(self.dtype):
+            seconds = Fraction(exact, 10**9)
+            return plain(float(seconds)) if isinstance(self.known, Category) else seconds
+        return float(exact) if isinstance(exact, Decimal) else int(exact) if isinstance(exact, bool) else exact
+
+    def _shown(self, read: Any) -> str:
+        """Such a value as people write it."""
+        stamp = stamp_of(self.dtype)
+        return shown_time(int(read * 10**9), stamp.zone) if stamp else f"{plain(read)!r}"
+
+    def beside(self, name: str, series: Series | None) -> tuple[str, tuple[Any, ...] | None]:
+        """The dtype of the model's values among those of a caller's column, and its categories.
+
+        It is the column's own where that holds all that the model may say. Numbers that are too short become 64 bits
+        long, categories get those of the model, and a column without any value gets what it had in training.
+        """
+        kind = self.known
+        known = kind.categories if isinstance(kind, Category) else None
+        if series is None:
+            return self.dtype, known
+        if series.categories is not None and known is not None:
+            return self._with_categories(name, series, known)
+        sort = sort_of(series.dtype)
+        if is_hole(series.values).all() and not (sort and sort == sort_of(self.dtype)):
+            return self.dtype, known
+        if sort == "flag" and isinstance(kind, Real):
+            return self.dtype, known
+        ends = [kind.low, kind.high] if isinstance(kind, Real) else [c for c in known or () if not isinstance(c, str)]
+        if sort != "number" or not ends:
+            return series.dtype, known
+        own = series.values[~is_hole(series.values)].tolist()
+        longer = long_enough(series.dtype, min([*ends, *own]), max([*ends, *own]))  # type: ignore[type-var]
+        if longer is None:
+            got = f"column {name!r} may have {min([*ends, *own])} and {max([*ends, *own])}"  # type: ignore[type-var]
+            raise DataError("whole numbers must fit into 64 bits", got, "Turn the column into floats.")
+        return longer, known
+
+    def _with_categories(self, name: str, series: Series, known: tuple[Any, ...]) -> tuple[str, tuple[Any, ...]]:
+        """The categories of a caller's column and those of the model: in the order of both, or its own ones first."""
+        own = series.categories or ()
+        more = tuple(category for category in known if not any(same(category, one) for one in own))
+        if more and series.ordered and isinstance(self.known, Ordinal):
+            return series.dtype, merged(name, own, known)
+        dtype = re.sub("ordered=1", "ordered=0", series.dtype).removesuffix(":ordered") if more else series.dtype
+        return dtype, own + more
+
+
+def _one(value: Any, dtype: str) -> Series:
+    """A column of one value."""
+    values = np.empty(1, dtype=object)
+    values[0] = value
+    return Series(values, "", dtype)
+
+
+def merged(name: str, own: tuple[Any, ...], known: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The categories of two orders as one order.
+
+    >>> merged("size", ("s", "l", "xl"), ("s", "m", "l"))
+    ('s', 'm', 'l', 'xl')
+    """
+    found = list(known)
+    for place, category in enumerate(own):
+        if category not in found:
+            found.insert(found.index(own[place - 1]) + 1 if place else 0, category)
+    if [category for category in found if category in own] != list(own):
+        got = f"that of X is {', '.join(map(repr, own))}"
+        order = ", ".join(map(repr, known))
+        raise DataError(f"the order of column {name!r} must go with that of training ({order})", got, "Reorder it.")
+    return tuple(found)
 
 
 def is_hole(values: np.ndarray) -> np.ndarray:
@@ -68,8 +193,10 @@ def is_hole(values: np.ndarray) -> np.ndarray:
 
 
 def _as(kind: Kind, values: np.ndarray, name: str) -> np.ndarray:
-    """Values as a kind reads them: categories may be anything, all others are numbers."""
+    """Values as a kind reads them: categories may be anything, all others are numbers, or Python's int."""
     if isinstance(kind, Category) or values.dtype != object or kind.sort == "any":
+        return values
+    if all(value is None or isinstance(value, int) for value in values.tolist()):
         return values
     try:
         return np.array([np.nan if value is None else float(value) for value in values], dtype=float)
@@ -174,8 +301,14 @@ class Schema(Mapping[str, Kind]):
 
     @property
     def cells(self) -> dict[str, str]:
-        """Names and likelihoods of all cells of a row, in order."""
-        return {cell: form for name, c in self._items() for cell, form in c.cells(name).items()}
+        """Names and likelihoods of all cells of a row, in order; a name that is taken gets primes."""
+        found: dict[str, str] = {}
+        for name, column in self._items():
+            for cell, form in column.cells(name).items():
+                while cell in found or (cell in self.columns and cell != name):
+                    cell += "'"
+                found[cell] = form
+        return found
 
     @property
     def owners(self) -> list[str]:
@@ -196,38 +329,52 @@ class Schema(Mapping[str, Kind]):
         """
         return np.column_stack([c.encode(name, series[name]) for name, c in self._items()])
 
-    def row(self, given: Mapping[str, Any]) -> np.ndarray:
-        """One row (1, cells) of which only the given columns are known; None is a missing value."""
-        row = np.full((1, len(self.cells)), np.nan)
+    def given(self, given: Mapping[str, Any], library: str | None) -> tuple[np.ndarray, dict[str, Any]]:
+        """One row (1, cells) of which only the given columns are known, and their values as `Column.given` has them.
+
+        Raises
+        ------
+        DataError, ParameterError
+            At the first value that no row can have.
+        """
+        if not isinstance(given, Mapping):
+            got = f"it is {given!r:.60}"
+            raise ParameterError("given must map columns to values", got, "Write given={'country': 'DE'}.")
+        row, exact = np.full((1, len(self.cells)), np.nan), {}
         for name, value in given.items():
             if name not in self.columns:
                 raise unknown("a column that is given", name, self.columns)
-            column = self.columns[name]
-            if value is None and not column.nulls:
-                raise DataError(f"column {name!r} is never missing", "it is given as None", "Leave it out.")
-            row[:, self.at(name)] = column.encode(name, frames.of_value(name, value))
-        return row
+            row[:, self.at(name)], exact[name] = self.columns[name].given(name, value, library)
+        return row, exact
 
     def decode(self, rows: np.ndarray) -> dict[str, np.ndarray]:
         """The columns of rows (n, cells), as values."""
         return {name: c.decode(rows[:, self.at(name)]) for name, c in self._items()}
 
-    def native(self, name: str, values: np.ndarray, library: str, dtype: str | None = None) -> Any:
-        """A column of a library from its values, in the dtype that it had in the data, or another."""
-        column = self.columns[name]
-        categories = column.kind.categories if isinstance(column.kind, Category) else None
-        return frames.native(values, column.known.sort, column.dtype if dtype is None else dtype, library, categories)
+    def native(self, name: str, values: np.ndarray, library: str, beside: Series | None = None) -> Any:
+        """A column of a library from its values, in the dtype that it had in training, or beside another column."""
+        dtype, categories = self.columns[name].beside(name, beside)
+        return frames.native(values, dtype, library, categories)
 
-    def frame(self, rows: np.ndarray, library: str, like: Any = None) -> Any:
-        """A frame of a library from rows (n, cells); its dtypes are those of the frame `like` if there is one."""
-        dtypes = {} if like is None else frames.dtypes_of(like)
-        columns = {n: self.native(n, v, library, dtypes.get(n)) for n, v in self.decode(rows).items()}
+    def frame(self, rows: np.ndarray, library: str, like: Any = None, exact: Mapping[str, Any] | None = None) -> Any:
+        """A frame of a library from rows (n, cells), with the dtypes of the frame `like` if there is one.
+
+        The columns in `exact` have one value in all rows, as `given` made it.
+        """
+        beside, values = {} if like is None else read(like), self.decode(rows)
+        for name, value in (exact or {}).items():
+            values[name] = np.full(len(rows), value, dtype=object)
+        columns = {name: self.native(name, v, library, beside.get(name)) for name, v in values.items()}
         return frames.frame_of(columns, library, like)
 
 
 def read(X: Any) -> dict[str, Series]:
-    """The columns of a data frame, or of an array, whose names are then x0, x1, ..."""
+    """The columns of a data frame, or of an array of numbers, whose names are then x0, x1, ..."""
     if isinstance(X, np.ndarray):
+        if X.dtype.kind in "iu" and X.size and max(abs(int(X.min())), abs(int(X.max()))) >= EXACT:
+            got = f"one of them is {max(int(X.min()), int(X.max()), key=abs)}"
+            do = "Pass a data frame, whose columns keep all digits."
+            raise DataError("whole numbers of an array must be below 2**53 to have kinds", got, do)
         return frames.series_of_array(X, [f"x{i}" for i in range(X.shape[1])])
     return frames.series_of(X)
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Generator, Tensor
 
 from elbowroom.data.rows import Rows
+from elbowroom.errors import DataError
 from elbowroom.gaussians import normal
 from elbowroom.randomness import generator_at
 from elbowroom.tasks.score import noise_of
@@ -29,6 +30,11 @@ class Proposal(NamedTuple):
         chances = self.log_weights.softmax(0).T.double()
         at = torch.multinomial(chances, n, replacement=True, generator=generator).T
         return self.z.gather(0, at.unsqueeze(-1).expand(-1, -1, self.z.shape[-1]))
+
+    @property
+    def impossible(self) -> list[int]:
+        """The rows that no draw gives any probability."""
+        return (~self.log_weights.isfinite().any(0)).nonzero()[:, 0].tolist()
 
     @property
     def effective_sizes(self) -> Tensor:
@@ -65,13 +71,25 @@ def joint(model: VAE, z: Tensor, x: Tensor, context: Tensor | None) -> Tensor:
 
 @torch.no_grad()
 def completions(model: VAE, rows: Rows, keep: int, draws: int, seed: int) -> Tensor:
-    """Rows with holes, completed: `keep` draws from p(x_missing | x_known) of every row, (keep, n, D)."""
+    """Rows with missing cells, completed: `keep` draws from p(x_missing | x_known) of every row, (keep, n, D).
+
+    Raises
+    ------
+    DataError
+        If what is known of a row has no probability in the model.
+    """
     size = max(1, min(256, AT_ONCE // max(1, draws * int(model.likelihood.n_outputs))))  # type: ignore[arg-type]
     found, free = [], free_draws(model, draws, generator_at(seed, "free"))
     for i, batch in enumerate(rows.in_order(size)):
         generator = generator_at(seed, "complete", i)
         noise = normal((draws - draws // 2, len(batch.x), model.n_latents), generator, free)
-        z = propose(model, batch.x, batch.context, noise, free).resample(keep, generator)
+        proposal = propose(model, batch.x, batch.context, noise, free)
+        if proposal.impossible:
+            place = size * i + proposal.impossible[0]
+            got = f"row {place if rows.index is None else int(rows.index[place])} has one that is too far from them"
+            do = "Correct it, or leave the cell empty."
+            raise DataError("known values must be within reach of the training rows", got, do)
+        z = proposal.resample(keep, generator)
         drawn = model.decode(z, batch.context).sample(generator)
         found.append(torch.where(batch.x.isnan(), drawn.double(), batch.x.double()))
     return torch.cat(found, 1)
@@ -79,13 +97,35 @@ def completions(model: VAE, rows: Rows, keep: int, draws: int, seed: int) -> Ten
 
 @torch.no_grad()
 def sample_given(model: VAE, x: Tensor, context: Tensor | None, n: int, generator: Generator) -> tuple[Tensor, float]:
-    """n rows from the model given what is known of one row x (1, D); and the effective number of draws behind them."""
+    """n rows from the model given what is known of one row x (1, D), and a context (n, c) of each.
+
+    And the effective number of draws behind them: where contexts differ, the smallest of any.
+    """
+    if context is None:
+        return _given(model, x, None, n, generator)
+    kinds, which = context.unique(dim=0, return_inverse=True)
+    rows, sizes = x.new_empty(n, x.shape[1]), []
+    for kind, one in enumerate(kinds):
+        at = (which == kind).nonzero()[:, 0]
+        rows[at], size = _given(model, x, one[None], len(at), generator)
+        sizes.append(size)
+    return rows, min(sizes)
+
+
+def _given(model: VAE, x: Tensor, context: Tensor | None, n: int, generator: Generator) -> tuple[Tensor, float]:
     free = free_draws(model, max(LEAST, 8 * n), generator)
     noise = normal((len(free), 1, model.n_latents), generator, free)
-    found = propose(model, x, None if context is None else context[:1], noise, free)
+    found = propose(model, x, context, noise, free)
+    if found.impossible:
+        got = "the model gives it no probability at all"
+        raise DataError("what is given must be within reach of the training rows", got, "Give values nearer to them.")
     z = found.resample(n, generator)[:, 0]
-    drawn = torch.cat([model.decode(part, context).sample(generator) for part in z.split(1024)]).double()
+    drawn = torch.cat([_decoded(model, part, context).sample(generator) for part in z.split(1024)]).double()
     return torch.where(x.isnan(), drawn, x.double()), float(found.effective_sizes[0])
+
+
+def _decoded(model: VAE, z: Tensor, context: Tensor | None) -> Any:
+    return model.decode(z, None if context is None else context.expand(len(z), -1))
 
 
 @torch.no_grad()

@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from elbowroom.columns import Category, Kind, Real
 from elbowroom.data import frames
 from elbowroom.data.frames import Series, columns_of
 from elbowroom.data.schema import Schema, is_hole, read
+from elbowroom.data.values import long_enough
 from elbowroom.errors import ParameterError, unknown
 
 HOWS = ("likely", "mean")
@@ -20,25 +22,27 @@ DRAWS = 256  # of a row's completion, behind a single value
 def values_of(schema: Schema, drawn: Tensor) -> dict[str, np.ndarray]:
     """Columns of completed rows (draws, n, cells) as values (draws, n); none is missing."""
     rows = drawn.flatten(0, 1).numpy().copy()
-    names = list(schema.cells)
     for name, column in schema.columns.items():
         if column.nulls:
-            rows[:, names.index(f"{name} is missing")] = 0
+            rows[:, schema.at(name)[0]] = 0
     return {name: values.reshape(drawn.shape[:2]) for name, values in schema.decode(rows).items()}
 
 
 def single(schema: Schema, drawn: Tensor, how: str) -> dict[str, np.ndarray]:
     """One value for each cell of completed rows (draws, n, cells), by column, (n,).
 
-    Of numbers and times the mean or, if `how` is "likely", the median; of texts what was drawn most often.
+    Of numbers and times the mean or, if `how` is "likely", the median; of categories what was drawn most often.
     """
-    return {name: _single(values, how) for name, values in values_of(schema, drawn).items()}
+    return {name: _single(schema[name], values, how) for name, values in values_of(schema, drawn).items()}
 
 
-def _single(values: np.ndarray, how: str) -> np.ndarray:
-    if values.dtype != object:
-        return values.mean(0) if how == "mean" else np.quantile(values, 0.5, axis=0, method="inverted_cdf")
-    return np.array([Counter(column).most_common(1)[0][0] for column in values.T.tolist()], dtype=values.dtype)
+def _single(kind: Kind, values: np.ndarray, how: str) -> np.ndarray:
+    if isinstance(kind, Category) or (values.dtype == object and not isinstance(kind, Real)):
+        return np.array([Counter(column).most_common(1)[0][0] for column in values.T.tolist()], dtype=values.dtype)
+    if how == "mean":
+        whole = values.dtype == object  # of any size: their mean is one of them too
+        return (2 * values.sum(0) + len(values)) // (2 * len(values)) if whole else values.mean(0)
+    return np.sort(values, axis=0)[(len(values) - 1) // 2]
 
 
 def check_how(how: Any) -> str:
@@ -50,9 +54,22 @@ def check_how(how: Any) -> str:
 
 def filled(schema: Schema, X: Any, values: dict[str, np.ndarray]) -> Any:
     """X, an array or a frame, with its missing cells filled from columns of values; all others are as they were."""
-    if isinstance(X, np.ndarray):
-        return np.where(np.isnan(X), np.column_stack(list(values.values())), X).astype(X.dtype)
-    return _filled_frame(schema, X, values)
+    return _filled_array(schema, X, values) if isinstance(X, np.ndarray) else _filled_frame(schema, X, values)
+
+
+def _filled_array(schema: Schema, X: np.ndarray, values: dict[str, np.ndarray]) -> np.ndarray:
+    if X.dtype.kind != "f":
+        return X
+    ends = [(kind.low, kind.high) for kind in schema.values() if isinstance(kind, Real)]
+    dtype = (
+        long_enough(
+            str(X.dtype), *(float(end(column)) for end, column in zip((min, max), zip(*ends, strict=True), strict=True))
+        )
+        if ends
+        else X.dtype
+    )
+    fresh = np.column_stack([np.asarray(column, dtype=float) for column in values.values()])
+    return np.where(np.isnan(X), fresh, X).astype(dtype)
 
 
 def _filled_frame(schema: Schema, X: Any, values: dict[str, np.ndarray]) -> Any:
@@ -61,31 +78,31 @@ def _filled_frame(schema: Schema, X: Any, values: dict[str, np.ndarray]) -> Any:
     library = nw.from_native(X, eager_only=True).implementation.value
     out, series = {}, read(X)
     for name, column in columns_of(X).items():
-        holes = is_hole(series[name].values)
         out[name] = column.to_native()
-        if holes.any() and schema.cells and schema.at(name):
-            fresh = _as_known(values[name], series[name])
-            new = nw.from_native(schema.native(name, fresh, library, series[name].dtype), series_only=True)
-            keep = nw.new_series("keep", (~holes).tolist(), nw.Boolean, backend=column.implementation)
-            out[name] = _zipped(column, keep, new).to_native()
+        if schema.at(name) and is_hole(series[name].values).any():
+            out[name] = _filled_column(schema, name, column, series[name], values[name], library)
     return frames.frame_of(out, library, X)
 
 
-def _zipped(column: Any, keep: Any, new: Any) -> Any:
-    """The column where it is to be kept, else the new values; both have the same dtype and, in pandas, labels."""
+def _filled_column(schema: Schema, name: str, column: Any, series: Series, fresh: np.ndarray, library: str) -> Any:
+    holes = is_hole(series.values)
+    dtype, categories = schema.columns[name].beside(name, series)
+    coded = dtype.startswith(("dictionary", "Categorical", "string_view"))  # whose parts can not be put together
+    if dtype != series.dtype or coded or series.categories not in (None, categories):
+        return frames.native(np.where(holes, fresh, series.values), dtype, library, categories)
+    return _zipped(column, ~holes, frames.native(fresh, dtype, library, categories))
+
+
+def _zipped(column: Any, keep: np.ndarray, fresh: Any) -> Any:
+    """The column where it is to be kept, bit by bit, else the new values, which are of the same dtype."""
+    import narwhals.stable.v2 as nw
+
+    own = column.to_native()
     if column.implementation.is_pandas():
-        index = column.to_native().index
-        import narwhals.stable.v2 as nw
-
-        keep, new = (nw.from_native(s.to_native().set_axis(index), series_only=True) for s in (keep, new))
-    return column.zip_with(keep, new)
-
-
-def _as_known(values: np.ndarray, series: Series) -> np.ndarray:
-    """Means as the dtype can hold them: whole numbers and truth values are rounded."""
-    dtype = series.dtype.lower().lstrip("u")
-    whole = dtype.startswith("int") or dtype == "object:whole" or series.sort == "flag"
-    return np.rint(values) if whole and values.dtype != object else values
+        return own.where(keep, fresh.astype(own.dtype).set_axis(own.index))
+    fresh = fresh.cast(own.dtype) if column.implementation.is_polars() else fresh
+    kept = nw.new_series("keep", keep.tolist(), nw.Boolean, backend=column.implementation)
+    return column.zip_with(kept, nw.from_native(fresh, series_only=True)).to_native()
 
 
 def check_draws(n: Any) -> int:

@@ -18,10 +18,10 @@ import pytest
 import torch
 from scipy import sparse
 from sklearn.exceptions import NotFittedError
-from small import COUNTS, DIGITS, NAMES, WINE, counts, images, table
+from small import COUNTS, DIGITS, NAMES, WINE, counts, images, mixed, table
 from torch import nn
 
-from elbowroom import EASE, Fold, InteractionVAE, ItemKNN, Popularity, Reading, Split, TableVAE, evaluate
+from elbowroom import EASE, Fold, InteractionVAE, ItemKNN, Popularity, Reading, Split, TableVAE, evaluate, quality
 from elbowroom.cli import run
 from elbowroom.errors import ElbowroomError
 
@@ -43,6 +43,7 @@ def fitted() -> SimpleNamespace:
         table=table(epochs=1).fit(WINE),
         frame=table(epochs=1).fit(FRAME),
         told=table(epochs=1).fit(WINE, context=BATCH),
+        told_table=table(epochs=1).fit(pd.DataFrame({"c": ["u", "v"] * 89, "x": WINE[:, 0]}), context=BATCH),
         counts=counts(epochs=1).fit(COUNTS),
         images=images(epochs=1).fit(DIGITS[:40]),
     )
@@ -229,7 +230,81 @@ ARRAYS: dict[str, Case] = {}
 
 # ---- what is known of a row ------------------------------------------------------------------------------------------
 
-CONDITIONS: dict[str, Case] = {}
+
+@functools.cache
+def conditioned() -> TableVAE:
+    """A model of a table with a column of every kind."""
+    return table(epochs=1).fit(mixed())
+
+
+def given(**cells: Any) -> Any:
+    return conditioned().sample(2, given=cells)
+
+
+CONDITIONS: dict[str, Case] = {
+    "a whole number beyond the range": (lambda: given(i=11), "from 0 to 10, but it is 11"),
+    "a whole number between two": (lambda: given(i=2.5), "nearest are 2 and 3"),
+    "a negative count": (lambda: given(i=-1), "'i' must be given whole numbers from 0, but it is -1"),
+    "a large whole number beyond the range": (lambda: given(big=2**60 + 60), f"{2**60 + 59}, but it is {2**60 + 60}"),
+    "a number off its grid": (lambda: given(tenth=0.35), "nearest are 0.3 and 0.4"),
+    "nearly three tenths": (lambda: given(tenth=0.1 + 0.2), "0.30000000000000004. The nearest are 0.3 and 0.4"),
+    "an income below 0": (lambda: given(income=-3), "numbers above 0, but it is -3"),
+    "a whole number that floats leave out": (lambda: given(x=2**60 + 1), f"The nearest is {2**60}"),
+    "a number that float32 does not hold": (lambda: given(short=1e300), "float32 holds, but it is 1e+300"),
+    "a number out of reach": (lambda: given(x=1e300), "within reach"),
+    "an infinite number": (lambda: given(x=np.inf), "finite number, but it is inf"),
+    "too many decimals": (lambda: given(cents=0.125), "at most 2 decimals, but it is 0.125"),
+    "text for a number": (lambda: given(x="1"), "a number, but it is '1'"),
+    "a truth value for a number": (lambda: given(x=True), "a number, but it is True"),
+    "a complex number": (lambda: given(x=1j), "a number, but it is 1j"),
+    "a number for a truth value": (lambda: given(flag=1), "a truth value, but it is 1"),
+    "text for a truth value": (lambda: given(flag="yes"), "a truth value, but it is 'yes'"),
+    "two for a zero or one": (lambda: given(zero=2), "0 or 1, but it is 2"),
+    "an unknown category": (lambda: given(churn="Maybe"), "'Maybe'. Known are 'No', 'Yes'"),
+    "an unknown level": (lambda: given(size="xl"), "'xl'. Known are 's', 'm', 'l'"),
+    "a number for text": (lambda: given(word=1), "one of 3 categories, but it is 1"),
+    "a word that is no date": (lambda: given(born="soon"), "'soon'. Give one such as '2024-05-31'"),
+    "a number for a date": (lambda: given(born=2020), "a date or time, but it is 2020"),
+    "a time for a day": (lambda: given(born="2020-05-05 12:00"), "nearest are 2020-05-05 and 2020-05-06"),
+    "a time for a date": (lambda: given(day=datetime.datetime(2020, 5, 5, 3)), "nearest are 2020-05-05 and 2020-05-06"),
+    "a zone where there is none": (lambda: given(stamp="2024-05-05T12:00+02:00"), "without a time zone"),
+    "a time that was skipped": (lambda: given(seen="2024-03-31 02:30"), "2024-03-31 02:30:00 is there never"),
+    "a time that was twice": (lambda: given(seen="2024-10-27 02:30"), "2024-10-27 02:30:00 is there twice"),
+    "a time finer than its dtype": (lambda: given(stamp=np.datetime64(1, "ps")), "nanoseconds or coarser"),
+    "a year that is none": (lambda: given(stamp=np.datetime64("20000-01-01")), "years 1 to 9999"),
+    "NaN for a column that has none": (lambda: given(x=np.nan), "'x' is never missing, but it is given as nan"),
+    "pd.NA for a column that has none": (lambda: given(churn=pd.NA), "'churn' is never missing"),
+    "NaT for a column that has none": (lambda: given(born=pd.NaT), "'born' is never missing"),
+    "a value of an empty column": (lambda: given(empty="now"), "'empty' must hold something"),
+    "a list": (lambda: given(churn=["Yes", "No"]), "one value for a column, here 'churn'"),
+    "a set": (lambda: given(churn={"Yes"}), "one value for a column"),
+    "a range": (lambda: given(i=range(3)), "one value for a column"),
+    "a slice": (lambda: given(i=slice(1, 3)), "one value for a column"),
+    "an array": (lambda: given(i=np.arange(2)), "one value for a column"),
+    "a series": (lambda: given(i=pd.Series([1])), "one value for a column"),
+    "a mapping": (lambda: given(i={"low": 1}), "one value for a column"),
+    "an iterator": (lambda: given(i=iter([1])), "one value for a column"),
+    "an unknown column": (lambda: given(chrun="Yes"), "Did you mean 'churn'?"),
+    "a column by its place": (lambda: conditioned().sample(2, given={0: 1}), "0 is none of them"),
+    "no mapping": (lambda: conditioned().sample(2, given="churn=Yes"), "'churn=Yes'. Write given={"),
+    "cells for means": (lambda: conditioned().sample(2, given={"i": 1}, mean=True), "mean=True"),
+    "cells without a schema": (lambda: fitted().table.sample(2, given={"x0": 1.0}), "schema='infer'"),
+    "cells in no context": (lambda: fitted().told_table.sample(2, given={"c": "u"}), "it was fitted with context"),
+    "cells in an unknown context": (
+        lambda: fitted().told_table.sample(2, given={"c": "u"}, context="ever"), "'ever' (row 0)"),
+    "a context that is NA": (lambda: fitted().told.score(WINE[:2], context=["even", pd.NA]), "row 1"),
+    "a context that is a set": (lambda: fitted().told.score(WINE[:2], context={"even"}), "its shape is ()"),
+    "quality of paths": (lambda: quality("real.csv", "made.csv"), "it is the str 'real.csv'"),
+    "quality beside nothing": (lambda: quality(FRAME, None), "synthetic table must be a data frame"),
+    "quality of a list": (lambda: quality([[1.0]], FRAME), "it is the list [[1.0]]"),
+    "quality of pictures": (lambda: quality(DIGITS, DIGITS), "(1797, 8, 8)"),
+    "quality of text in an array": (lambda: quality(WINE.astype(str), WINE), "<U32"),
+    "quality of a sparse matrix": (lambda: quality(sparse.csr_matrix(WINE), WINE), "csr_matrix"),
+    "quality of a lazy frame": (lambda: quality(pl.LazyFrame({"a": [1]}), FRAME), "lazy"),
+    "quality without columns": (lambda: quality(FRAME[[]], FRAME[[]]), "must have columns"),
+    "quality with a test that is a path": (lambda: quality(FRAME, FRAME, "test.csv", "ash"), "'test.csv'"),
+    "quality of a column twice": (lambda: quality(pd.DataFrame([[1, 2]], columns=["a", "a"]), FRAME), "'a' comes more"),
+}  # fmt: skip
 
 # ---- recommenders ----------------------------------------------------------------------------------------------------
 
@@ -358,7 +433,35 @@ IDS_COMMANDS: dict[str, Command] = {}
 
 ARRAYS_COMMANDS: dict[str, Command] = {}
 
-CONDITIONS_COMMANDS: dict[str, Command] = {}
+
+def saved(here: Path) -> None:
+    conditioned().save(here / "m")
+
+
+SAMPLE = "sample m --out s.csv --given "
+CONDITIONS_COMMANDS: dict[str, Command] = {
+    "--given an unknown category": (saved, SAMPLE + "churn=Maybe", "Known are 'No', 'Yes'"),
+    "--given beyond the range": (saved, SAMPLE + "i=11", "from 0 to 10"),
+    "--given between two": (saved, SAMPLE + "i=2.5", "nearest are 2 and 3"),
+    "--given a word for a number": (saved, SAMPLE + "x=high", "column 'x' must be given a number, but it is 'high'"),
+    "--given digits in groups": (saved, SAMPLE + "x=1_000", "'1_000'"),
+    "--given infinity": (saved, SAMPLE + "x=inf", "finite"),
+    "--given a word for a truth value": (saved, SAMPLE + "flag=yes", "a truth value, but it is 'yes'"),
+    "--given a number for a truth value": (saved, SAMPLE + "flag=1", "a truth value"),
+    "--given a word for a date": (saved, SAMPLE + "born=soon", "'soon'"),
+    "--given a time that was skipped": (saved, SAMPLE + "'seen=2024-03-31 02:30'", "never"),
+    "--given no column": (saved, SAMPLE + "chrun=Yes", "Did you mean 'churn'?"),
+    "--given no value": (saved, SAMPLE + "churn", "--given looks like COLUMN=VALUE"),
+    "--given an empty value": (saved, SAMPLE + "churn=", "'churn' is never missing"),
+    "--given an empty number": (saved, SAMPLE + "x=", "'x' is never missing"),
+    "--given a column twice": (saved, SAMPLE + "i=1 --given i=2", "column 'i' is given twice"),
+    "--given one column or another": (saved, SAMPLE + "b=c=d=1", "begins with 'b=c' and with 'b=c=d'"),
+    "--given for means": (saved, SAMPLE + "i=1 --mean", "mean"),
+    "--given and a context that is not there": (saved, SAMPLE + "i=1 --context even", "fitted without context"),
+    "a context that is not there": (saved, "sample m --out s.csv --context even", "fitted without context"),
+    "quality of a table that is not there": (saved, "quality real.csv made.csv", "real.csv does not exist"),
+    "quality of pictures": (lambda here: np.save(here / "d.npy", DIGITS), "quality d.npy d.npy", "(1797, 8, 8)"),
+}  # fmt: skip
 
 
 def clicks(here: Path) -> None:

@@ -28,7 +28,8 @@ LAYERS = [
     ["converters", "columns"],
     # L1: rows, networks, densities
     ["data/__init__", "data/sparse"],
-    ["gaussians", "devices", "bodies", "data/door", "data/streams", "data/values"],
+    ["gaussians", "devices", "bodies", "data/streams", "data/values"],
+    ["data/door"],
     ["dial", "warps", "data/frames", "data/infer"],
     ["data/schema", "data/ids"],
     ["distributions", "data/rows", "data/arrays", "data/delimited", "data/pictures"],

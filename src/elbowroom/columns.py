@@ -114,7 +114,7 @@ class Real(Kind):
     def exact(self) -> bool:
         """Whether values are Python's int, because float64 does not hold them."""
         ends = (self.low, self.high)
-        return all(isinstance(end, int) and abs(end) >= EXACT for end in ends)
+        return all(isinstance(end, int) for end in ends) and any(abs(end or 0) >= EXACT for end in ends)
 
     @property
     def origin(self) -> float:
@@ -171,7 +171,7 @@ class Real(Kind):
         wanted, broken = self._misfit(np.array([float(value)]))
         if broken.any():
             raise DataError(f"column {name!r} must be given {wanted}", f"it is {show(value)}", "Correct it.")
-        if self.lattice and not self.low <= value <= self.high:  # type: ignore[operator]
+        if self.lattice and not self.low <= value <= self.high:
             ends = f"{show(plain(self.low))} to {show(plain(self.high))}"
             do = "Stay in the range of the training rows: beyond it the column has no values."
             raise DataError(f"column {name!r} must be given a number from {ends}", f"it is {show(value)}", do)

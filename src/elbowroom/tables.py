@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import datetime
 import warnings
 from collections.abc import Mapping, Sequence
+from decimal import Decimal, InvalidOperation
 from typing import Any
 
 import narwhals.stable.v2 as nw
@@ -14,10 +14,12 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from elbowroom.build import table_likelihood
-from elbowroom.columns import Category, Count, Measured, Positive, Real
+from elbowroom.columns import Binary, Category, Count, Measured, Positive, Real
 from elbowroom.data import door
+from elbowroom.data.frame_files import NOTHING
 from elbowroom.data.frames import Series, series_of
 from elbowroom.data.schema import Schema, read
+from elbowroom.data.values import decimals_of, sort_of
 from elbowroom.errors import DataError, ElbowroomWarning, ParameterError, unknown
 from elbowroom.likelihoods import Table
 from elbowroom.randomness import generator_at, resolve_seed
@@ -27,6 +29,7 @@ from elbowroom.tasks.complete import completions
 
 NUMBERS = (Real, Positive, Count)
 FEW = 30  # different draws, below which conditional samples repeat themselves
+TRUTHS = {"true": True, "false": False}
 WHY = "every column has a kind (schema_)"
 
 
@@ -174,33 +177,59 @@ def sample_given(estimator: Any, n: int, mean: bool, given: Mapping[str, Any], c
 
 
 def cells_of(schema: Schema, words: Sequence[str]) -> dict[str, Any]:
-    """Cells from words such as country=DE, in the type of their columns."""
-    found = {}
+    """Cells from words such as country=DE, in the type of their columns.
+
+    Raises
+    ------
+    ParameterError
+        If a word names no column, or several, or one that is given already, or its value is of another type.
+    """
+    found: dict[str, Any] = {}
     for word in words:
-        name, equals, value = word.partition("=")
-        if not equals:
-            raise ParameterError("--given looks like COLUMN=VALUE", f"it is {word!r}", "Write --given country=DE.")
+        name, value = _name_and_value(schema, word)
+        if name in found:
+            do = "Sample once for each of its values."
+            raise ParameterError("--given names a column once", f"column {name!r} is given twice", do)
         found[name] = cell_of(schema, name, value)
     return found
 
 
+def _name_and_value(schema: Schema, word: str) -> tuple[str, str]:
+    """A column and what is said of it: both may have an = in them."""
+    places = [place for place, letter in enumerate(word) if letter == "="]
+    if not places:
+        raise ParameterError("--given looks like COLUMN=VALUE", f"it is {word!r:.60}", "Write --given country=DE.")
+    names = [word[:place] for place in places if word[:place] in schema]
+    if not names:
+        raise unknown("the column of --given", word[: places[0]], schema)
+    if len(names) > 1:
+        got = f"{word!r:.60} begins with {' and with '.join(map(repr, names))}"
+        raise ParameterError("--given names one column", got, "Rename one, or use model.sample(given=...) in Python.")
+    return names[0], word[len(names[0]) + 1 :]
+
+
 def cell_of(schema: Schema, name: str, word: str) -> Any:
-    """A value of a column from a word, as it is typed; no word at all is a missing value."""
-    if name not in schema:
-        raise unknown("a column that is given", name, schema)
-    kind = schema[name]
-    if not word:
+    """A value of a column from a word, as it is typed; None, a missing value, of what a .csv leaves empty."""
+    kind, dtype = schema[name], schema.columns[name].dtype
+    sort = sort_of(dtype)
+    if isinstance(kind, Category) and sort != "time":
+        for category in kind.categories or ():
+            if str(category) == word:
+                return bool(category) if sort == "flag" else category
+    if word.strip().lower() in NOTHING:
         return None
+    if isinstance(kind, Binary) and word.strip().lower() in TRUTHS:
+        truth = TRUTHS[word.strip().lower()]
+        return truth if sort == "flag" else int(truth)
+    if sort != "number":
+        return word
     try:
-        if isinstance(kind, Category):
-            return next((c for c in kind.categories or () if str(c) == word), word)
-        if kind.sort == "time":
-            return datetime.datetime.fromisoformat(word)
-        return {"true": 1.0, "false": 0.0}.get(word.lower()) if word.isalpha() else float(word)
-    except ValueError as error:
-        raise ParameterError(
-            f"column {name!r} must be given as {kind.sort}", f"it is {word!r}", "Correct it."
-        ) from error
+        if "_" in word:
+            raise ValueError(word)
+        return Decimal(word) if decimals_of(dtype) else int(word) if word.lstrip("+-").isdigit() else float(word)
+    except (ValueError, InvalidOperation) as error:
+        got = f"it is {word!r:.60}"
+        raise ParameterError(f"column {name!r} must be given a number", got, f"Write --given {name}=1.5.") from error
 
 
 # ---- what is strange -------------------------------------------------------------------------------------------------

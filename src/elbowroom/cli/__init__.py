@@ -262,7 +262,7 @@ def detect(
 @app.command(group=LOOK, usage="Usage: elbowroom quality REAL SYNTHETIC [OPTIONS]")
 def quality(
     real: Annotated[str, Parameter(help=FILES, metavar="REAL")],
-    synthetic: Annotated[str, Parameter(help="Another.", metavar="SYNTHETIC")],
+    synthetic: Annotated[str, Parameter(help="The synthetic table.", metavar="SYNTHETIC")],
     /,
     *,
     test: Annotated[str | None, Parameter(help="Real rows that were not trained on.", metavar="FILE")] = None,

@@ -81,12 +81,12 @@ def sample(
                 "histories are drawn as they are", f"{model} is a model of interactions", "Leave out the other options."
             )
         return new_histories(estimator, n, out, random_state)
+    labels = None if context is None else [_category(estimator, context)] * n
     if given or getattr(estimator, "schema_", None) is not None:
         check_table_output(out)
         cells = tables.cells_of(tables.schema_of(estimator, "--given"), given) if given else None
-        write_frame(out, estimator.sample(n, mean=mean, given=cells, random_state=random_state))
+        write_frame(out, estimator.sample(n, mean=mean, given=cells, context=labels, random_state=random_state))
         return written(out, np.empty((n, len(estimator.schema_))), "new")
-    labels = None if context is None else [_category(estimator, context)] * n
     x = np.asarray(estimator.sample(n, mean=mean, context=labels, random_state=random_state))
     write(out, Result(x, names_of(estimator), pixels=_pixels(estimator)))
     return written(out, x, "new")

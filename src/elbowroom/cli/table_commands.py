@@ -83,6 +83,7 @@ def quality(real: str, synthetic: str, test: str | None, target: str | None, out
     worst = sorted(found.pairs.items(), key=lambda item: item[1])[:5]
     facts = {
         **found.facts,
+        "remarks": {name: words for name, words in found.remarks.items() if name in found.facts},
         "columns": dict(found.marginals),
         "worst_pairs": [{"columns": list(pair), "score": score} for pair, score in worst],
     }

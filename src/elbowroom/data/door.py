@@ -14,6 +14,7 @@ from scipy import sparse
 from sklearn.utils._param_validation import Interval, InvalidParameterError, validate_parameter_constraints
 from sklearn.utils.validation import validate_data
 
+from elbowroom.data.values import is_missing
 from elbowroom.errors import DataError, ParameterError, counted
 
 AS_NUMBERS = "Drop the column, or turn it into numbers, for example one column of 0 and 1 for each category."
@@ -262,7 +263,7 @@ def one_hot(labels: Any, n: int, categories: np.ndarray | None) -> tuple[np.ndar
 
 def _refuse_missing(labels: np.ndarray) -> None:
     for i, label in enumerate(labels.tolist()):
-        if label is None or label != label:
+        if is_missing(label):
             raise DataError(
                 "every row must have a context label", f"row {i} has none ({label})", "Drop the row, or name its label."
             )

@@ -105,7 +105,7 @@ class Column:
         if isinstance(kind, Empty) or (isinstance(kind, Category) and sort in ("", "text")):
             value = value.item() if isinstance(value, np.generic) else value
             kind.check(value, name)
-            return next(category for category in kind.categories or () if same(category, value))  # type: ignore[attr-defined]
+            return next(c for c in getattr(kind, "categories", ()) if same(c, value))
         if isinstance(kind, Binary) and sort == "number" and isinstance(value, bool | np.bool_):
             value = int(value)
         exact = held(name, value, "float64" if library is None and sort == "number" else self.dtype)
@@ -145,9 +145,9 @@ class Column:
         if sort != "number" or not ends:
             return series.dtype, known
         own = series.values[~is_hole(series.values)].tolist()
-        longer = long_enough(series.dtype, min([*ends, *own]), max([*ends, *own]))  # type: ignore[type-var]
+        longer = long_enough(series.dtype, min([*ends, *own]), max([*ends, *own]))
         if longer is None:
-            got = f"column {name!r} may have {min([*ends, *own])} and {max([*ends, *own])}"  # type: ignore[type-var]
+            got = f"column {name!r} may have {min([*ends, *own])} and {max([*ends, *own])}"
             raise DataError("whole numbers must fit into 64 bits", got, "Turn the column into floats.")
         return longer, known
 

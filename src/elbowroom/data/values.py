@@ -354,8 +354,8 @@ def _instant(name: str, wall: int, zone: str) -> int:
         if instant.astimezone(there).replace(tzinfo=None, fold=0) == clock:
             found.add(offset)
     if len(found) != 1:
-        times = "twice" if found else "never"
-        raise _refused(name, f"a time that is once on the clocks of {zone}", f"{shown_time(wall)}, {times}", DO)
+        got = f"{shown_time(wall)} is there {'twice' if found else 'never'}"
+        raise DataError(f"column {name!r} must be given a time that is once on the clocks of {zone}", got, DO)
     return wall - found.pop() // datetime.timedelta(microseconds=1) * 1000
 
 

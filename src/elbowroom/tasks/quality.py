@@ -16,9 +16,11 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+import narwhals.stable.v2 as nw
 import numpy as np
 from scipy.stats import ks_2samp
 
+from elbowroom.data.door import opened
 from elbowroom.data.frames import Series
 from elbowroom.data.schema import is_hole, read
 from elbowroom.data.writers import check_file_place
@@ -29,7 +31,7 @@ RARE = 0.05  # share, below which a category is rare
 FEW_VALUES = 10  # different numbers, up to which they are compared as categories
 FOLDS = 5  # of the rows, each of which is told from the other table by what was learned from the others
 MOST_COMPARED = 2000  # rows whose nearest neighbours are sought
-MOST_LEARNED = 20_000  # rows that a classifier learns from
+DETECTION_ROWS = 1000  # rows of each table that trees tell apart: of more, they would tell more
 
 
 @dataclass(frozen=True)
@@ -175,9 +177,10 @@ def scaled(columns: list[Column]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def nearest_ratio(columns: list[Column], seed: int = 0) -> float:
-    """Median distance of a synthetic row to its nearest real row, over that of a real row to its nearest other one.
+    """Mean distance of a synthetic row to its nearest real row, over that of a real row to its nearest other one.
 
-    About 1 for rows that are as far from the real ones as these are from each other; near 0 for copies.
+    About 1 for rows that are as far from the real ones as these are from each other; near 0 for copies. All real rows
+    are searched, so that no copy is overlooked: it is comparable among tables with as many real rows.
     """
     from sklearn.neighbors import NearestNeighbors
 
@@ -196,14 +199,23 @@ def features(columns: list[Column]) -> tuple[np.ndarray, np.ndarray, np.ndarray]
     return np.column_stack([c.real for c in columns]), np.column_stack([c.synthetic for c in columns]), few
 
 
+def detection_rows(real: int, synthetic: int) -> int:
+    """How many rows of each table the trees get that tell tables with so many rows apart."""
+    return min(real, synthetic, DETECTION_ROWS)
+
+
 def detection_auc(columns: list[Column], seed: int = 0) -> float:
-    """AUC of boosted trees that are to tell real from synthetic rows, over five folds; 0.5 is best, 1 worst."""
+    """AUC of boosted trees that are to tell real from synthetic rows, over five folds; 0.5 is best, 1 worst.
+
+    Trees learn more from more rows: they always get 1,000 of each table, or as many as the shorter one has if it has
+    fewer (`detection_rows`).
+    """
     from sklearn.ensemble import HistGradientBoostingClassifier
     from sklearn.metrics import roc_auc_score
     from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
     real, made, few = features(columns)
-    n = min(len(real), len(made), MOST_LEARNED)
+    n = detection_rows(len(real), len(made))
     random = np.random.default_rng(seed)
     x = np.vstack([p[random.permutation(len(p))[:n]] for p in (real, made)])
     y = np.repeat([0, 1], n)
@@ -213,8 +225,11 @@ def detection_auc(columns: list[Column], seed: int = 0) -> float:
     return float(roc_auc_score(y, chance))
 
 
-def utility(train: Any, test: Any, target: str, seed: int = 0) -> float:
-    """Score on rows of `test` of boosted trees that learned `target` from `train`: AUC of classes, R2 of numbers."""
+def utility(train: Any, test: Any, target: str, seed: int = 0, rows: int | None = None) -> float:
+    """Score on rows of `test` of boosted trees that learned `target` from `train`: AUC of classes, R2 of numbers.
+
+    With `rows`, they learn from so many.
+    """
     from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
     from sklearn.metrics import roc_auc_score
 
@@ -225,6 +240,9 @@ def utility(train: Any, test: Any, target: str, seed: int = 0) -> float:
     at = names.index(target)
     x_test, x_train, few = (np.delete(part, at, -1) for part in features(columns))
     y_test, y_train = columns[at].real, columns[at].synthetic
+    if rows is not None and rows < len(y_train):
+        some = np.sort(np.random.default_rng(seed).permutation(len(y_train))[:rows])
+        x_train, y_train = x_train[some], y_train[some]
     keep, kept = ~np.isnan(y_train), ~np.isnan(y_test)
     settings = {"categorical_features": few, "random_state": seed}
     if columns[at].categories is None:
@@ -252,7 +270,8 @@ class Quality:
 
     marginals, missing, pairs : scores by column, and by pair of columns; rare : shares of rare categories, real and
     synthetic; nearest : `nearest_ratio`; auc : `detection_auc`; utility, utility_real : of trees that learned the
-    target from the synthetic and from the real table, on real test rows, None without them. columns : both tables.
+    target from as many rows of the synthetic and of the real table, on real test rows, None without them. columns :
+    both tables. rows : how many rows these have, real and synthetic, on which the scores depend; `remarks` say how.
     """
 
     marginals: Mapping[str, float]
@@ -266,9 +285,30 @@ class Quality:
     columns: Sequence[Column] = field(default=(), repr=False)
 
     @property
+    def rows(self) -> tuple[int, int]:
+        """How many rows the real and the synthetic table have."""
+        return (len(self.columns[0].real), len(self.columns[0].synthetic)) if self.columns else (0, 0)
+
+    @property
+    def remarks(self) -> dict[str, str]:
+        """What numbers rest on, by their names."""
+        real, made = self.rows
+        n = detection_rows(real, made)
+        few = f", fewer than {DETECTION_ROWS:,}: of more rows it may be higher" if n < DETECTION_ROWS else ""
+        return {
+            "nearest_neighbour_ratio": f"{min(made, MOST_COMPARED):,} synthetic rows among {real:,} real ones",
+            "detection_auc": f"{n:,} rows of each table{few}",
+            "utility": f"learned from {min(real, made):,} rows",
+            "utility_of_real": f"learned from {min(real, made):,} rows",
+        }
+
+    @property
     def facts(self) -> dict[str, float]:
         """Its numbers by name."""
-        found = {
+        real, made = self.rows
+        found: dict[str, float] = {
+            "real_rows": real,
+            "synthetic_rows": made,
             "marginals": float(np.mean(list(self.marginals.values()))),
             "missing": float(np.mean(list(self.missing.values()))),
             "pairs": float(np.mean(list(self.pairs.values()))) if self.pairs else 1.0,
@@ -276,9 +316,11 @@ class Quality:
             "rare_categories_lost": float(sum(made == 0 for _, made in self.rare.values())),
             "nearest_neighbour_ratio": self.nearest,
             "detection_auc": self.auc,
+            "detection_rows": detection_rows(real, made),
         }
         if self.utility is not None and self.utility_real is not None:
             found |= {"utility": self.utility, "utility_of_real": self.utility_real}
+            found["utility_rows"] = min(real, made)
         return found
 
     def report(self, path: str | os.PathLike[str] = "quality.html") -> Path:
@@ -290,7 +332,12 @@ class Quality:
         return Path(path)
 
     def __str__(self) -> str:
-        return "\n".join(f"{name.replace('_', ' '):<24} {value:8.4g}" for name, value in self.facts.items())
+        lines = []
+        for name, value in self.facts.items():
+            remark = f"  ({self.remarks[name]})" if name in self.remarks else ""
+            number = f"{value:8,.0f}" if name.endswith("_rows") else f"{value:8.4g}"
+            lines.append(f"{name.replace('_', ' '):<24} {number}{remark}")
+        return "\n".join(lines)
 
 
 def quality(real: Any, synthetic: Any, test: Any = None, target: str | None = None, seed: int = 0) -> Quality:
@@ -298,7 +345,7 @@ def quality(real: Any, synthetic: Any, test: Any = None, target: str | None = No
 
     Parameters
     ----------
-    real, synthetic : data frames with the same columns
+    real, synthetic : data frames with the same columns, or arrays of numbers (n, D)
     test : data frame, optional
         Real rows that no model was trained on, to test trees that learned `target`.
     target : str, optional
@@ -307,10 +354,13 @@ def quality(real: Any, synthetic: Any, test: Any = None, target: str | None = No
     Raises
     ------
     DataError
-        If the tables do not have the same columns, or one has fewer than five rows.
+        If one is no table, the tables do not have the same columns, or one has fewer than five rows.
     """
     if (test is None) != (target is None):
         raise ParameterError("usefulness needs test rows and a target", "one is given alone", "Give both or none.")
+    for name, table in (("real", real), ("synthetic", synthetic), ("test", test)):
+        if table is not None or name != "test":
+            _check_table(name, table)
     columns = columns_of(real, synthetic)
     for name, rows in (("real", len(columns[0].real)), ("synthetic", len(columns[0].synthetic))):
         if rows < FOLDS:
@@ -319,9 +369,8 @@ def quality(real: Any, synthetic: Any, test: Any = None, target: str | None = No
                 f"the {name} one has {rows}",
                 "Take more of it.",
             )
-    useful = (
-        (None, None) if target is None else (utility(synthetic, test, target, seed), utility(real, test, target, seed))
-    )
+    rows = min(len(columns[0].real), len(columns[0].synthetic))
+    learned = [None if target is None else utility(part, test, target, seed, rows) for part in (synthetic, real)]
     marginals, missing = ({c.name: getattr(c, score) for c in columns} for score in ("score", "missing_score"))
     return Quality(
         marginals,
@@ -330,7 +379,22 @@ def quality(real: Any, synthetic: Any, test: Any = None, target: str | None = No
         rare_categories(columns),
         nearest_ratio(columns, seed),
         detection_auc(columns, seed),
-        useful[0],
-        useful[1],
+        learned[0],
+        learned[1],
         columns,
     )
+
+
+def _check_table(name: str, table: Any) -> None:
+    """Refuse what is no data frame and no array of numbers."""
+    if isinstance(opened(table), nw.DataFrame):
+        empty = 0 in opened(table).shape[1:]
+    elif isinstance(table, np.ndarray) and table.ndim == 2 and table.dtype.kind in "biuf":
+        empty = table.shape[1] == 0
+    else:
+        shape = f" of the shape {table.shape} and {table.dtype}" if isinstance(table, np.ndarray) else f" {table!r:.60}"
+        do = "Pass a pandas, polars or pyarrow frame; from a file, for example by pd.read_csv."
+        got = f"it is the {type(table).__name__}{shape}"
+        raise DataError(f"the {name} table must be a data frame, or an array of numbers (n, D)", got, do)
+    if empty:
+        raise DataError(f"the {name} table must have columns", "it has none", "Check where it comes from.")

@@ -29,9 +29,9 @@ def page(found: Any) -> Report:
     real, made = (_rows(found.columns, side) for side in ("real", "synthetic"))
     return Report(
         title="Quality of a synthetic table",
-        facts={"real rows": f"{_size(found, 'real'):,}", "synthetic rows": f"{_size(found, 'synthetic'):,}"},
+        facts={"real rows": f"{found.rows[0]:,}", "synthetic rows": f"{found.rows[1]:,}"},
         numbers=[
-            Number(name.replace("_", " "), facts[name], unit="", meaning=meaning)
+            Number(name.replace("_", " "), facts[name], unit="", meaning="; ".join([meaning, *_remark(found, name)]))
             for name, meaning in MEANINGS.items()
             if name in facts
         ],
@@ -48,6 +48,10 @@ def page(found: Any) -> Report:
         made_name="synthetic",
         listings=_listings(found),
     )
+
+
+def _remark(found: Any, name: str) -> list[str]:
+    return [found.remarks[name]] if name in found.remarks else []
 
 
 def concerns(found: Any) -> list[str]:
@@ -89,10 +93,6 @@ def _listings(found: Any) -> list[Listing]:
         ),
     ]
     return [listing for listing in listings if listing.rows]
-
-
-def _size(found: Any, side: str) -> int:
-    return len(getattr(found.columns[0], side)) if found.columns else 0
 
 
 def _rows(columns: Any, side: str) -> np.ndarray:

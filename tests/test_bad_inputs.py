@@ -292,6 +292,8 @@ CONDITIONS: dict[str, Case] = {
     "cells in no context": (lambda: fitted().told_table.sample(2, given={"c": "u"}), "it was fitted with context"),
     "cells in an unknown context": (
         lambda: fitted().told_table.sample(2, given={"c": "u"}, context="ever"), "'ever' (row 0)"),
+    "a truth value for a context of numbers": (
+        lambda: table(epochs=1).fit(WINE, context=np.arange(178) % 2).score(WINE, context=True), "True (row 0)"),
     "a context that is NA": (lambda: fitted().told.score(WINE[:2], context=["even", pd.NA]), "row 1"),
     "a context that is a set": (lambda: fitted().told.score(WINE[:2], context={"even"}), "its shape is ()"),
     "quality of paths": (lambda: quality("real.csv", "made.csv"), "it is the str 'real.csv'"),

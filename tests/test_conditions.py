@@ -192,6 +192,13 @@ def test_columns_of_the_same_name_are_refused() -> None:
             Schema.infer(frame)
 
 
+def test_a_dtype_of_many_categories_is_saved() -> None:
+    names = [f"category {k}" for k in range(200)]
+    frame = pl.DataFrame({"c": pl.Series(names * 2, dtype=pl.Enum(names))})
+    schema = Schema.of(json.loads(json.dumps(Schema.infer(frame).form())))
+    assert schema.frame(schema.encode(read(frame)), "polars").equals(frame)
+
+
 # ---- numbers beyond float64 ------------------------------------------------------------------------------------------
 
 

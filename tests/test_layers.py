@@ -99,6 +99,9 @@ MOST_LINES, MOST_IN_FUNCTION, MEDIAN = 400, 40, 7
 # Each with its reason; an excuse that is not needed any more fails.
 LONG_FILES = {
     "base": "all public methods of the estimators stand in one place, with their docstrings",
+    "columns": "moves with the house",
+    "data/frames": "moves with the house",
+    "data/schema": "moves with the house",
     "cli/__init__": "all commands stand in one place, as they are typed",
     "data/interactions": "moves with the house",
     "recommender": "moves with the house",

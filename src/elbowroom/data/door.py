@@ -251,14 +251,17 @@ def one_hot(labels: Any, n: int, categories: np.ndarray | None) -> tuple[np.ndar
         labels = labels if labels.dtype.kind == "f" else labels.astype(str)
     if categories is None:
         categories = np.unique(labels)
-    unknown = ~np.isin(labels, categories)
+    codes = labels[:, None] == categories[None, :]  # which compares whole numbers of any dtype exactly
+    if (labels.dtype.kind == "b") != (categories.dtype.kind == "b"):
+        codes = np.zeros_like(codes)
+    unknown = ~codes.any(1)
     if unknown.any():
         raise DataError(
             f"context labels must be among the {len(categories)} that the model was fitted on",
             f"{labels[unknown].tolist()[0]!r} (row {int(np.argmax(unknown))}) is not",
             f"Known are {', '.join(map(repr, categories[:8].tolist()))}{', ...' if len(categories) > 8 else ''}.",
         )
-    return (labels[:, None] == categories[None, :]).astype(np.float32), categories
+    return codes.astype(np.float32), categories
 
 
 def _refuse_missing(labels: np.ndarray) -> None:

@@ -153,6 +153,8 @@ def _native_dtype(name: str, column: nw.Series[Any]) -> str:
     dtype = series.type if hasattr(series, "type") else series.dtype
     if column.implementation.is_pandas() and str(dtype) == "string":
         return f"string:{dtype.storage}"
+    if column.dtype == nw.Enum and column.implementation.is_polars():
+        return "Enum"  # its categories, of which there may be many, are kept beside it
     zone = getattr(dtype, "tz", None) if column.implementation.is_pandas() else None
     if zone is None:
         return str(dtype)

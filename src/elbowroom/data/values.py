@@ -95,7 +95,7 @@ def long_enough(dtype: str, low: float, high: float) -> str | None:
     ('Int64', 'uint64[pyarrow]', 'float64')
     """
     if integers_of(dtype) is None:
-        if decimals_of(dtype) or max(-low, high) <= np.finfo(float_of(dtype)).max:
+        if decimals_of(dtype) or max(-low, high) <= float(np.finfo(float_of(dtype)).max):
             return dtype
         return re.sub(r"^(halffloat|float)(?=$|\[)", "double", re.sub(r"^([Ff]loat)(16|32)", r"\g<1>64", dtype))
     word, un = ("Int", "U") if "Int" in dtype else ("int", "u")
@@ -308,7 +308,7 @@ def zone_named(name: str) -> datetime.tzinfo:
 
     Raises
     ------
-    KeyError
+    DataError
         If there is none of this name.
     """
     if name == "UTC":
@@ -320,7 +320,8 @@ def zone_named(name: str) -> datetime.tzinfo:
     try:
         return ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError) as error:
-        raise KeyError(name) from error
+        do = "Correct the name, or install the package tzdata."
+        raise DataError("a time zone must be known to Python", f"{name!r:.60} is not", do) from error
 
 
 def name_of_zone(zone: datetime.tzinfo) -> str | None:
@@ -333,19 +334,14 @@ def name_of_zone(zone: datetime.tzinfo) -> str | None:
         return f"{'-' if minutes < 0 else '+'}{abs(minutes) // 60:02}:{abs(minutes) % 60:02}" if minutes else "UTC"
     try:
         zone_named(str(zone))
-    except KeyError:
+    except DataError:
         return None
     return str(zone)
 
 
 def _instant(name: str, wall: int, zone: str) -> int:
     """Nanoseconds in UTC of a wall clock's time in a zone, where it is once on that clock."""
-    try:
-        there = zone_named(zone)
-    except KeyError as error:
-        raise _refused(
-            name, f"a time with its distance from UTC ({zone} is not known here)", shown_time(wall), DO
-        ) from error
+    there = zone_named(zone)
     clock = EPOCH + datetime.timedelta(microseconds=wall // 1000)
     found = set()
     for fold in (0, 1):

@@ -21,7 +21,19 @@ from sklearn.exceptions import NotFittedError
 from small import COUNTS, DIGITS, NAMES, WINE, counts, images, mixed, table
 from torch import nn
 
-from elbowroom import EASE, Fold, InteractionVAE, ItemKNN, Popularity, Reading, Split, TableVAE, evaluate, quality
+from elbowroom import (
+    EASE,
+    Fold,
+    InteractionVAE,
+    ItemKNN,
+    Popularity,
+    Reading,
+    Schema,
+    Split,
+    TableVAE,
+    evaluate,
+    quality,
+)
 from elbowroom.cli import run
 from elbowroom.errors import ElbowroomError
 
@@ -304,6 +316,9 @@ CONDITIONS: dict[str, Case] = {
     "quality of a sparse matrix": (lambda: quality(sparse.csr_matrix(WINE), WINE), "csr_matrix"),
     "quality of a lazy frame": (lambda: quality(pl.LazyFrame({"a": [1]}), FRAME), "lazy"),
     "quality without columns": (lambda: quality(FRAME[[]], FRAME[[]]), "must have columns"),
+    "quality with infinity": (lambda: quality(WINE, broken(WINE, 3, 2, np.inf)), "row 3, column 'x2'"),
+    "a schema of a path": (lambda: Schema.infer("people.csv"), "the str 'people.csv'"),
+    "a number larger than floats": (lambda: given(x=10**400), "a finite number"),
     "quality with a test that is a path": (lambda: quality(FRAME, FRAME, "test.csv", "ash"), "'test.csv'"),
     "quality of a column twice": (lambda: quality(pd.DataFrame([[1, 2]], columns=["a", "a"]), FRAME), "'a' comes more"),
 }  # fmt: skip

@@ -504,6 +504,8 @@ def test_a_short_dtype_is_long_enough_or_not() -> None:
         "Float32",
     ]
     assert long_enough("int8", -1, 2**63) is None
+    assert long_enough("decimal128(4, 2)", 0, 99.99) == "decimal128(4, 2)"
+    assert long_enough("Decimal(precision=4, scale=2)", 0, 9999) == "Decimal(precision=38, scale=2)"
     with pytest.raises(DataError, match="whole number"):
         held("c", 2**60 + 1, "float64")
 

@@ -135,7 +135,8 @@ class Real(Kind):
         self._refuse(self._misfit(rest), values, name)
         known = ~np.isnan(rest)
         if self.lattice or self.exact:
-            self._refuse(("whole numbers", known & (rest != np.floor(rest))), values, name)
+            broken = known & (rest != np.floor(rest))
+            self._refuse(("whole numbers, as in training", broken), values, name, "Real(step=0)")
         if self.exact and self.origin:
             rest[known] = [float(int(value) - self.origin) for value in values[known]]
         elif self.lattice:
@@ -200,11 +201,11 @@ class Real(Kind):
     def _misfit(self, values: np.ndarray) -> tuple[str, np.ndarray]:
         return "finite numbers", np.isinf(values)
 
-    def _refuse(self, misfit: tuple[str, np.ndarray], values: np.ndarray, name: str) -> None:
+    def _refuse(self, misfit: tuple[str, np.ndarray], values: np.ndarray, name: str, other: str = "Real()") -> None:
         wanted, broken = misfit
         if broken.any():
             row = int(np.argmax(broken))
-            do = f"Choose another kind: schema[{name!r}] = Real()."
+            do = f"Choose another kind: schema[{name!r}] = {other}."
             raise DataError(f"column {name!r} must hold {wanted}", f"row {row} holds {values[row]:g}", do)
 
 

@@ -84,7 +84,10 @@ def columns_of(frame: Any) -> dict[str, nw.Series[Any]]:
 
 def series_of_array(x: np.ndarray, names: Sequence[str]) -> dict[str, Series]:
     """The columns of an array of numbers (n, D)."""
-    return {name: Series(_canonical(x[:, i]), "number", str(x.dtype)) for i, name in enumerate(names)}
+    found = {name: Series(_canonical(x[:, i]), "number", str(x.dtype)) for i, name in enumerate(names)}
+    for name, series in found.items():
+        _refuse_infinite(name, series.values)
+    return found
 
 
 def _canonical(values: np.ndarray) -> np.ndarray:

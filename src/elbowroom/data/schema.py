@@ -11,10 +11,12 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import Any, Self
 
+import narwhals.stable.v2 as nw
 import numpy as np
 
 from elbowroom.columns import EXACT, Binary, Category, Empty, Kind, Ordinal, Real, kind_form, kind_from, plain, same
 from elbowroom.data import frames
+from elbowroom.data.door import opened
 from elbowroom.data.frames import Series
 from elbowroom.data.infer import infer
 from elbowroom.data.values import held, is_missing, long_enough, scalar, shown_time, sort_of, stamp_of
@@ -368,15 +370,26 @@ class Schema(Mapping[str, Kind]):
         return frames.frame_of(columns, library, like)
 
 
-def read(X: Any) -> dict[str, Series]:
-    """The columns of a data frame, or of an array of numbers, whose names are then x0, x1, ..."""
-    if isinstance(X, np.ndarray):
-        if X.dtype.kind in "iu" and X.size and max(abs(int(X.min())), abs(int(X.max()))) >= EXACT:
-            got = f"one of them is {max(int(X.min()), int(X.max()), key=abs)}"
-            do = "Pass a data frame, whose columns keep all digits."
-            raise DataError("whole numbers of an array must be below 2**53 to have kinds", got, do)
-        return frames.series_of_array(X, [f"x{i}" for i in range(X.shape[1])])
-    return frames.series_of(X)
+def read(X: Any, what: str = "X") -> dict[str, Series]:
+    """The columns of a data frame, or of an array of numbers (n, D), whose names are then x0, x1, ...
+
+    Raises
+    ------
+    DataError
+        If it is neither, or a column can not be read; `what` it is called.
+    """
+    if isinstance(opened(X), nw.DataFrame):
+        return frames.series_of(X)
+    if not isinstance(X, np.ndarray) or X.ndim != 2 or X.dtype.kind not in "biuf":
+        shape = f" of the shape {X.shape} and {X.dtype}" if isinstance(X, np.ndarray) else f" {X!r:.60}"
+        do = "Pass a pandas, polars or pyarrow frame; from a file, for example by pd.read_csv."
+        got = f"it is the {type(X).__name__}{shape}"
+        raise DataError(f"{what} must be a data frame, or an array of numbers (n, D)", got, do)
+    if X.dtype.kind in "iu" and X.size and max(abs(int(X.min())), abs(int(X.max()))) >= EXACT:
+        got = f"one of them is {max(int(X.min()), int(X.max()), key=abs)}"
+        do = "Pass a data frame, whose columns keep all digits."
+        raise DataError("whole numbers of an array must be below 2**53 to have kinds", got, do)
+    return frames.series_of_array(X, [f"x{i}" for i in range(X.shape[1])])
 
 
 def _column(name: Any, value: Any) -> Column:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import math
 import re
+import sys
 from collections.abc import Mapping
 from decimal import Context, Decimal
 from numbers import Integral, Real
@@ -89,13 +90,17 @@ def float_of(dtype: str) -> Any:
 
 
 def long_enough(dtype: str, low: float, high: float) -> str | None:
-    """A dtype of numbers if it holds those from low to high, else the one of its kind with 64 bits; None if none does.
+    """A dtype of numbers if it holds those from low to high, else the longest one of its kind; None if none does.
 
     >>> long_enough("Int8", 0, 300), long_enough("uint8[pyarrow]", 0, 2**63), long_enough("float16", 0, 1e6)
     ('Int64', 'uint64[pyarrow]', 'float64')
     """
+    digits = decimals_of(dtype)
+    if digits:
+        longest = len(str(int(max(-low, high)))) + digits[1]
+        return dtype if longest <= digits[0] else re.sub(r"(\(|precision=)\d+", r"\g<1>38", dtype, count=1)
     if integers_of(dtype) is None:
-        if decimals_of(dtype) or max(-low, high) <= float(np.finfo(float_of(dtype)).max):
+        if max(-low, high) <= float(np.finfo(float_of(dtype)).max):
             return dtype
         return re.sub(r"^(halffloat|float)(?=$|\[)", "double", re.sub(r"^([Ff]loat)(16|32)", r"\g<1>64", dtype))
     word, un = ("Int", "U") if "Int" in dtype else ("int", "u")
@@ -198,7 +203,7 @@ def _number(name: str, value: Any, dtype: str) -> Any:
     number: Any = int(value) if isinstance(value, Integral) else value if isinstance(value, Decimal) else None
     number = float(value) if number is None else number
     bounds, digits = integers_of(dtype), decimals_of(dtype)
-    if not (isinstance(number, int) or math.isfinite(number)):
+    if not abs(number) <= sys.float_info.max:
         raise _refused(name, "a finite number", value, "Correct it.")
     if bounds or dtype == "object:whole":
         return _whole(name, number, bounds, dtype)

@@ -60,14 +60,8 @@ def filled(schema: Schema, X: Any, values: dict[str, np.ndarray]) -> Any:
 def _filled_array(schema: Schema, X: np.ndarray, values: dict[str, np.ndarray]) -> np.ndarray:
     if X.dtype.kind != "f":
         return X
-    ends = [(kind.low, kind.high) for kind in schema.values() if isinstance(kind, Real)]
-    dtype = (
-        long_enough(
-            str(X.dtype), *(float(end(column)) for end, column in zip((min, max), zip(*ends, strict=True), strict=True))
-        )
-        if ends
-        else X.dtype
-    )
+    ends = [float(end or 0) for kind in schema.values() if isinstance(kind, Real) for end in (kind.low, kind.high)]
+    dtype = long_enough(str(X.dtype), min(ends, default=0), max(ends, default=0))
     fresh = np.column_stack([np.asarray(column, dtype=float) for column in values.values()])
     return np.where(np.isnan(X), fresh, X).astype(dtype)
 

@@ -16,11 +16,9 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-import narwhals.stable.v2 as nw
 import numpy as np
 from scipy.stats import ks_2samp
 
-from elbowroom.data.door import opened
 from elbowroom.data.frames import Series
 from elbowroom.data.schema import is_hole, read
 from elbowroom.data.writers import check_file_place
@@ -85,15 +83,17 @@ def variation(a: np.ndarray, b: np.ndarray) -> float:
     return 0.5 * float(np.abs(a - b).sum())
 
 
-def columns_of(real: Any, synthetic: Any) -> list[Column]:
+def columns_of(real: Any, synthetic: Any, names: tuple[str, str] = ("real", "synthetic")) -> list[Column]:
     """The columns of two tables side by side.
 
     Raises
     ------
     DataError
-        If they do not have the same columns.
+        If one, by its name, is no table, or they do not have the same columns.
     """
-    ours, theirs = read(real), read(synthetic)
+    ours, theirs = (read(table, f"the {name} table") for table, name in zip((real, synthetic), names, strict=True))
+    if not ours and not theirs:
+        raise DataError("tables must have columns", "they have none", "Check where they come from.")
     for name in [*ours, *theirs]:
         if name not in ours or name not in theirs:
             got = f"column {name!r} is in one of them alone"
@@ -233,7 +233,7 @@ def utility(train: Any, test: Any, target: str, seed: int = 0, rows: int | None 
     from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
     from sklearn.metrics import roc_auc_score
 
-    columns = columns_of(test, train)
+    columns = columns_of(test, train, ("test", "training"))
     names = [column.name for column in columns]
     if target not in names:
         raise ParameterError("the target must be a column", f"{target!r} is none", f"Choose among {', '.join(names)}.")
@@ -358,9 +358,6 @@ def quality(real: Any, synthetic: Any, test: Any = None, target: str | None = No
     """
     if (test is None) != (target is None):
         raise ParameterError("usefulness needs test rows and a target", "one is given alone", "Give both or none.")
-    for name, table in (("real", real), ("synthetic", synthetic), ("test", test)):
-        if table is not None or name != "test":
-            _check_table(name, table)
     columns = columns_of(real, synthetic)
     for name, rows in (("real", len(columns[0].real)), ("synthetic", len(columns[0].synthetic))):
         if rows < FOLDS:
@@ -383,18 +380,3 @@ def quality(real: Any, synthetic: Any, test: Any = None, target: str | None = No
         learned[1],
         columns,
     )
-
-
-def _check_table(name: str, table: Any) -> None:
-    """Refuse what is no data frame and no array of numbers."""
-    if isinstance(opened(table), nw.DataFrame):
-        empty = 0 in opened(table).shape[1:]
-    elif isinstance(table, np.ndarray) and table.ndim == 2 and table.dtype.kind in "biuf":
-        empty = table.shape[1] == 0
-    else:
-        shape = f" of the shape {table.shape} and {table.dtype}" if isinstance(table, np.ndarray) else f" {table!r:.60}"
-        do = "Pass a pandas, polars or pyarrow frame; from a file, for example by pd.read_csv."
-        got = f"it is the {type(table).__name__}{shape}"
-        raise DataError(f"the {name} table must be a data frame, or an array of numbers (n, D)", got, do)
-    if empty:
-        raise DataError(f"the {name} table must have columns", "it has none", "Check where it comes from.")

@@ -159,7 +159,9 @@ class TableVAE(BaseVAE):
     ) -> Any:
         """New rows: z from the prior, then x from p(x|z), or its mean with `mean=True`; in the shape of the data.
 
-        With `given`, such as {"country": "DE"}, rows from the model given these cells, by importance resampling.
+        With `given`, such as {"country": "DE"}, rows from the model given these cells, by importance resampling: every
+        row has these values, to the last digit. None asks for a missing cell. What no row can have is refused, with
+        the values that are nearest or known.
         """
         if given is None:
             return super().sample(n_samples, mean=mean, context=context, random_state=random_state)

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import sparse
 
-from elbowroom.data import streams
+from elbowroom.data import arrays, streams
 from elbowroom.data.readers import READERS, read, read_labels
 from elbowroom.data.writers import WRITERS, Result, check_output, write
 from elbowroom.errors import DataError, ElbowroomError, ElbowroomWarning, MissingDependencyError, ParameterError
@@ -138,8 +138,12 @@ def test_idx_of_big_endian_numbers(tmp_path):
     np.testing.assert_array_equal(x, values)
 
 
-def test_npy_is_mapped(tmp_path):
-    np.save(tmp_path / "x.npy", NUMBERS)
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_npy_is_mapped_where_memory_would_not_do(tmp_path, monkeypatch, order):
+    np.save(tmp_path / "x.npy", np.asarray(NUMBERS, order=order))
+    assert not isinstance(read(str(tmp_path / "x.npy")).x, np.memmap)
+    np.testing.assert_array_equal(read(str(tmp_path / "x.npy")).x, NUMBERS)
+    monkeypatch.setattr(arrays, "_memory", lambda: 16.0)
     assert isinstance(read(str(tmp_path / "x.npy")).x, np.memmap)
 
 
@@ -355,7 +359,7 @@ BAD = [
     bad("x.npy", npy(np.array([Evil(), 1], dtype=object), allow_pickle=True), "pickled objects"),
     bad("x.npy", pickle.dumps(Evil()), "begins with"),
     bad("x.npy", npz(x=npy(NUMBERS)), "perhaps an .npz"),
-    bad("x.npy", npy(NUMBERS)[:-8], "can not be read"),
+    bad("x.npy", npy(NUMBERS)[:-8], "announces 48 bytes of values and 40 follow"),
     bad("x.npy", b"\x93NUMPY\x01\x00", "can not be read"),
     bad("x.npy", b"", "is empty"),
     bad("x.npy", npy(np.array([["a", "b"]])), "holds <U1"),
@@ -370,7 +374,7 @@ BAD = [
     bad("x.npz", npz(), "no array"),
     bad("x.npz:z", npz(data=npy(NUMBERS)), "no array 'z'"),
     bad("x.npz:dta", npz(data=npy(NUMBERS)), "Did you mean .*x.npz:data"),
-    bad("x.npz", broken_sparse(), "can not be read"),
+    bad("x.npz", broken_sparse(), "x.npz has a value in column 1000000 of 3"),
     bad("x.idx", b"\x01\x02\x03\x04" + bytes(20), "begins with"),
     bad("x.idx", idx(SMALL)[:-1], "announces 24 bytes of values and 23 follow"),
     bad("x.idx", idx(SMALL) + b"x", "25 follow"),
@@ -439,14 +443,14 @@ def test_bombs(tmp_path, monkeypatch):
         read(str(tmp_path))
 
 
-def test_what_the_system_refuses_stays_an_oserror(tmp_path, monkeypatch):
+def test_what_the_system_refuses_is_said(tmp_path, monkeypatch):
     np.save(tmp_path / "x.npy", NUMBERS)
 
     def refuse(*_, **__):
         raise PermissionError(13, "Permission denied", "x.npy")
 
     monkeypatch.setattr(Path, "open", refuse)
-    with pytest.raises(PermissionError):
+    with pytest.raises(DataError, match=r"x\.npy: Permission denied\. Check path and permissions"):
         read(str(tmp_path / "x.npy"))
 
 
@@ -459,13 +463,13 @@ def test_missing_packages(tmp_path, monkeypatch, name, package):
     for module in ("pyarrow", "polars", "anndata", "PIL"):
         monkeypatch.setitem(sys.modules, module, None)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(MissingDependencyError, match=f"needs the package '{package}'.*pip install"):
+    with pytest.raises(MissingDependencyError, match=f"needs the package '{package}'.*pip install {package}"):
         check_output(str(tmp_path / name) if "." in name else f"{tmp_path}/{name}/")
     path = tmp_path / name
     if name == "x.png":
         return
     path.mkdir() if name == "folder" else path.write_bytes(b"x")
-    with pytest.raises(MissingDependencyError, match=f"needs the package '{package}'.*pip install"):
+    with pytest.raises(MissingDependencyError, match=f"needs the package '{package}'.*pip install {package}"):
         read(str(path))
 
 

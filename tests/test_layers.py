@@ -22,7 +22,8 @@ ROOT = Path(elbowroom.__file__).parent
 # The reading order. A file imports only from files of a layer above its own in this table, wherever the import stands.
 LAYERS = [
     # L0: what everything uses
-    ["_version", "errors", "files", "history", "interrupt", "modules", "progress"],
+    ["_version", "errors"],
+    ["files", "history", "interrupt", "modules", "progress"],
     ["specs", "randomness"],
     ["beta"],
     ["converters", "columns"],
@@ -32,7 +33,7 @@ LAYERS = [
     ["data/door"],
     ["dial", "warps", "data/frames", "data/infer"],
     ["data/schema", "data/ids"],
-    ["distributions", "data/rows", "data/arrays", "data/delimited", "data/pictures"],
+    ["distributions", "data/rows", "data/arrays", "data/hdf5", "data/delimited", "data/pictures"],
     ["data/choose", "data/interactions", "data/toy", "data/writers"],
     ["data/holdout", "data/frame_files"],
     ["data/readers"],

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,8 @@ from elbowroom.build import ENOUGH, MANY, enough
 from elbowroom.data import rows as module
 from elbowroom.data.rows import BinarizedRows, Rows, SparseRows, joined, rows_of
 from elbowroom.devices import free_memory
+from elbowroom.errors import DataError
+from elbowroom.trainer import Run
 
 CPU, META = torch.device("cpu"), torch.device("meta")
 X = np.random.default_rng(0).integers(0, 3, (100, 4)).astype(np.float32)
@@ -228,3 +232,60 @@ def test_scoring_keeps_the_memory_of_a_batch(monkeypatch: pytest.MonkeyPatch) ->
     model.score(x)
     model.log_likelihood(x, n_draws=2)
     assert len(asked) == before + 2
+
+
+# ---- mapped files ----------------------------------------------------------------------------------------------------
+
+
+def mapped(tmp_path: Path, mode: str = "r") -> np.memmap:
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(64, 3)))
+    return np.load(tmp_path / "x.npy", mmap_mode=mode)  # type: ignore[no-any-return, call-overload]
+
+
+def test_a_mapped_file_is_watched_where_rows_are_read_from_it(tmp_path: Path) -> None:
+    x = mapped(tmp_path)
+    for view in (x, x[3:], np.asarray(x), x.reshape(32, 6)):
+        assert rows_of(view).file is not None
+    for copied in (x * 1.0, x[:, ::2], x.astype(np.float16), np.array(x)):
+        assert rows_of(copied).file is None
+    moved = rows_of(x).to(META)
+    assert moved.file is None
+
+
+@pytest.mark.parametrize("how", ["written", "shorter", "longer"])
+def test_rows_of_a_file_that_was_changed_are_refused(tmp_path: Path, how: str) -> None:
+    data, path = rows_of(mapped(tmp_path)), tmp_path / "x.npy"
+    data.batch(torch.arange(64))
+    if how == "written":
+        np.load(path, mmap_mode="r+")[5] = 0.0
+        os.utime(path)
+    else:
+        os.truncate(path, 10 if how == "shorter" else 10**6)
+    with pytest.raises(DataError, match=r"x\.npy was changed"):
+        data.take(torch.arange(5)).batch(torch.arange(5))
+
+
+@pytest.mark.parametrize("how", ["deleted", "replaced"])
+def test_a_file_that_lost_its_name_keeps_its_rows(tmp_path: Path, how: str) -> None:
+    x = mapped(tmp_path)
+    data, before = rows_of(x), np.array(x)
+    if how == "replaced":
+        (tmp_path / "y.npy").write_bytes(b"another")
+        (tmp_path / "y.npy").replace(tmp_path / "x.npy")
+    else:
+        (tmp_path / "x.npy").unlink()
+    np.testing.assert_array_equal(data.batch(torch.arange(64)).x, before)
+
+
+def test_training_ends_with_an_error_when_its_file_is_changed(tmp_path: Path, monkeypatch: Any) -> None:
+    x, ended = mapped(tmp_path), Run._end_epoch
+
+    def then_change(run: Run) -> None:
+        ended(run)
+        np.load(tmp_path / "x.npy", mmap_mode="r+")[:] = 0.0
+        os.utime(tmp_path / "x.npy")
+
+    assert table(likelihood="gaussian", epochs=2).fit(x).history_.complete
+    monkeypatch.setattr(Run, "_end_epoch", then_change)
+    with pytest.raises(DataError, match=r"x\.npy was changed"):
+        table(likelihood="gaussian", epochs=2).fit(x)

@@ -205,7 +205,7 @@ def _check_version(config: Mapping[str, Any], path: Path) -> None:
         raise ArtefactError(
             f"this version of Elbowroom ({__version__}) reads saved models of schema {SCHEMA}",
             f"{path} has schema {config['schema']}",
-            f"Fit it again; its settings are in {CONFIG}." if older else "Run: pip install --upgrade elbowroom",
+            f"Fit it again; its settings are in {CONFIG}." if older else "Install the version that saved it.",
         )
 
 

@@ -3,7 +3,23 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
+
+# what a terminal acts on instead of showing it: control characters, and those that turn the direction of text;
+# also separators of lines, and bytes of a file's name that are no text
+UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def escaped(text: str, keep: str = "") -> str:
+    """Text from data or from a file's name, safe for a terminal: what it would act on is written out.
+
+    The characters of `keep`, such as newlines of a layout of our own, stay.
+
+    >>> print(escaped("red \\x1b[31m text\\n"))
+    red \\x1b[31m text\\n
+    """
+    return UNSEEN.sub(lambda c: c[0] if c[0] in keep else c[0].encode("unicode_escape").decode("ascii"), text)
 
 
 class ElbowroomError(Exception):
@@ -12,12 +28,15 @@ class ElbowroomError(Exception):
     Parameters
     ----------
     expected, got, do : str
-        The three parts of the message. They are kept as attributes, so that a program can show them apart.
+        The three parts of the message. They are kept as attributes, so that a program can show them apart; what is in
+        them of the data is escaped.
     """
 
+    _keep = ""  # of the characters that are escaped
+
     def __init__(self, expected: str, got: str, do: str) -> None:
-        super().__init__(expected, got, do)
-        self.expected, self.got, self.do = expected, got, do
+        self.expected, self.got, self.do = (escaped(part, self._keep) for part in (expected, got, do))
+        super().__init__(self.expected, self.got, self.do)
 
     def __str__(self) -> str:
         return f"{self.expected}, but {self.got}. {self.do}"
@@ -46,6 +65,9 @@ class MissingDependencyError(ElbowroomError, ImportError):
 class ElbowroomWarning(UserWarning):
     """Something worth a look: the result is right, but perhaps not what was meant."""
 
+    def __init__(self, message: str) -> None:
+        super().__init__(escaped(message))
+
 
 def counted(n: int, one: str, many: str = "") -> str:
     """A number and what it counts.
@@ -56,12 +78,12 @@ def counted(n: int, one: str, many: str = "") -> str:
     return f"{n:,} {one if n == 1 else many or one + 's'}"
 
 
-def missing(package: str, extra: str, purpose: str) -> MissingDependencyError:
+def missing(package: str, purpose: str) -> MissingDependencyError:
     """The error for an optional package that is not installed."""
     return MissingDependencyError(
         f"{purpose} needs the package {package!r}",
         "it is not installed",
-        f'Run: pip install "elbowroom[{extra}]"',
+        f"Run: pip install {package}",
     )
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from typing import Any, TextIO
 
+from elbowroom.errors import escaped
+
 
 class Progress:
     """Shows epochs as they end. Use as a context manager; `silent` shows nothing."""
@@ -45,7 +47,8 @@ class Progress:
 
     def say(self, message: str) -> None:
         """Show a message."""
+        message = escaped(message)
         if self.bar is not None:
-            self.bar.print(message)
+            self.bar.print(message, markup=False, emoji=False, highlight=False)
         elif not self.silent:
             print(message, file=self.stream, flush=True)

@@ -18,7 +18,7 @@ from elbowroom.cli.runs import begin, check_model, check_model_place, go_on, ope
 from elbowroom.data.frame_files import check_table_output, write_frame
 from elbowroom.data.readers import Data, read_labels
 from elbowroom.data.writers import Result, check_file_place, check_output, write
-from elbowroom.errors import ParameterError, counted
+from elbowroom.errors import ParameterError, counted, escaped
 
 SCORES = ("elbo", "distortion", "rate", "log_likelihood", "effective_sample_size")
 FEW = 10  # an effective sample size below which an importance-sampled log-likelihood is only a bound
@@ -164,7 +164,7 @@ def report(model: str, file: str, out: str, labels: str | None, beta: float | No
     if labels is not None:
         values, name = read_labels(labels, data), labels if labels in data.columns else Path(labels).stem
     estimator.report(rows, out, labels=values, label_name=name)
-    coloured = f", coloured by {name}" if labels is not None else ""
+    coloured = f", coloured by {escaped(name)}" if labels is not None else ""
     return Answer({"report": out, "rows": len(data), "labels": labels}, f"wrote {out}{coloured}")
 
 

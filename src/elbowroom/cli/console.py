@@ -11,12 +11,12 @@ import traceback
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, TextIO
 
 from cyclopts import CycloptsError, UnknownOptionError
 
 from elbowroom.cli.flags import Parameters
-from elbowroom.errors import ElbowroomError, ElbowroomWarning, ParameterError
+from elbowroom.errors import UNSEEN, ElbowroomError, ElbowroomWarning, ParameterError, escaped
 
 DONE, FAILED, USAGE, INTERRUPTED, PIPE_CLOSED = 0, 1, 2, 130, 141
 # what other programs call an option
@@ -84,24 +84,29 @@ class Console:
             return
         self.notes.append(note)
         if not self.json:
-            print(f"note: {note}", file=sys.stderr)
+            say(f"note: {note}", sys.stderr)
 
     def _answer(self, answer: Answer) -> int:
         facts = {**answer.facts, "notes": self.notes} if self.notes else answer.facts
-        print(as_json(facts) if self.json else answer.text)
+        say(as_json(facts) if self.json else answer.text)
         return answer.code
 
     def _fail(self, error: BaseException) -> int:
         if self.debug:
-            traceback.print_exception(error)
+            say("".join(traceback.format_exception(error)), sys.stderr)
         problem = problem_of(error)
         if self.json:
             parts = {"kind": problem.kind, "expected": problem.expected, "got": problem.got, "do": problem.do}
             facts = {"error": {**parts, "message": str(problem)}} | ({"notes": self.notes} if self.notes else {})
-            print(as_json(facts), file=sys.stderr)
+            say(as_json(facts), sys.stderr)
         else:
-            print(f"error: {problem}", file=sys.stderr)
+            say(f"error: {problem}", sys.stderr)
         return problem.code
+
+
+def say(text: str, stream: TextIO | None = None) -> None:
+    """Print a text: whatever it has of the data, the terminal shows it and does not act on it."""
+    print(escaped(text, keep="\n\t"), file=stream)
 
 
 def problem_of(error: BaseException) -> Problem:
@@ -171,8 +176,9 @@ def _first_line(error: BaseException) -> str:
 
 
 def as_json(facts: Mapping[str, Any]) -> str:
-    """JSON of the strict kind: NaN and infinities are null."""
-    return json.dumps(plain(facts), ensure_ascii=False, allow_nan=False)
+    """JSON of the strict kind: NaN and infinities are null, and control characters of all kinds are escaped."""
+    text = json.dumps(plain(facts), ensure_ascii=False, allow_nan=False)
+    return UNSEEN.sub(lambda c: f"\\u{ord(c[0]):04x}", text)
 
 
 def plain(value: Any) -> Any:
@@ -189,7 +195,8 @@ def plain(value: Any) -> Any:
 
 
 def listed(rows: Sequence[tuple[str, str]]) -> str:
-    """Names and values in two columns; values without a name go below the one before."""
+    """Names and values in two columns, a line each; values without a name go below the one before."""
+    rows = [(escaped(name), escaped(value)) for name, value in rows]
     width = max(len(name) for name, _ in rows)
     return "\n".join(f"{name:<{width}}  {value}".rstrip() for name, value in rows)
 

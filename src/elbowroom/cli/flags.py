@@ -17,6 +17,9 @@ from cyclopts import App, CycloptsError, Group, Parameter, Token
 from cyclopts.argument import ArgumentCollection
 from cyclopts.config import Dict
 
+from elbowroom.data.streams import read_text
+from elbowroom.errors import DataError
+
 DATA = Group("Data", sort_key=1)
 OUTPUT = Group("Output", sort_key=2)
 MODEL = Group("Model", sort_key=3)
@@ -258,10 +261,10 @@ def from_config_file(app: App, commands: tuple[str, ...], arguments: ArgumentCol
         return
     path = Path(tokens[0].value)
     try:
-        values = tomllib.loads(path.read_text("utf-8"))
-    except FileNotFoundError:
-        raise CycloptsError(msg=f"Invalid value for --config: {path} does not exist.") from None
-    except (ValueError, OSError) as error:
+        values = tomllib.loads(read_text(path, "a TOML file"))
+    except DataError as error:
+        raise CycloptsError(msg=f"Invalid value for --config: {error.got}. {error.do}") from error
+    except (ValueError, RecursionError) as error:
         raise CycloptsError(msg=f"Invalid value for --config: {path} is no TOML file ({error}).") from error
     if taken := values.keys() & {"json", "debug", "config"}:
         raise CycloptsError(msg=f"Invalid value for --config: {min(taken)} in {path} belongs on the command line.")

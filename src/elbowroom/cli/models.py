@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -50,5 +50,5 @@ def names_of(estimator: BaseVAE) -> list[str] | None:
 
 def check_not_input(out: str | None, file: str) -> None:
     """Refuse to write over what is read."""
-    if out is not None and Path(out).exists() and Path(out).resolve() == split_key(file)[0].resolve():
+    if out is not None and os.path.exists(out) and os.path.realpath(out) == os.path.realpath(split_key(file)[0]):
         raise ParameterError("the output must be another file", f"{out} is the input", "Choose another name.")

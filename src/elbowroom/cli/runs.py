@@ -20,6 +20,7 @@ from elbowroom.cli.console import INTERRUPTED, Answer
 from elbowroom.cli.facts import describe, facts_of
 from elbowroom.cli.flags import Kind
 from elbowroom.data.readers import Data, nearest, read, split_key
+from elbowroom.data.streams import read_text, status
 from elbowroom.data.writers import check_place
 from elbowroom.devices import keep_all_memory
 from elbowroom.errors import ArtefactError, ElbowroomError, ElbowroomWarning, ParameterError
@@ -71,9 +72,10 @@ def plan(file: str, out: str, kind: str, labels: list[str], parameters: dict[str
 
 
 def _schema_of(path: Path) -> Any:
+    text = read_text(path, "a schema as JSON")
     try:
-        return json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
         do = """Write {"age": "count"} to it."""
         raise ParameterError("a schema is a JSON file", f"{path} can not be read ({error})", do) from error
 
@@ -120,18 +122,19 @@ def open_run(folder: str) -> Run:
         If the folder is not that of a run.
     """
     path = Path(folder) / SETTINGS
+    if status(path) is None:
+        near = Path(f"{Path(folder).absolute()}.run")
+        do = f"Did you mean {shown(near)}?" if (near / SETTINGS).is_file() else "Check the path."
+        raise ArtefactError("a run is a folder with a run.json", f"{folder} is none", do)
+    text = read_text(path, "the settings of a run")
     try:
-        values = json.loads(path.read_text("utf-8"))
+        values = json.loads(text)
         kinds = {"file": str, "out": str, "kind": str, "labels": list, "parameters": dict}
         if not all(isinstance(values[name], kind) for name, kind in kinds.items()):
             raise TypeError("its settings are of another kind")
         if values["kind"] not in get_args(Kind):
             raise ValueError(f"its kind is {values['kind']!r}")
         run = Run(**{name: values[name] for name in kinds})
-    except FileNotFoundError:
-        near = Path(f"{Path(folder).absolute()}.run")
-        do = f"Did you mean {shown(near)}?" if (near / SETTINGS).is_file() else "Check the path."
-        raise ArtefactError("a run is a folder with a run.json", f"{folder} is none", do) from None
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         do = "Train again with elbowroom fit."
         raise ArtefactError(f"{path} must hold the settings of a run", f"it is broken ({error})", do) from error
@@ -233,7 +236,7 @@ def estimator_of(run: Run, data: Data, verbose: bool) -> BaseVAE:
 def _by_columns(text: str) -> Any:
     try:
         return json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ParameterError(
             "a likelihood by columns is JSON", f"{text!r} is not ({error})", """Write '{"gaussian": ["age"]}'."""
         ) from error

@@ -15,7 +15,7 @@ from elbowroom.cli.models import names_of
 from elbowroom.data.frame_files import check_table_output, write_frame
 from elbowroom.data.readers import read
 from elbowroom.data.writers import Result, check_output, write
-from elbowroom.errors import ParameterError, counted
+from elbowroom.errors import ParameterError, counted, escaped
 from elbowroom.tasks.quality import quality as compare
 
 SHOWN = 10  # strange rows that are listed
@@ -90,6 +90,6 @@ def quality(real: str, synthetic: str, test: str | None, target: str | None, out
     if out is not None:
         found.report(out)
         facts["report"] = out
-    weak = "\n".join(f"  {a} and {b}: {score:.3f}" for (a, b), score in worst)
+    weak = "\n".join(f"  {escaped(f'{a} and {b}')}: {score:.3f}" for (a, b), score in worst)
     text = f"{found}\n\nleast alike together:\n{weak}" if worst else str(found)
     return Answer(facts, f"{text}\n\nwrote {out}" if out is not None else text)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import os
 import struct
 import warnings
 import zipfile
@@ -13,10 +14,12 @@ from typing import IO, Any, NamedTuple
 
 import numpy as np
 
-from elbowroom.data.streams import broken, check_ratio, open_bytes, whole
+from elbowroom.data.door import check_sparse
+from elbowroom.data.streams import broken, check_ratio, open_bytes, regular, whole
 from elbowroom.errors import DataError, ElbowroomWarning
 
 PREFERRED = ("x", "X", "data", "images", "x_train", "X_train", "train", "arr_0")  # where an .npz has several arrays
+SHARE = 0.5  # of the machine's memory that an array may take; a larger one stays in its file
 IDX = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 
 
@@ -33,24 +36,37 @@ class Header(NamedTuple):
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
 
+    @property
+    def size(self) -> int:
+        """Bytes of the values."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
 
 def read_npy(path: Path) -> Found:
-    """One array, mapped: its rows are read from the file when they are needed."""
-    with whole(path, "an .npy file"), path.open("rb") as file:
+    """One array: in memory, or where it would take more than SHARE of all that the machine has, mapped.
+
+    Of a mapped one, rows are read from the file when they are needed.
+    """
+    with whole(path, "an .npy file"), open_bytes(path) as file:
         header = _header(path, file)
         _refuse_objects(path, header.dtype)
-        x = np.empty(*header) if 0 in header.shape else np.load(path, mmap_mode="r", allow_pickle=False)
-    return Found(x, {})
+        size, follow = header.size, regular(path).st_size - file.tell()
+        if size > follow:
+            raise broken(path, "a whole .npy file", f"it announces {size:,} bytes of values and {follow:,} follow")
+        if size > SHARE * _memory():
+            return Found(np.load(path, mmap_mode="r", allow_pickle=False), {})
+        file.seek(0)
+        return Found(np.lib.format.read_array(file, allow_pickle=False), {})
 
 
 def read_npz(path: Path, key: str = "") -> Found:
     """An array from an .npz, with the 1-D arrays of its length beside it; or a scipy sparse matrix."""
+    size = regular(path).st_size
     with whole(path, "an .npz file"), zipfile.ZipFile(path) as archive:
-        for member in archive.infolist():
-            check_ratio(path, member.compress_size, member.file_size)
+        check_ratio(path, size, sum(member.file_size for member in archive.infolist()))
         headers = _headers(path, archive)
         if not key and {"format", "shape", "data"} <= headers.keys():
-            return Found(_sparse(path), {})
+            return Found(_sparse(path, size), {})
         key = key or _choose(path, headers)
         if key not in headers:
             raise _no_array(path, key, list(headers))
@@ -89,20 +105,18 @@ def check_rows(source: str, x: Any) -> None:
         )
 
 
-def check_sparse(matrix: Any) -> None:
-    """Refuse indices that point outside the matrix: compiled code follows them without a look."""
-    if hasattr(matrix, "check_format"):
-        matrix.check_format(full_check=True)
-
-
 def _header(path: Path, file: IO[bytes]) -> Header:
     magic = file.read(6)
     if magic != b"\x93NUMPY":
         hint = " (a zip archive, perhaps an .npz)" if magic.startswith(b"PK") else ""
         raise broken(path, "an .npy file", f"it begins with {magic!r}{hint}")
-    major = file.read(2)[0]
+    major, minor = file.read(2)
+    if major not in (1, 2, 3) or minor:
+        raise broken(path, "an .npy file", f"its format has the version {major}.{minor}, which is not known")
     read = np.lib.format.read_array_header_1_0 if major == 1 else np.lib.format.read_array_header_2_0
     shape, _, dtype = read(file)
+    if any(length < 0 for length in shape):
+        raise broken(path, "an .npy file", f"its shape is {shape}")
     return Header(shape, dtype)
 
 
@@ -112,9 +126,8 @@ def _headers(path: Path, archive: zipfile.ZipFile) -> dict[str, Header]:
         if member.filename.endswith(".npy"):
             with archive.open(member) as file:
                 header = _header(path, file)
-            size = math.prod(header.shape) * header.dtype.itemsize
-            if size > member.file_size and not header.dtype.hasobject:
-                got = f"{member.filename} announces {size:,} bytes of values and has {member.file_size:,}"
+            if header.size > member.file_size and not header.dtype.hasobject:
+                got = f"{member.filename} announces {header.size:,} bytes of values and has {member.file_size:,}"
                 raise broken(path, "a whole .npz file", got)
             found[member.filename.removesuffix(".npy")] = header
     return found
@@ -149,9 +162,18 @@ def _no_array(path: Path, key: str, known: Sequence[str]) -> DataError:
     return DataError("an array must be in the file", f"{path} has no array {key!r}", do)
 
 
-def _sparse(path: Path) -> Any:
+def _sparse(path: Path, size: int) -> Any:
     from scipy import sparse
 
     matrix = sparse.load_npz(path)
-    check_sparse(matrix)
+    check_sparse(matrix, str(path))
+    check_ratio(path, size, 8 * matrix.shape[0])  # of a row, an index is kept even if nothing else is
     return matrix.tocsr()
+
+
+def _memory() -> float:
+    """Bytes of memory that the machine has; infinity where it does not say."""
+    try:
+        return float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    except (AttributeError, ValueError, OSError):
+        return math.inf

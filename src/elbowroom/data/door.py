@@ -32,6 +32,8 @@ class InvalidParameter(ParameterError, InvalidParameterError):
 class Refused(DataError, TypeError):
     """What scikit-learn refuses to read, in its words, and what to do."""
 
+    _keep = "\n"  # it lists names line by line
+
     def __str__(self) -> str:
         return f"{self.got}{'' if self.got.endswith(chr(10)) else '. '}{self.do}"
 
@@ -70,6 +72,7 @@ def validated(estimator: Any, x: Any, reset: bool, holes: bool = False, **option
             "Pass X.to_df(), or use CountVAE.",
         )
     x = numeric_frame(x)
+    check_sparse(x)
     try:
         checked = validate_data(estimator, x, reset=reset, dtype="numeric", ensure_all_finite=False, **options)
     except (ValueError, TypeError, RuntimeError) as error:
@@ -78,6 +81,36 @@ def validated(estimator: Any, x: Any, reset: bool, holes: bool = False, **option
         raise Refused("every value must be a number", _first_text(x), AS_NUMBERS)
     refuse_non_finite(checked, getattr(estimator, "feature_names_in_", None), holes=holes)
     return checked
+
+
+def check_sparse(matrix: Any, name: str = "X") -> None:
+    """Refuse a scipy matrix whose indices point outside of it: compiled code follows them without a look.
+
+    All that takes a matrix from elsewhere calls this before anything else; what is not sparse passes.
+    """
+    if not sparse.issparse(matrix) or matrix.ndim != 2:
+        return
+    if matrix.format not in ("csr", "csc", "bsr", "coo"):
+        matrix = matrix.tocsr()
+    rows, columns = matrix.shape
+    if matrix.format == "coo":
+        parts = {"row": (matrix.row, rows), "column": (matrix.col, columns)}
+        fits = matrix.row.shape == matrix.col.shape == matrix.data.shape
+    else:
+        if matrix.format == "bsr":  # of which an index is that of a block
+            rows, columns = rows // matrix.blocksize[0], columns // matrix.blocksize[1]
+        parts = {"row": (matrix.indices, rows)} if matrix.format == "csc" else {"column": (matrix.indices, columns)}
+        starts = matrix.indptr
+        fits = starts.shape == ((columns if matrix.format == "csc" else rows) + 1,) and starts[0] == 0
+        fits = fits and bool((np.diff(starts) >= 0).all()) and starts[-1] <= len(matrix.indices) <= len(matrix.data)
+    fault = "" if fits else f"the row pointers, indices and values of {name} do not fit together"
+    for what, (places, width) in parts.items():
+        least, most = (places.min(), places.max()) if places.size else (0, -1)
+        if least < 0 or most >= width:
+            fault = f"{name} has a value in {what} {least if least < 0 else most} of {width:,}"
+    if fault:
+        do = "Build it anew, for example scipy.sparse.csr_matrix((values, (rows, columns)), shape)."
+        raise DataError("the indices of a sparse matrix must lie within it", fault, do)
 
 
 def check_columns(estimator: Any, x: Any, reset: bool) -> None:

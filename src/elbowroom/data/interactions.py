@@ -436,6 +436,7 @@ def csr_of(X: Any) -> Any:
             f"they are of type {type(X).__name__}",
             "Pass numpy.array(X), if its rows are users and its columns are items.",
         )
+    door.check_sparse(X)
     X = X if sparse.issparse(X) else np.asarray(X)
     if X.ndim != 2 or X.dtype.kind not in "biuf":
         raise DataError(

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import io
 import math
+import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from elbowroom.data.streams import whole
+from elbowroom.data.streams import refused, regular, whole
 from elbowroom.errors import DataError, ElbowroomWarning, missing
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pbm")
+FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")  # Pillow knows more, of which one runs Ghostscript
 GRID, TILE, GAP = 400, 32, 2  # a grid shows at most GRID images, enlarged to TILE pixels or more, GAP pixels apart
 
 
@@ -23,14 +25,14 @@ def pillow() -> Any:
     try:
         from PIL import Image
     except ModuleNotFoundError as error:
-        raise missing("pillow", "images", "an image file") from error
+        raise missing("pillow", "an image file") from error
     return Image
 
 
 def read_folder(folder: Path) -> tuple[np.ndarray, np.ndarray]:
     """The images in a folder and its subfolders, sorted by name, (n, h, w) or (n, h, w, 3), and their names."""
     pillow()
-    paths = [p for p in sorted(folder.rglob("*")) if p.suffix.lower() in SUFFIXES and not p.name.startswith(".")]
+    paths = sorted(_image_files(folder))
     if not paths:
         raise DataError(
             "a folder given as data must hold images",
@@ -48,7 +50,29 @@ def read_folder(folder: Path) -> tuple[np.ndarray, np.ndarray]:
             )
     if len({image.ndim for image in images}) > 1:  # grey ones among coloured ones
         images = [image if image.ndim == 3 else np.repeat(image[..., None], 3, -1) for image in images]
-    return np.stack(images), np.array([str(path.relative_to(folder)) for path in paths])
+    return np.stack(images), np.array([_name(path.relative_to(folder)) for path in paths])
+
+
+def _image_files(folder: Path) -> Iterator[Path]:
+    """The image files in a folder and its subfolders. Links to folders, which may lead in a circle, are not followed;
+    what is hidden is left out."""
+
+    def refuse(error: OSError) -> None:
+        raise refused(Path(str(error.filename)), error)
+
+    linked = []
+    for place, folders, names in os.walk(folder, onerror=refuse):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        linked += [Path(place, name) for name in folders if os.path.islink(os.path.join(place, name))]
+        yield from (Path(place, n) for n in names if Path(n).suffix.lower() in SUFFIXES and not n.startswith("."))
+    if linked:
+        note = f"links to folders are not followed: {linked[0]}{f' and {len(linked) - 1:,} more' * (len(linked) > 1)}"
+        warnings.warn(note, ElbowroomWarning, stacklevel=2)
+
+
+def _name(path: Path) -> str:
+    """A path as text: bytes that are no UTF-8 are written out."""
+    return str(path).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _size(image: np.ndarray) -> str:
@@ -60,10 +84,11 @@ def read_image(path: Path) -> np.ndarray:
     Image = pillow()
     from PIL import ImageOps
 
+    regular(path)
     with whole(path, "an image"), warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         warnings.simplefilter("ignore", UserWarning)
-        with Image.open(path) as file:
+        with Image.open(path, formats=FORMATS) as file:
             image = ImageOps.exif_transpose(file)
             grey = image.mode in ("1", "L", "I", "F") or image.mode.startswith("I;16")
             if image.mode == "LA":

@@ -7,21 +7,29 @@ from __future__ import annotations
 
 import difflib
 import importlib.util
+import os
+import stat
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from elbowroom.data import arrays
-from elbowroom.data.arrays import Found, check_rows, check_sparse
+from elbowroom.data.arrays import Found, check_rows
 from elbowroom.data.delimited import Columns, read_delimited
+from elbowroom.data.door import check_sparse
 from elbowroom.data.frame_files import typed_column
+from elbowroom.data.hdf5 import check_hdf5
 from elbowroom.data.pictures import SUFFIXES, read_folder
-from elbowroom.data.streams import whole
+from elbowroom.data.streams import changed, check_ratio, fingerprint, regular, status, whole
 from elbowroom.errors import DataError, ElbowroomWarning, counted, missing
+
+MOST_NAMES = 10_000  # that are looked at for one like a name that is not there
 
 
 @dataclass(frozen=True)
@@ -115,11 +123,13 @@ def read(
 
 def _read(source: str, labels: Sequence[str], features: Sequence[str] | None, interactions: bool | None) -> Data:
     path, key = split_key(source)
-    reader = _reader_of(path)
+    reader, before = _reader_of(path), fingerprint(path)
     with warnings.catch_warnings():  # of pandas, anndata and such
         warnings.simplefilter("ignore")
         warnings.simplefilter("always", ElbowroomWarning)
         found = reader(path, key) if key else reader(path)
+    if fingerprint(path) != before:
+        raise changed(path)
     if isinstance(found, Found):
         check_rows(source, found.x)
         return Data(source, found.x, found.beside)
@@ -138,24 +148,28 @@ def split_key(source: str) -> tuple[Path, str]:
 
 def _reader_of(path: Path) -> Callable[..., Any]:
     """The function that reads a path that is there and not empty."""
-    if not path.exists():
+    found = status(path)
+    if found is None:
         raise DataError("the data must be a file or a folder", f"{path} does not exist", nearest(path))
-    if path.is_dir():
+    if stat.S_ISDIR(found.st_mode):
         return read_pictures
+    regular(path)
     reader = next((READERS[ending] for ending in READERS if path.name.lower().endswith(ending)), None)
     if reader is None:
         picture = path.suffix.lower() in SUFFIXES
         do = "Name the folder of images instead." if picture else "Convert it, for example to .npy or .csv."
         expected = f"data must be a folder of images or a file whose name ends in {', '.join(READERS)}"
         raise DataError(expected, f"{path} is neither", do)
-    if path.is_file() and path.stat().st_size == 0:
+    if found.st_size == 0:
         raise DataError("a data file must hold something", f"{path} is empty", "Check where it comes from.")
     return reader
 
 
 def nearest(path: Path) -> str:
     """What to do about a path that does not exist: take the one beside it with a similar name."""
-    beside = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
+    beside: list[str] = []
+    with suppress(OSError), os.scandir(path.parent) as entries:
+        beside = [entry.name for entry in islice(entries, MOST_NAMES)]
     near = difflib.get_close_matches(path.name, beside, n=1)
     return f"Did you mean {path.parent / near[0]}?" if near else "Check the path."
 
@@ -227,11 +241,26 @@ def read_parquet(path: Path) -> Table:
 
     backend: Any = next((name for name in ("pyarrow", "polars") if importlib.util.find_spec(name)), None)
     if backend is None:
-        raise missing("pyarrow", "tables", "a .parquet file")
+        raise missing("pyarrow", "a .parquet file")
     with whole(path, "a Parquet file"):
-        table = nw.read_parquet(str(path), backend=backend)
+        check_ratio(path, regular(path).st_size, 8 * _cells(path, backend))
+        options = {"glob": False} if backend == "polars" else {}  # [ and * in a name are no pattern
+        table = nw.read_parquet(str(path), backend=backend, **options)
         names = [name for name in table.columns if not name.startswith("__index_level_")]
         return Table({name: table[name].to_numpy() for name in names}, True)
+
+
+def _cells(path: Path, backend: str) -> int:
+    """How many cells a Parquet file says that it has."""
+    if backend == "pyarrow":
+        from pyarrow import parquet
+
+        facts = parquet.read_metadata(path)
+        return int(facts.num_rows * facts.num_columns)
+    import polars
+
+    table = polars.scan_parquet(path, glob=False)
+    return int(table.select(polars.len()).collect().item() * len(table.collect_schema()))
 
 
 # ---- the rest --------------------------------------------------------------------------------------------------------
@@ -242,11 +271,15 @@ def read_h5ad(path: Path) -> Data:
     try:
         import anndata
     except ModuleNotFoundError as error:
-        raise missing("anndata", "single-cell", "an .h5ad file") from error
+        raise missing("anndata", "an .h5ad file") from error
     with whole(path, "an AnnData file"):
+        check_hdf5(path)
         data = anndata.read_h5ad(path)
-        for matrix in (data.X, *data.layers.values()):
-            check_sparse(matrix)
+        matrices = [data.X, None if data.raw is None else data.raw.X]
+        for part in (data.layers, data.obsm, data.varm, data.obsp, data.varp):
+            matrices += part.values()
+        for matrix in matrices:
+            check_sparse(matrix, str(path))
     columns = {str(name): np.asarray(data.obs[name]) for name in data.obs}
     return Data(str(path), data, columns, [*map(str, data.var_names)], np.asarray(data.obs_names, dtype=str))
 
@@ -274,7 +307,7 @@ def read_pictures(path: Path) -> Data:
 def read_labels(source: str, data: Data) -> np.ndarray:
     """Labels (n,) of rows: a column of the data, or an array in a file of its own (.npy, .npz, IDX)."""
     path, key = split_key(source)
-    if source in data.columns or not (path.exists() or key or path.suffix.lower() in READERS):
+    if source in data.columns or not (os.path.exists(path) or key or path.suffix.lower() in READERS):
         return data.column(source)
     reader = _reader_of(path)
     if reader in (arrays.read_npy, arrays.read_idx):

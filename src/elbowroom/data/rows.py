@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -13,6 +14,7 @@ from scipy.special import ndtr
 from torch import Generator, Tensor
 
 from elbowroom.data.sparse import SparseBatch
+from elbowroom.data.streams import changed, fingerprint
 from elbowroom.devices import free_memory
 from elbowroom.randomness import normal_by_row
 
@@ -28,6 +30,34 @@ class Batch(NamedTuple):
     base: Tensor | None
 
 
+class Mapped:
+    """The file behind a memory map, which must not be changed while rows are read from it.
+
+    A file that was deleted or replaced by another one keeps the rows that are mapped.
+    """
+
+    def __init__(self, array: np.memmap) -> None:
+        if array.mode != "r":
+            array.flush()
+        self.path = Path(str(array.filename))
+        self.before = fingerprint(self.path)
+
+    @classmethod
+    def behind(cls, array: Any) -> Self | None:
+        """That of an array that is a view of a memory map, else None."""
+        while isinstance(array, np.ndarray):
+            if isinstance(array, np.memmap) and array.filename is not None:
+                return cls(array)
+            array = array.base
+        return None
+
+    def check(self) -> None:
+        """Raise `DataError` if the file was written to. To read rows that it no longer has would end the process."""
+        now = fingerprint(self.path)
+        if now != self.before and now and self.before and now[:2] == self.before[:2]:
+            raise changed(self.path)
+
+
 class Rows:
     """Rows in memory, or mapped from a file, in the caller's dtype: a batch is gathered, nothing is copied before.
 
@@ -40,6 +70,7 @@ class Rows:
     """
 
     index: Tensor | None = None  # the rows of x that these are, where they are some of them
+    file: Mapped | None = None  # that x is mapped from
     home = device = torch.device("cpu")  # where the rows are, and where their batches go
 
     def __init__(self, x: Any, context: Tensor | None = None, base: Tensor | None = None) -> None:
@@ -115,6 +146,7 @@ class Rows:
             at = self._at(torch.arange(len(self)))
             context, base = moved._select(self.context, at), moved._select(self.base, at)
             moved.x, moved.context, moved.base, moved.index, moved.home = x, context, base, None, device
+            moved.file = None
         return moved
 
     @property
@@ -130,7 +162,12 @@ class Rows:
         return index if self.index is None else self.index.index_select(0, index)
 
     def _gather(self, at: Tensor) -> Tensor:
-        return self._sent(self.x.index_select(0, at))
+        if self.file is None:
+            return self._sent(self.x.index_select(0, at))
+        self.file.check()
+        values = self._sent(self.x.index_select(0, at))
+        self.file.check()
+        return values
 
     def _select(self, values: Tensor | None, at: Tensor) -> Tensor | None:
         return None if values is None else self._sent(values.index_select(0, at))
@@ -204,7 +241,11 @@ def rows_of(x: Any, context: np.ndarray | None = None) -> Rows:
     context_tensor = None if context is None else torch.from_numpy(np.ascontiguousarray(context, dtype=np.float32))
     if hasattr(x, "tocsr"):
         return SparseRows(x.tocsr().astype(torch_dtype(x.dtype), copy=False), context_tensor)
-    return Rows(tensor_of(x), context_tensor)
+    x = np.asarray(x)
+    rows = Rows(tensor_of(x), context_tensor)
+    if rows.x.data_ptr() == x.__array_interface__["data"][0]:
+        rows.file = Mapped.behind(x)
+    return rows
 
 
 def tensor_of(x: np.ndarray) -> Tensor:

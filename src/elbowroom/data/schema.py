@@ -428,7 +428,7 @@ def _from_form(form: Mapping[str, Any]) -> dict[str, Any]:
 def _json(text: str) -> Any:
     try:
         return json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ParameterError(
             "a schema as text is JSON", f"it is not ({error})", """Write '{"age": "count"}'."""
         ) from error

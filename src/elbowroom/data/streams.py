@@ -1,9 +1,12 @@
-"""Bytes of data files: unpacked with a limit, and errors that say which file is broken and why."""
+"""Bytes of data files: regular files alone, unpacked with a limit, and errors that say which one is broken and why."""
 
 from __future__ import annotations
 
+import csv
 import gzip
 import io
+import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,18 +15,89 @@ from typing import BinaryIO
 from elbowroom.errors import DataError, ElbowroomError
 
 PACKED, RATIO = 2**30, 200  # what unpacks to more than PACKED bytes and to more than RATIO times its size is refused
+LINE = 2**26  # bytes of a line of text, at most
+KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+
+
+def regular(path: Path) -> os.stat_result:
+    """The status of a regular file, or of the one that a link leads to; all that is read as a file passes here first.
+
+    Opening a pipe, a socket or a device may wait for ever, or never come to an end.
+
+    Raises
+    ------
+    DataError
+        If the path is something else, or leads nowhere.
+    """
+    found = status(path)
+    if found is None:
+        raise DataError("a file must be there", f"{path} does not exist", "Check the path.")
+    if not stat.S_ISREG(found.st_mode):
+        kind = KINDS.get(stat.S_IFMT(found.st_mode), "something else")
+        do = "Name a file in it." if stat.S_ISDIR(found.st_mode) else "Write it to a file first, and name that."
+        raise DataError("what is read as a file must be a regular file", f"{path} is {kind}", do)
+    return found
+
+
+def status(path: Path) -> os.stat_result | None:
+    """The status of a path with all links followed, None where nothing is.
+
+    Raises
+    ------
+    DataError
+        If the system refuses the path: links in a circle, a name that is too long, a folder that must not be read.
+    """
+    try:
+        return path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError) as error:
+        raise refused(path, error) from error
+
+
+def fingerprint(path: Path) -> tuple[int, ...] | None:
+    """What is another one when a file was changed or replaced, None where nothing is."""
+    found = status(path)
+    return found and (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
+
+
+def changed(path: Path) -> DataError:
+    """The error for a file that was changed while it was read."""
+    do = "Wait until it is written, or read a copy of it."
+    return DataError("a file must stay as it is while it is read", f"{path} was changed", do)
+
+
+def refused(path: Path, error: OSError | ValueError) -> DataError:
+    """The error for what the system will not open or read."""
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return DataError("a file must be one that the system reads", f"{path}: {reason}", "Check path and permissions.")
 
 
 @contextmanager
 def whole(path: Path, what: str) -> Iterator[None]:
-    """Turn what a reader raises on broken content into a `DataError`; what the system says (no permission) passes."""
+    """Turn what a reader raises on broken content, what the system says, and a lack of memory into a `DataError`."""
     try:
         yield
-    except (ElbowroomError, MemoryError):
+    except ElbowroomError:
         raise
+    except MemoryError as error:
+        do = "Use fewer rows or columns; if it is small, it may be broken."
+        raise DataError(f"{path} must fit into memory", "memory ran out while it was read", do) from error
+    except UnicodeDecodeError as error:
+        raise _other_encoding(path, what, error) from error
+    except csv.Error as error:
+        quotes = "field larger" in str(error)
+        why = "a cell has more than 100,000 characters: a quote may never be closed" if quotes else f"{error}"
+        raise broken(path, what, why) from error
     except Exception as error:
         if isinstance(error, OSError) and error.errno is not None:
-            raise
+            raise refused(path, error) from error
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise broken(path, what, f"it can not be read ({reason[0][:160].rstrip('.')})") from error
 
@@ -31,6 +105,17 @@ def whole(path: Path, what: str) -> Iterator[None]:
 def broken(path: Path, what: str, why: str) -> DataError:
     """The error for a file whose content is not what its name says."""
     return DataError(f"{path} must be {what}", why, "Check the file, or export it again.")
+
+
+def _other_encoding(path: Path, what: str, error: UnicodeDecodeError) -> DataError:
+    with open_bytes(path) as file:
+        first = file.read(2)
+    if first in (b"\xff\xfe", b"\xfe\xff"):
+        why, name = "it begins as UTF-16 does", "utf-16"
+    else:
+        byte = error.object[error.start]
+        why, name = f"it has the byte 0x{byte:02x} where UTF-8 has another, perhaps in Windows-1252", "cp1252"
+    return DataError(f"{path} must be {what}", why, f"Convert it to UTF-8, for example: iconv -f {name} -t utf-8.")
 
 
 def check_ratio(path: Path, packed: int, unpacked: int) -> None:
@@ -64,6 +149,51 @@ class Unpacked(io.RawIOBase):
         super().close()
 
 
+class Lines(io.RawIOBase):
+    """Bytes of a text, which stop with an error at a line without end, and at NUL bytes, which no text has."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.file, self.length = path, open_bytes(path), 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
+        chunk = self.file.read(len(buffer))
+        end = max(chunk.rfind(b"\n"), chunk.rfind(b"\r"))
+        self.length = len(chunk) - 1 - end + (self.length if end < 0 else 0)
+        if self.length > LINE:
+            raise broken(self.path, "a table as text", f"it has a line of more than {LINE:,} bytes")
+        if b"\0" in chunk and not chunk.startswith((b"\xff\xfe", b"\xfe\xff")):  # those are no UTF-8, which says more
+            raise broken(self.path, "a table as text", "it has NUL bytes, as UTF-16 and binary files have")
+        buffer[: len(chunk)] = chunk
+        return len(chunk)
+
+    def close(self) -> None:
+        self.file.close()
+        super().close()
+
+
 def open_bytes(path: Path) -> BinaryIO:
-    """A file to read bytes from, unpacked if its name ends in .gz."""
+    """A regular file to read bytes from, unpacked if its name ends in .gz."""
+    regular(path)
     return io.BufferedReader(Unpacked(path), 2**18) if path.name.lower().endswith(".gz") else path.open("rb")
+
+
+def open_text(path: Path) -> io.TextIOWrapper:
+    """A table as UTF-8 text, with newlines as they are."""
+    return io.TextIOWrapper(io.BufferedReader(Lines(path), 2**18), "utf-8-sig", newline="")
+
+
+def read_text(path: Path, what: str) -> str:
+    """The text of a small regular file, UTF-8.
+
+    Raises
+    ------
+    DataError
+        If it is missing, something else, too large or no text.
+    """
+    if regular(path).st_size > LINE:
+        raise broken(path, what, f"it has more than {LINE:,} bytes")
+    with whole(path, what):
+        return path.read_bytes().decode("utf-8")

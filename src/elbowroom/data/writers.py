@@ -91,9 +91,9 @@ def check_output(target: str, images: bool = True) -> None:
     if ending in PICTURES:
         pictures.pillow()
     if ending == ".h5ad" and not importlib.util.find_spec("anndata"):
-        raise missing("anndata", "single-cell", "an .h5ad file")
+        raise missing("anndata", "an .h5ad file")
     if ending == ".parquet" and _frames() is None:
-        raise missing("pyarrow", "tables", "a .parquet file")
+        raise missing("pyarrow", "a .parquet file")
 
 
 def ending_of(target: str) -> str:
@@ -112,8 +112,15 @@ def ending_of(target: str) -> str:
 def check_place(path: Path) -> None:
     """Refuse a path whose folder is missing or not writable."""
     folder = path.absolute().parent
-    if not folder.is_dir():
-        state = "is a file" if folder.exists() else "does not exist"
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except (OSError, ValueError) as error:
+        got = f"{path}: {error.strerror if isinstance(error, OSError) else error}"
+        raise ParameterError("an output must have a name that the system takes", got, "Choose another.") from error
+    if not os.path.isdir(folder):
+        state = "is a file" if os.path.exists(folder) else "does not exist"
         raise ParameterError("an output is written to a folder that exists", f"{folder} {state}", "Create it.")
     if not os.access(folder, os.W_OK):
         raise ParameterError("an output needs a folder to write to", f"{folder} is read-only", "Choose another.")
@@ -122,7 +129,7 @@ def check_place(path: Path) -> None:
 def check_file_place(path: Path) -> None:
     """Refuse a path that can not become a file."""
     check_place(path)
-    if path.is_dir():
+    if os.path.isdir(path):
         raise ParameterError("the output must be a file", f"{path} is a folder", "Name a file in it.")
 
 

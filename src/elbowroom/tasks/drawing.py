@@ -22,7 +22,7 @@ try:  # here alone: the files of figures get what they use of matplotlib from th
     from matplotlib.ticker import MaxNLocator as MaxNLocator
     from matplotlib.ticker import NullLocator as NullLocator
 except ModuleNotFoundError as error:
-    raise missing("matplotlib", "plot", "drawing a figure") from error
+    raise missing("matplotlib", "drawing a figure") from error
 
 INK, MUTED, LINE, PAPER = "#1d2733", "#667180", "#d6dbe1", "#fffffe"
 DATA, MODEL = "#1f6fb2", "#d9660f"  # what was given is blue, what the model makes of it is orange, everywhere

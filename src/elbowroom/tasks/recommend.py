@@ -203,6 +203,7 @@ def users_to_add(given: Any, matrix: Any, known: Interactions, reading: Reading)
 
 def asked(wanted: Any, users: int, items: int) -> Any:
     """The places that a matrix stores, whatever its values, as CSR rows (users, items)."""
+    door.check_sparse(wanted)
     if sparse.issparse(wanted) and wanted.shape == (users, items):
         return sparse.csr_matrix(wanted)
     raise DataError(

@@ -10,12 +10,13 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import jinja2
 import numpy as np
 from markupsafe import Markup
 
+from elbowroom.errors import escaped
 from elbowroom.files import write_atomically
 
 if TYPE_CHECKING:
@@ -195,7 +196,11 @@ class Report:
         from elbowroom.tasks import drawing, row_figures  # here, so that only a page needs matplotlib
 
         environment = jinja2.Environment(
-            autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+            autoescape=True,
+            undefined=jinja2.StrictUndefined,
+            finalize=_shown,
+            trim_blocks=True,
+            lstrip_blocks=True,
         )
         page = environment.from_string(files(__package__).joinpath("report.html.j2").read_text("utf-8"))
         pictures = {name: _svg(name, figure, drawing.THEME) for name, figure in _figures(self)}
@@ -211,6 +216,11 @@ class Report:
             If matplotlib is not installed.
         """
         write_atomically(path, self.html().encode("utf-8", "backslashreplace"))
+
+
+def _shown(value: Any) -> Any:
+    """What the page shows of a value: text with what would turn its direction, or control anything, written out."""
+    return escaped(value, keep="\n\t") if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def _figures(report: Report) -> Iterator[tuple[str, Figure]]:

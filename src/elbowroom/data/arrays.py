@@ -9,6 +9,7 @@ import struct
 import warnings
 import zipfile
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -20,6 +21,7 @@ from elbowroom.errors import DataError, ElbowroomWarning
 
 PREFERRED = ("x", "X", "data", "images", "x_train", "X_train", "train", "arr_0")  # where an .npz has several arrays
 SHARE = 0.5  # of the machine's memory that an array may take; a larger one stays in its file
+MOST_NAMES = 6  # of arrays, that are listed
 IDX = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 
 
@@ -146,11 +148,12 @@ def _choose(path: Path, headers: Mapping[str, Header]) -> str:
     """The array that is most likely meant: the only one with rows of numbers, one with a usual name, or the first."""
     fit = [name for name, (shape, dtype) in headers.items() if len(shape) > 1 and dtype.kind in "biuf"]
     if not fit:
-        listed = ", ".join(f"{name} {shape} {dtype}" for name, (shape, dtype) in headers.items())
-        raise broken(path, "an .npz file with an array of rows of numbers", f"it has {listed or 'no array'}")
+        listed = [f"{name} {shape} {str(dtype):.40}" for name, (shape, dtype) in islice(headers.items(), MOST_NAMES)]
+        listed += ["..."] * (len(headers) > MOST_NAMES)
+        raise broken(path, "an .npz file with an array of rows of numbers", f"it has {', '.join(listed) or 'no array'}")
     chosen = next((name for name in PREFERRED if name in fit), fit[0])
     if len(fit) > 1:
-        others = ", ".join(f"{path.name}:{name}" for name in fit if name != chosen)
+        others = ", ".join([f"{path.name}:{name}" for name in fit if name != chosen][:MOST_NAMES])
         message = f"{path.name} has several arrays: {chosen!r} is read; others are {others}"
         warnings.warn(message, ElbowroomWarning, stacklevel=2)
     return chosen
@@ -158,7 +161,7 @@ def _choose(path: Path, headers: Mapping[str, Header]) -> str:
 
 def _no_array(path: Path, key: str, known: Sequence[str]) -> DataError:
     near = difflib.get_close_matches(key, known, n=1)
-    do = f"Did you mean {path}:{near[0]}?" if near else f"Known are: {', '.join(known) or 'none'}."
+    do = f"Did you mean {path}:{near[0]}?" if near else f"Known are: {', '.join(known[:MOST_NAMES]) or 'none'}."
     return DataError("an array must be in the file", f"{path} has no array {key!r}", do)
 
 

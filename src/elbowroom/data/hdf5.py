@@ -32,7 +32,7 @@ def check_hdf5(path: Path) -> None:
             group = groups.pop()
             for name in group:
                 if not isinstance(group.get(name, getlink=True), h5py.HardLink):
-                    raise _refused(path, f"{group.name}/{name} is a link to another place")
+                    raise _refused(path, f"{name!r} in {group.name} is a link to another place")
                 item = group[name]
                 if isinstance(item, h5py.Dataset):
                     _check_dataset(path, item)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import gzip
 import io
 import os
@@ -96,7 +97,10 @@ def whole(path: Path, what: str) -> Iterator[None]:
         why = "a cell has more than 100,000 characters: a quote may never be closed" if quotes else f"{error}"
         raise broken(path, what, why) from error
     except Exception as error:
-        if isinstance(error, OSError) and error.errno is not None:
+        if isinstance(error, OSError) and error.errno not in (
+            None,
+            errno.EINVAL,
+        ):  # which is of a place before its start
             raise refused(path, error) from error
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise broken(path, what, f"it can not be read ({reason[0][:160].rstrip('.')})") from error

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import datetime
 import functools
+import os
 import shlex
+import tempfile
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -35,6 +37,7 @@ from elbowroom import (
     quality,
 )
 from elbowroom.cli import run
+from elbowroom.data.readers import read, read_labels
 from elbowroom.errors import ElbowroomError
 
 FRAME = pd.DataFrame(WINE, columns=NAMES)
@@ -403,7 +406,144 @@ RECOMMENDERS: dict[str, Case] = {
 
 # ---- files that are broken or hostile --------------------------------------------------------------------------------
 
-FILES: dict[str, Case] = {}
+HERE = tempfile.TemporaryDirectory()
+
+
+def place(name: str = "") -> Path:
+    """A path in a fresh folder."""
+    return Path(tempfile.mkdtemp(dir=HERE.name)) / name
+
+
+def file(name: str, content: str | bytes) -> str:
+    path = place(name)
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return str(path)
+
+
+def header(text: str, version: int = 1) -> bytes:
+    """An .npy that begins so."""
+    return b"\x93NUMPY" + bytes((version, 0)) + len(text).to_bytes(2 if version == 1 else 4, "little") + text.encode()
+
+
+def npy(descr: str, shape: str) -> bytes:
+    return header(f"{{'descr': {descr}, 'fortran_order': False, 'shape': {shape}}}\n")
+
+
+def pipe(path: Path) -> str:
+    os.mkfifo(path)
+    return str(path)
+
+
+def folder_of(path: str) -> str:
+    return str(Path(path).parent)
+
+
+def link(path: Path, target: str) -> str:
+    path.symlink_to(target)
+    return str(path)
+
+
+def hdf5(change: Callable[[Any, Any], Any]) -> str:
+    """An AnnData file that was changed so, with another file beside it."""
+    h5py, anndata = pytest.importorskip("h5py"), pytest.importorskip("anndata")
+    path = place("x.h5ad")
+    anndata.AnnData(COUNTS.astype(np.float32)).write_h5ad(path)
+    (path.parent / "secret").write_bytes(bytes(4 * COUNTS.size))
+    with h5py.File(path, "r+") as opened:
+        del opened["X"]
+        change(opened, h5py)
+    return str(path)
+
+
+def virtual(opened: Any, h5py: Any) -> None:
+    layout = h5py.VirtualLayout(COUNTS.shape, "f4")
+    layout[...] = h5py.VirtualSource("other.h5", "X", shape=COUNTS.shape)
+    opened.create_virtual_dataset("X", layout)
+
+
+def filtered(opened: Any, h5py: Any) -> None:
+    made = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    made.set_chunk((5,))
+    made.set_filter(32015, h5py.h5z.FLAG_OPTIONAL, ())
+    h5py.h5d.create(opened.id, b"X", h5py.h5t.IEEE_F32LE, h5py.h5s.create_simple((5,)), made)
+
+
+def astray(form: str, index: int = 10**6) -> Any:
+    """A sparse matrix of which an index points outside."""
+    matrix = sparse.csr_matrix(COUNTS * 1.0).asformat(form)
+    (matrix.col if form == "coo" else matrix.indices)[3] = index
+    return matrix
+
+
+def layered() -> Any:
+    adata = pytest.importorskip("anndata").AnnData(COUNTS.astype(np.float32))
+    adata.layers["raw"] = astray("csr")
+    return adata
+
+
+def unordered() -> Any:
+    matrix = sparse.csr_matrix(COUNTS * 1.0)
+    matrix.indptr[4] = 10**9
+    return matrix
+
+
+def parquet(column: Any) -> str:
+    path = place("x.parquet")
+    pytest.importorskip("pyarrow.parquet").write_table(pytest.importorskip("pyarrow").table({"a": column}), path)
+    return str(path)
+
+
+EPS = "%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"
+FILES: dict[str, Case] = {
+    "a pipe": (lambda: read(pipe(place("x.npy"))), "x.npy is a pipe"),
+    "a link to a device": (lambda: read(link(place("x.csv"), "/dev/zero")), "x.csv is a device"),
+    "links in a circle": (lambda: read(link(place("x.npy"), "x.npy")), "Too many levels of symbolic links"),
+    "a name that is too long": (lambda: read(f"{'x' * 300}.npy"), "File name too long"),
+    "a name with a NUL": (lambda: read("a\0b.npy"), r"a\x00b.npy: embedded null byte"),
+    "labels in a pipe": (
+        lambda: read_labels(pipe(place("y.npy")), read(file("x.csv", "a,b\n1,2\n"))), "y.npy is a pipe"),
+    "an .npy that announces too much": (
+        lambda: read(file("x.npy", npy("'<f8'", f"({10**12}, 3)"))), "24,000,000,000,000 bytes"),
+    "an .npy of a later version": (lambda: read(file("x.npy", header("{}", 9))), "the version 9.0"),
+    "an .npy of negative length": (lambda: read(file("x.npy", npy("'<f8'", "(-1, 3)"))), "its shape is (-1, 3)"),
+    "an .npy with fields": (lambda: read(file("x.npy", npy("[('a', '<f8')]", "(1, 1)") + bytes(8))), "[('a', '<f8')]"),
+    "an .npy whose header is code": (lambda: read(file("x.npy", header("__import__('os')\n"))), "(malformed node"),
+    "an IDX that announces too much": (
+        lambda: read(file("x.idx", b"\0\0\x08\x03" + b"\xff" * 12)), "79,228,162,458,924,105,385,300,197,375 bytes"),
+    "a CSV in Latin-1": (lambda: read(file("x.csv", "a,b\nné,2\n".encode("latin-1"))), "it has the byte 0xe9"),
+    "a CSV in UTF-16": (lambda: read(file("x.csv", "a,b\n1,2\n".encode("utf-16"))), "it begins as UTF-16 does"),
+    "a CSV with NUL bytes": (lambda: read(file("x.csv", "a,b\n1,\0\n")), "it has NUL bytes"),
+    "a CSV without end of line": (lambda: read(file("x.csv", "a,b\n" + "1," * 2**25 + "11")), "than 67,108,864 bytes"),
+    "an AnnData with a link to a file": (
+        lambda: read(hdf5(lambda f, h: f.__setitem__("X", h.ExternalLink("secret", "/X")))), "'X' in / is a link"),
+    "an AnnData with a link to another name": (
+        lambda: read(hdf5(lambda f, h: f.__setitem__("X", h.SoftLink("/obs")))), "'X' in / is a link"),
+    "an AnnData within itself": (
+        lambda: read(hdf5(lambda f, h: f["uns"].__setitem__("again", f["/"]))), "/uns/again is in it twice"),
+    "an AnnData with values in a file": (
+        lambda: read(hdf5(lambda f, h: f.create_dataset("X", COUNTS.shape, "f4", external="secret"))), "/X are in an"),
+    "an AnnData with virtual values": (lambda: read(hdf5(virtual)), "of /X are in another file"),
+    "an AnnData that needs a library": (lambda: read(hdf5(filtered)), "/X is packed by the filter 32015"),
+    "an AnnData that unpacks to much": (
+        lambda: read(hdf5(lambda f, h: f.create_dataset("X", (10**6, 10**6), "f4", chunks=(9, 9)))), "to 4,000"),
+    "a program by the name of an image": (
+        lambda: read(folder_of(file("cat.png", EPS))), "cat.png must"),
+    "a pipe among images": (lambda: read(folder_of(pipe(place("cat.png")))), "cat.png is a pipe"),
+    "an encrypted Parquet file": (
+        lambda: read(file("x.parquet", b"PARE" + bytes(40) + (40).to_bytes(4, "little") + b"PARE")), "encrypted"),
+    "a column of lists": (lambda: table().fit(read(parquet([[1, 2], [3]])).x), "column 'a' holds '[1 2]'"),
+    "a column of durations": (lambda: table().fit(read(parquet([datetime.timedelta(1)])).x), "'a' holds duration"),
+    "a column beyond the matrix": (lambda: counts().fit(astray("csr")), "X has a value in column 1000000 of 5"),
+    "a column before the matrix": (lambda: counts().fit(astray("csr", -3)), "X has a value in column -3 of 5"),
+    "a row beyond the matrix": (lambda: counts().fit(astray("csc")), "X has a value in row 1000000 of 60"),
+    "a place beyond the matrix": (lambda: counts().fit(astray("coo")), "X has a value in column 1000000 of 5"),
+    "a block beyond the matrix": (lambda: counts().fit(astray("bsr")), "X has a value in column 1000000 of 5"),
+    "rows that do not begin": (lambda: counts().fit(unordered()), "of X do not fit together"),
+    "a layer beyond the matrix": (lambda: counts(layer="raw").fit(layered()), "column 1000000 of 5"),
+    "interactions beyond the matrix": (lambda: InteractionVAE(epochs=1).fit(astray("csr")), "column 1000000 of 5"),
+    "a fold beyond the matrix": (lambda: Fold(sparse.csr_matrix(COUNTS), astray("csr")), "column 1000000 of 5"),
+    "a schema without an end": (lambda: Schema.of("[" * 10**5), "it is not (maximum recursion depth exceeded"),
+}  # fmt: skip
 
 # ---- saved models and runs -------------------------------------------------------------------------------------------
 
@@ -507,7 +647,56 @@ RECOMMENDERS_COMMANDS: dict[str, Command] = {
     "errors of what is no rating": (clicks, "evaluate shop stars.csv --metrics rmse", "all that is hidden is 1"),
 }  # fmt: skip
 
-FILES_COMMANDS: dict[str, Command] = {}
+NESTED = "[" * 10**5
+
+
+def csv_at(here: Path, name: str = "x.csv", names: str = "a,b") -> None:
+    (here / name).write_text(f"{names}\n" + "1,2\n3,5\n" * 9)
+
+
+def made(*paths: str, **contents: str | bytes) -> Callable[[Path], None]:
+    """A table x.csv, pipes of these names, and files: `a_json="..."` is a.json."""
+
+    def make(here: Path) -> None:
+        csv_at(here)
+        for path in paths:
+            (here / path).parent.mkdir(exist_ok=True)
+            os.mkfifo(here / path)
+        for name, content in contents.items():
+            place = here / name.replace("__", "/").replace("_", ".")
+            place.parent.mkdir(exist_ok=True)
+            place.write_bytes(content.encode() if isinstance(content, str) else content)
+
+    return make
+
+
+FILES_COMMANDS: dict[str, Command] = {
+    "data in a pipe": (made("y.csv"), "fit y.csv --out m", "y.csv is a pipe. Write it to a file first"),
+    "settings in a pipe": (made("c.toml"), "fit x.csv --out m --config c.toml", "c.toml is a pipe"),
+    "settings without an end": (
+        made(c_toml=f"a = {NESTED}"), "fit x.csv --out m --config c.toml", "c.toml is no TOML file"),
+    "settings in Latin-1": (
+        made(c_toml="a = 'é'".encode("latin-1")), "fit x.csv --out m --config c.toml", "has the byte 0xe9"),
+    "a schema in a pipe": (made("s.json"), "fit x.csv --out m --schema s.json", "s.json is a pipe"),
+    "a schema without an end": (
+        made(s_json=NESTED), "fit x.csv --out m --schema s.json", "s.json can not be read (maximum recursion"),
+    "a schema that is not there": (made(), "fit x.csv --out m --schema s.json", "s.json does not exist"),
+    "a likelihood without an end": (
+        made(), "fit x.csv --out m --likelihood '{\"a\":" + NESTED[:9000] + "'", "maximum recursion"),
+    "a run in a pipe": (made("m.run/run.json"), "resume m.run", "run.json is a pipe"),
+    "a run that is no text": (made(m_run__run_json=b"\xff\xfe{\0"), "resume m.run", "it begins as UTF-16 does"),
+    "an output with too long a name": (made(), f"fit x.csv --out {'m' * 300}", "File name too long"),
+    "a column that turns text around": (
+        lambda here: csv_at(here, names="\u202egnp,b"), "fit x.csv --out m --label c", r"columns are: \u202egnp, b."),
+    "a column that clears the screen": (
+        lambda here: csv_at(here, names="\x1b[2J\x07,b"), "fit x.csv --out m --label c", r"are: \x1b[2J\x07, b."),
+    "a column that fakes a line": (
+        lambda here: csv_at(here, names='"a\nerror: b",b'), "fit x.csv --out m --label c", r"a\nerror: b, b."),
+    "a file's name that colours": (
+        lambda here: csv_at(here, "\x9b31mx.csv"), "fit 'x.csv' --out m", r"Did you mean \x9b31mx.csv?"),
+    "a file's name that is no text": (
+        lambda here: csv_at(here, os.fsdecode(b"\xffx.csv")), "fit 'x.csv' --out m", r"Did you mean \udcffx.csv?"),
+}  # fmt: skip
 
 SAVED_COMMANDS: dict[str, Command] = {}
 

@@ -238,7 +238,7 @@ def _by_columns(text: str) -> Any:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
         raise ParameterError(
-            "a likelihood by columns is JSON", f"{text!r} is not ({error})", """Write '{"gaussian": ["age"]}'."""
+            "a likelihood by columns is JSON", f"{text!r:.60} is not ({error})", """Write '{"gaussian": ["age"]}'."""
         ) from error
 
 

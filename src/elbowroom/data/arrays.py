@@ -148,7 +148,7 @@ def _choose(path: Path, headers: Mapping[str, Header]) -> str:
     """The array that is most likely meant: the only one with rows of numbers, one with a usual name, or the first."""
     fit = [name for name, (shape, dtype) in headers.items() if len(shape) > 1 and dtype.kind in "biuf"]
     if not fit:
-        listed = [f"{name} {shape} {str(dtype):.40}" for name, (shape, dtype) in islice(headers.items(), MOST_NAMES)]
+        listed = [f"{name} {shape} {dtype!s:.40}" for name, (shape, dtype) in islice(headers.items(), MOST_NAMES)]
         listed += ["..."] * (len(headers) > MOST_NAMES)
         raise broken(path, "an .npz file with an array of rows of numbers", f"it has {', '.join(listed) or 'no array'}")
     chosen = next((name for name in PREFERRED if name in fit), fit[0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import warnings
 from collections.abc import Sequence
 from itertools import chain, islice
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from elbowroom.data.streams import broken, open_text, whole
+from elbowroom.data.streams import broken, open_bytes, whole
 from elbowroom.errors import ElbowroomWarning, counted
 
 WORDS = dict.fromkeys(("", "na", "n/a", "nan", "null", "none", "<na>", "#n/a", "?"), "nan") | {
@@ -27,7 +28,7 @@ def read_delimited(path: Path) -> tuple[Columns, bool]:
     The separator is a tab in a .tsv, and in a .csv the comma or the semicolon, whichever the first line has more of.
     """
     with whole(path, "a table as text (UTF-8)"):
-        with open_text(path) as file:
+        with _opened(path) as file:
             first = file.readline()
             separator = "\t" if ".tsv" in path.name.lower() else max(",", ";", key=first.count)
             header = next(csv.reader(chain([first], file), delimiter=separator, skipinitialspace=True), [])
@@ -41,6 +42,10 @@ def read_delimited(path: Path) -> tuple[Columns, bool]:
         return _without_index(columns), named
 
 
+def _opened(path: Path) -> io.TextIOWrapper:
+    return io.TextIOWrapper(open_bytes(path), "utf-8-sig", newline="")
+
+
 def _are_numbers(header: Sequence[str]) -> bool:
     """Whether a first line is values and not names; 0, 1, 2, ... are names that pandas gave."""
     counted = list(header) == [str(i) for i in range(len(header))] and len(header) != 1
@@ -52,7 +57,7 @@ def _are_numbers(header: Sequence[str]) -> bool:
 
 def _numbers(path: Path, separator: str, names: Sequence[str], named: bool) -> Columns | None:
     """The columns if all is numbers, which NumPy reads ten times as fast; else None."""
-    with open_text(path) as file:
+    with _opened(path) as file:
         try:
             values = np.loadtxt(file, delimiter=separator, quotechar='"', comments=None, skiprows=int(named), ndmin=2)
         except (ValueError, TypeError):
@@ -81,7 +86,7 @@ def _without_index(columns: Columns) -> Columns:
 
 def _columns(path: Path, separator: str, names: Sequence[str], named: bool) -> Columns:
     parts: list[list[np.ndarray]] = [[] for _ in names]
-    with open_text(path) as file:
+    with _opened(path) as file:
         lines = csv.reader(file, delimiter=separator, skipinitialspace=True)
         rows = islice(((lines.line_num, row) for row in lines if row), int(named), None)
         while chunk := list(islice(rows, max(1, AT_ONCE // max(1, len(names))))):

@@ -156,8 +156,8 @@ class Unpacked(io.RawIOBase):
 class Lines(io.RawIOBase):
     """Bytes of a text, which stop with an error at a line without end, and at NUL bytes, which no text has."""
 
-    def __init__(self, path: Path) -> None:
-        self.path, self.file, self.length = path, open_bytes(path), 0
+    def __init__(self, path: Path, file: BinaryIO) -> None:
+        self.path, self.file, self.length = path, file, 0
 
     def readable(self) -> bool:
         return True
@@ -168,7 +168,7 @@ class Lines(io.RawIOBase):
         self.length = len(chunk) - 1 - end + (self.length if end < 0 else 0)
         if self.length > LINE:
             raise broken(self.path, "a table as text", f"it has a line of more than {LINE:,} bytes")
-        if b"\0" in chunk and not chunk.startswith((b"\xff\xfe", b"\xfe\xff")):  # those are no UTF-8, which says more
+        if b"\0" in chunk and not chunk.startswith((b"\xff\xfe", b"\xfe\xff")):  # of which more is said elsewhere
             raise broken(self.path, "a table as text", "it has NUL bytes, as UTF-16 and binary files have")
         buffer[: len(chunk)] = chunk
         return len(chunk)
@@ -179,14 +179,11 @@ class Lines(io.RawIOBase):
 
 
 def open_bytes(path: Path) -> BinaryIO:
-    """A regular file to read bytes from, unpacked if its name ends in .gz."""
+    """A regular file to read bytes from, unpacked if its name ends in .gz, with a look at the lines of a table."""
     regular(path)
-    return io.BufferedReader(Unpacked(path), 2**18) if path.name.lower().endswith(".gz") else path.open("rb")
-
-
-def open_text(path: Path) -> io.TextIOWrapper:
-    """A table as UTF-8 text, with newlines as they are."""
-    return io.TextIOWrapper(io.BufferedReader(Lines(path), 2**18), "utf-8-sig", newline="")
+    name = path.name.lower()
+    file = io.BufferedReader(Unpacked(path), 2**18) if name.endswith(".gz") else path.open("rb")
+    return io.BufferedReader(Lines(path, file), 2**18) if name.removesuffix(".gz").endswith((".csv", ".tsv")) else file
 
 
 def read_text(path: Path, what: str) -> str:

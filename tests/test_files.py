@@ -185,6 +185,7 @@ def csv_of(tmp_path, text, name="t.csv", **options):
         ("a\tb\n1\t2\n3\t4\n", "t.tsv"),
         ('"a","b"\n"1","2"\n"3","4"\n', "t.CSV"),
         ("a,b\n1,2\n3,4\n", "t.csv.gz"),
+        ('a,b\n1,2\n3,"4"', "t.csv"),
         (",a,b\n0,1,2\n1,3,4\n", "t.csv"),  # with the index that pandas writes
         ("a,b,\n1,2,\n3,4,\n", "t.csv"),
     ],
@@ -388,6 +389,9 @@ BAD = [
     bad("x.csv", "a,b\n", "shape 0 x 2"),
     bad("x.csv", "\n", "shape 0 x 0"),
     bad("x.csv", b"\xff\xfe\x00a", "UTF-8"),
+    bad("x.csv", 'a,b\n1,"x, y"\n"2\n2",y\n3,"z\n4,u\n', "a quote is opened in line 5 and never closed"),
+    bad("x.csv", 'a,"b\n1,2\n', "a quote is opened in line 1 and never closed"),
+    bad("x.csv", "a\n" + '"' + "x" * 10**6, "a quote may never be closed"),
     bad("x.csv", "a,b\n1,2\n", "no column 'c'", labels=["c"]),
     bad("x.csv", "a\n1\n", "shape 0 x 0", labels=["a"]),
     bad("x.parquet", b"PAR1 nonsense", "can not be read"),

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import warnings
+from collections import Counter
 from collections.abc import Sequence
 from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
 
-from elbowroom.data.streams import broken, open_bytes, whole
+from elbowroom.data.streams import broken, open_bytes, rows_of_text, whole
 from elbowroom.errors import ElbowroomWarning, counted
 
 WORDS = dict.fromkeys(("", "na", "n/a", "nan", "null", "none", "<na>", "#n/a", "?"), "nan") | {
@@ -31,7 +31,7 @@ def read_delimited(path: Path) -> tuple[Columns, bool]:
         with _opened(path) as file:
             first = file.readline()
             separator = "\t" if ".tsv" in path.name.lower() else max(",", ";", key=first.count)
-            header = next(csv.reader(chain([first], file), delimiter=separator, skipinitialspace=True), [])
+            header = next((row for _, row in rows_of_text(path, chain([first], file), separator)), [])
         named = not _are_numbers(header)
         if not named and header:
             note = f"{path.name} has no header: its first line is read as a row"
@@ -66,9 +66,7 @@ def _numbers(path: Path, separator: str, names: Sequence[str], named: bool) -> C
 
 
 def _check_names(path: Path, names: Sequence[str]) -> None:
-    twice = (
-        next((name for i, name in enumerate(names) if name in names[:i]), None) if len({*names}) < len(names) else None
-    )
+    twice = next((name for name, times in Counter(names).items() if times > 1), None)
     if twice is not None:
         raise broken(path, "a table whose columns have different names", f"two are called {twice!r}")
 
@@ -87,8 +85,7 @@ def _without_index(columns: Columns) -> Columns:
 def _columns(path: Path, separator: str, names: Sequence[str], named: bool) -> Columns:
     parts: list[list[np.ndarray]] = [[] for _ in names]
     with _opened(path) as file:
-        lines = csv.reader(file, delimiter=separator, skipinitialspace=True)
-        rows = islice(((lines.line_num, row) for row in lines if row), int(named), None)
+        rows = islice(rows_of_text(path, file, separator), int(named), None)
         while chunk := list(islice(rows, max(1, AT_ONCE // max(1, len(names))))):
             for number, row in chunk:
                 if len(row) != len(names):

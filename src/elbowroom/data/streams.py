@@ -8,8 +8,9 @@ import gzip
 import io
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
 
@@ -184,6 +185,25 @@ def open_bytes(path: Path) -> BinaryIO:
     name = path.name.lower()
     file = io.BufferedReader(Unpacked(path), 2**18) if name.endswith(".gz") else path.open("rb")
     return io.BufferedReader(Lines(path, file), 2**18) if name.removesuffix(".gz").endswith((".csv", ".tsv")) else file
+
+
+def rows_of_text(path: Path, lines: Iterable[str], separator: str) -> Iterator[tuple[int, list[str]]]:
+    """The rows of a table as text that are not empty, and the numbers of the lines where they end.
+
+    Raises
+    ------
+    DataError
+        If a quote is never closed: all that follows it would be one cell.
+    """
+    reader, before = csv.reader(chain(lines, ["\0"]), delimiter=separator, skipinitialspace=True), 0
+    for row in reader:
+        if row and row[-1].endswith("\0"):  # the end, which no text has within
+            if row != ["\0"]:
+                raise broken(path, "a table as text", f"a quote is opened in line {before + 1} and never closed")
+            return
+        before = reader.line_num
+        if row:
+            yield before, row
 
 
 def read_text(path: Path, what: str) -> str:

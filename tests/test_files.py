@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gzip
 import io
+import os
 import pickle
 import struct
 import sys
@@ -295,6 +296,18 @@ def test_pictures_in_subfolders_are_labelled(tmp_path):
     assert list(data.column("folder")) == ["cat", "dog"]
 
 
+def test_hidden_and_linked_folders_of_pictures_are_left_out(tmp_path):
+    for name in ("a.png", ".a.png", ".hidden/a.png", "b/c.png", "b.png/d.PNG"):
+        (tmp_path / "x" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (4, 3)).save(tmp_path / "x" / name)
+    (tmp_path / "y").symlink_to(tmp_path / "x")
+    assert list(read(str(tmp_path / "y")).rows) == ["a.png", "b/c.png", "b.png/d.PNG"]
+    (tmp_path / "x" / "b" / "up").symlink_to("..")
+    (tmp_path / "x" / "e.png").symlink_to("a.png")
+    with pytest.warns(ElbowroomWarning, match=r"links to folders are not followed: .*x/b/up$"):
+        assert list(read(str(tmp_path / "x")).rows) == ["a.png", "b/c.png", "b.png/d.PNG", "e.png"]
+
+
 def test_pictures_are_upright(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # turned by a quarter
@@ -445,6 +458,24 @@ def test_bombs(tmp_path, monkeypatch):
     Image.new("L", (5, 3)).save(tmp_path / "b.png")
     with pytest.raises(DataError, match="must be an image"):
         read(str(tmp_path))
+
+
+@pytest.mark.parametrize("how", ["longer", "rewritten", "deleted"])
+def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path, monkeypatch, how):
+    path = tmp_path / "x.npy"
+    np.save(path, NUMBERS)
+    os.utime(path, (0, 0))  # long ago: clocks of files are coarse
+
+    def read_and_change(path):
+        found = arrays.read_npy(path)
+        if how == "longer":
+            path.write_bytes(path.read_bytes() + b"x")
+        path.rename(tmp_path / "old") if how == "deleted" else np.save(path, NUMBERS)
+        return found
+
+    monkeypatch.setitem(READERS, ".npy", read_and_change)
+    with pytest.raises(DataError, match=r"x\.npy was changed"):
+        read(str(path))
 
 
 def test_what_the_system_refuses_is_said(tmp_path, monkeypatch):

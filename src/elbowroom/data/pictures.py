@@ -54,8 +54,10 @@ def read_folder(folder: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _image_files(folder: Path) -> Iterator[Path]:
-    """The image files in a folder and its subfolders. Links to folders, which may lead in a circle, are not followed;
-    what is hidden is left out."""
+    """The image files in a folder and its subfolders, but for what is hidden.
+
+    Links to folders, which may lead in a circle, are not followed.
+    """
 
     def refuse(error: OSError) -> None:
         raise refused(Path(str(error.filename)), error)

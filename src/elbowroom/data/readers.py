@@ -168,7 +168,7 @@ def _reader_of(path: Path) -> Callable[..., Any]:
 def nearest(path: Path) -> str:
     """What to do about a path that does not exist: take the one beside it with a similar name."""
     beside: list[str] = []
-    with suppress(OSError), os.scandir(path.parent) as entries:
+    with suppress(OSError, ValueError), os.scandir(path.parent) as entries:
         beside = [entry.name for entry in islice(entries, MOST_NAMES)]
     near = difflib.get_close_matches(path.name, beside, n=1)
     return f"Did you mean {path.parent / near[0]}?" if near else "Check the path."

@@ -75,7 +75,7 @@ def changed(path: Path) -> DataError:
     return DataError("a file must stay as it is while it is read", f"{path} was changed", do)
 
 
-def refused(path: Path, error: OSError | ValueError) -> DataError:
+def refused(path: Path, error: Exception) -> DataError:
     """The error for what the system will not open or read."""
     reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return DataError("a file must be one that the system reads", f"{path}: {reason}", "Check path and permissions.")
@@ -98,10 +98,11 @@ def whole(path: Path, what: str) -> Iterator[None]:
         why = "a cell has more than 100,000 characters: a quote may never be closed" if quotes else f"{error}"
         raise broken(path, what, why) from error
     except Exception as error:
-        if isinstance(error, OSError) and error.errno not in (
+        by_content = not isinstance(error, OSError) or error.errno in (
             None,
             errno.EINVAL,
-        ):  # which is of a place before its start
+        )  # or a place before its start
+        if not by_content:
             raise refused(path, error) from error
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise broken(path, what, f"it can not be read ({reason[0][:160].rstrip('.')})") from error
@@ -129,7 +130,7 @@ def check_ratio(path: Path, packed: int, unpacked: int) -> None:
         raise DataError(
             "a packed file must unpack to a usual size",
             f"{path} has {packed:,} bytes and unpacks to {unpacked:,} or more",
-            "If you trust it, unpack it first.",
+            "If you trust it, unpack it first, or pass what it holds in Python.",
         )
 
 

@@ -8,6 +8,7 @@ import os
 import shlex
 import tempfile
 import warnings
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -468,6 +469,26 @@ def filtered(opened: Any, h5py: Any) -> None:
     h5py.h5d.create(opened.id, b"X", h5py.h5t.IEEE_F32LE, h5py.h5s.create_simple((5,)), made)
 
 
+def lengthened(compression: str | None) -> Callable[[Any, Any], None]:
+    """One text of an array that says that it has 2 GiB."""
+
+    def change(opened: Any, h5py: Any) -> None:
+        options = {} if compression is None else {"chunks": (4,), "compression": compression, "shuffle": True}
+        made = opened["uns"].create_dataset("t", data=["a", "b", "c", "d"], dtype=h5py.string_dtype(), **options)
+        opened.flush()
+        if compression is None:
+            with open(opened.filename, "r+b") as file:
+                file.seek(made.id.get_offset() + 3 * 16)
+                file.write((2**31 - 1).to_bytes(4, "little"))
+            return
+        content = bytearray(zlib.decompress(made.id.read_direct_chunk((0,))[1]))
+        content[3:15:4] = b"\xff\xff\xff"  # which the filter has shuffled: the first bytes of all come first
+        content[15] = 0x7F
+        made.id.write_direct_chunk((0,), zlib.compress(bytes(content)))
+
+    return change
+
+
 def astray(form: str, index: int = 10**6) -> Any:
     """A sparse matrix of which an index points outside."""
     matrix = sparse.csr_matrix(COUNTS * 1.0).asformat(form)
@@ -524,6 +545,10 @@ FILES: dict[str, Case] = {
         lambda: read(hdf5(lambda f, h: f.create_dataset("X", COUNTS.shape, "f4", external="secret"))), "/X are in an"),
     "an AnnData with virtual values": (lambda: read(hdf5(virtual)), "of /X are in another file"),
     "an AnnData that needs a library": (lambda: read(hdf5(filtered)), "/X is packed by the filter 32015"),
+    "an AnnData with a text of any length": (
+        lambda: read(hdf5(lengthened(None))), "/uns/t announces 2,147,483,647 bytes"),
+    "an AnnData with a packed text of any length": (
+        lambda: read(hdf5(lengthened("gzip"))), "/uns/t announces 2,147,483,647 bytes"),
     "an AnnData that unpacks to much": (
         lambda: read(hdf5(lambda f, h: f.create_dataset("X", (10**6, 10**6), "f4", chunks=(9, 9)))), "to 4,000"),
     "a program by the name of an image": (

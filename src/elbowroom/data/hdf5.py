@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import math
+import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from elbowroom.data.streams import check_ratio, regular
+import numpy as np
+
+from elbowroom.data.streams import broken, check_ratio, regular
 from elbowroom.errors import DataError
 
+DEFLATE, SHUFFLE = 1, 2
 FILTERS = (1, 2, 3, 4, 5, 6, 32000)  # of HDF5 and h5py: deflate, shuffle, fletcher32, szip, nbit, scaleoffset, lzf
 
 
@@ -36,6 +41,7 @@ def check_hdf5(path: Path) -> None:
                 item = group[name]
                 if isinstance(item, h5py.Dataset):
                     _check_dataset(path, item)
+                    _check_texts(path, item, size)
                     total += math.prod(item.shape or ()) * item.dtype.itemsize
                     check_ratio(path, size, total)
                 elif isinstance(item, h5py.Group):
@@ -52,6 +58,48 @@ def _check_dataset(path: Path, item: Any) -> None:
     for code, _, _, name in (made.get_filter(i) for i in range(made.get_nfilters())):
         if code not in FILTERS:
             raise _refused(path, f"{item.name} is packed by the filter {code} ({name.decode('utf-8', 'replace')})")
+
+
+def _check_texts(path: Path, item: Any, size: int) -> None:
+    """Refuse texts that are said to be longer than the file: HDF5 makes room for them before it looks."""
+    import h5py
+
+    kind = item.id.get_type()
+    text = kind.get_class() == h5py.h5t.STRING and kind.is_variable_str()
+    if not text and kind.get_class() != h5py.h5t.VLEN:
+        return
+    width = 8 + item.file.id.get_create_plist().get_sizes()[0]  # a length, an address and a number
+    for stored in _stored(path, item, width):
+        places = np.frombuffer(stored, np.uint8, len(stored) // width * width).reshape(-1, width)
+        lengths = places[:, :4].copy().view("<u4")
+        if lengths.max(initial=0) > size:
+            got = f"a text in {item.name} announces {lengths.max():,} bytes, and the file has {size:,}"
+            raise broken(path, "an AnnData file", got)
+        check_ratio(path, size, int(lengths.sum(dtype=np.int64)))
+
+
+def _stored(path: Path, item: Any, width: int) -> Iterator[bytes]:
+    """What a file stores of an array whose values of `width` bytes say where they are, in one piece or chunk by chunk.
+
+    Those that are packed by another filter than those that anndata uses are left out.
+    """
+    start, count = item.id.get_offset(), math.prod(item.shape or ())
+    if start is not None:
+        with path.open("rb") as file:
+            file.seek(start)
+            yield file.read(min(count * width, path.stat().st_size))
+    if item.chunks is None:
+        return
+    made = item.id.get_create_plist()
+    filters = [made.get_filter(i)[0] for i in range(made.get_nfilters())]
+    for chunk in (item.id.get_chunk_info(i) for i in range(item.id.get_num_chunks())):
+        content = item.id.read_direct_chunk(chunk.chunk_offset)[1]
+        if DEFLATE in filters:
+            content = zlib.decompressobj().decompress(content, math.prod(item.chunks) * width)
+        if SHUFFLE in filters:
+            content = np.frombuffer(content, np.uint8).reshape(width, -1).T.tobytes()
+        if {*filters} <= {DEFLATE, SHUFFLE}:
+            yield content
 
 
 def _address(item: Any) -> tuple[int, ...]:

@@ -407,30 +407,30 @@ RECOMMENDERS: dict[str, Case] = {
 
 # ---- files that are broken or hostile --------------------------------------------------------------------------------
 
-HERE = tempfile.TemporaryDirectory()
+FRESH = tempfile.TemporaryDirectory()
 
 
-def place(name: str = "") -> Path:
+def fresh_path(name: str = "") -> Path:
     """A path in a fresh folder."""
-    return Path(tempfile.mkdtemp(dir=HERE.name)) / name
+    return Path(tempfile.mkdtemp(dir=FRESH.name)) / name
 
 
-def file(name: str, content: str | bytes) -> str:
-    path = place(name)
+def file_of(name: str, content: str | bytes) -> str:
+    path = fresh_path(name)
     path.write_bytes(content.encode() if isinstance(content, str) else content)
     return str(path)
 
 
-def header(text: str, version: int = 1) -> bytes:
+def npy_header(text: str, version: int = 1) -> bytes:
     """An .npy that begins so."""
     return b"\x93NUMPY" + bytes((version, 0)) + len(text).to_bytes(2 if version == 1 else 4, "little") + text.encode()
 
 
-def npy(descr: str, shape: str) -> bytes:
-    return header(f"{{'descr': {descr}, 'fortran_order': False, 'shape': {shape}}}\n")
+def npy_of(descr: str, shape: str) -> bytes:
+    return npy_header(f"{{'descr': {descr}, 'fortran_order': False, 'shape': {shape}}}\n")
 
 
-def pipe(path: Path) -> str:
+def pipe_at(path: Path) -> str:
     os.mkfifo(path)
     return str(path)
 
@@ -439,15 +439,15 @@ def folder_of(path: str) -> str:
     return str(Path(path).parent)
 
 
-def link(path: Path, target: str) -> str:
+def link_at(path: Path, target: str) -> str:
     path.symlink_to(target)
     return str(path)
 
 
-def hdf5(change: Callable[[Any, Any], Any]) -> str:
+def h5ad_of(change: Callable[[Any, Any], Any]) -> str:
     """An AnnData file that was changed so, with another file beside it."""
     h5py, anndata = pytest.importorskip("h5py"), pytest.importorskip("anndata")
-    path = place("x.h5ad")
+    path = fresh_path("x.h5ad")
     anndata.AnnData(COUNTS.astype(np.float32)).write_h5ad(path)
     (path.parent / "secret").write_bytes(bytes(4 * COUNTS.size))
     with h5py.File(path, "r+") as opened:
@@ -508,56 +508,58 @@ def unordered() -> Any:
     return matrix
 
 
-def parquet(column: Any) -> str:
-    path = place("x.parquet")
+def parquet_of(column: Any) -> str:
+    path = fresh_path("x.parquet")
     pytest.importorskip("pyarrow.parquet").write_table(pytest.importorskip("pyarrow").table({"a": column}), path)
     return str(path)
 
 
 EPS = "%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"
 FILES: dict[str, Case] = {
-    "a pipe": (lambda: read(pipe(place("x.npy"))), "x.npy is a pipe"),
-    "a link to a device": (lambda: read(link(place("x.csv"), "/dev/zero")), "x.csv is a device"),
-    "links in a circle": (lambda: read(link(place("x.npy"), "x.npy")), "Too many levels of symbolic links"),
+    "a pipe": (lambda: read(pipe_at(fresh_path("x.npy"))), "x.npy is a pipe"),
+    "a link to a device": (lambda: read(link_at(fresh_path("x.csv"), "/dev/zero")), "x.csv is a device"),
+    "links in a circle": (lambda: read(link_at(fresh_path("x.npy"), "x.npy")), "Too many levels of symbolic links"),
     "a name that is too long": (lambda: read(f"{'x' * 300}.npy"), "File name too long"),
     "a name with a NUL": (lambda: read("a\0b.npy"), r"a\x00b.npy: embedded null byte"),
     "labels in a pipe": (
-        lambda: read_labels(pipe(place("y.npy")), read(file("x.csv", "a,b\n1,2\n"))), "y.npy is a pipe"),
+        lambda: read_labels(pipe_at(fresh_path("y.npy")), read(file_of("x.csv", "a,b\n1,2\n"))), "y.npy is a pipe"),
     "an .npy that announces too much": (
-        lambda: read(file("x.npy", npy("'<f8'", f"({10**12}, 3)"))), "24,000,000,000,000 bytes"),
-    "an .npy of a later version": (lambda: read(file("x.npy", header("{}", 9))), "the version 9.0"),
-    "an .npy of negative length": (lambda: read(file("x.npy", npy("'<f8'", "(-1, 3)"))), "its shape is (-1, 3)"),
-    "an .npy with fields": (lambda: read(file("x.npy", npy("[('a', '<f8')]", "(1, 1)") + bytes(8))), "[('a', '<f8')]"),
-    "an .npy whose header is code": (lambda: read(file("x.npy", header("__import__('os')\n"))), "(malformed node"),
+        lambda: read(file_of("x.npy", npy_of("'<f8'", f"({10**12}, 3)"))), "24,000,000,000,000 bytes"),
+    "an .npy of a later version": (lambda: read(file_of("x.npy", npy_header("{}", 9))), "the version 9.0"),
+    "an .npy of negative length": (lambda: read(file_of("x.npy", npy_of("'<f8'", "(-1, 3)"))), "its shape is (-1, 3)"),
+    "an .npy with fields": (
+        lambda: read(file_of("x.npy", npy_of("[('a', '<f8')]", "(1, 1)") + bytes(8))), "[('a', '<f8')]"),
+    "an .npy whose header is code": (
+        lambda: read(file_of("x.npy", npy_header("__import__('os')\n"))), "(malformed node"),
     "an IDX that announces too much": (
-        lambda: read(file("x.idx", b"\0\0\x08\x03" + b"\xff" * 12)), "79,228,162,458,924,105,385,300,197,375 bytes"),
-    "a CSV in Latin-1": (lambda: read(file("x.csv", "a,b\nné,2\n".encode("latin-1"))), "it has the byte 0xe9"),
-    "a CSV in UTF-16": (lambda: read(file("x.csv", "a,b\n1,2\n".encode("utf-16"))), "it begins as UTF-16 does"),
-    "a CSV with NUL bytes": (lambda: read(file("x.csv", "a,b\n1,\0\n")), "it has NUL bytes"),
-    "a CSV without end of line": (lambda: read(file("x.csv", "a,b\n" + "1," * 2**25 + "11")), "than 67,108,864 bytes"),
+        lambda: read(file_of("x.idx", b"\0\0\x08\x03" + b"\xff" * 12)), "79,228,162,458,924,105,385,300,197,375 bytes"),
+    "a CSV in Latin-1": (lambda: read(file_of("x.csv", "a,b\nné,2\n".encode("latin-1"))), "it has the byte 0xe9"),
+    "a CSV in UTF-16": (lambda: read(file_of("x.csv", "a,b\n1,2\n".encode("utf-16"))), "it begins as UTF-16 does"),
+    "a CSV with NUL bytes": (lambda: read(file_of("x.csv", "a,b\n1,\0\n")), "it has NUL bytes"),
+    "a CSV of one line": (lambda: read(file_of("x.csv", "a,b\n" + "1," * 2**25 + "11")), "than 67,108,864 bytes"),
     "an AnnData with a link to a file": (
-        lambda: read(hdf5(lambda f, h: f.__setitem__("X", h.ExternalLink("secret", "/X")))), "'X' in / is a link"),
+        lambda: read(h5ad_of(lambda f, h: f.__setitem__("X", h.ExternalLink("secret", "/X")))), "'X' in / is a link"),
     "an AnnData with a link to another name": (
-        lambda: read(hdf5(lambda f, h: f.__setitem__("X", h.SoftLink("/obs")))), "'X' in / is a link"),
+        lambda: read(h5ad_of(lambda f, h: f.__setitem__("X", h.SoftLink("/obs")))), "'X' in / is a link"),
     "an AnnData within itself": (
-        lambda: read(hdf5(lambda f, h: f["uns"].__setitem__("again", f["/"]))), "/uns/again is in it twice"),
+        lambda: read(h5ad_of(lambda f, h: f["uns"].__setitem__("again", f["/"]))), "/uns/again is in it twice"),
     "an AnnData with values in a file": (
-        lambda: read(hdf5(lambda f, h: f.create_dataset("X", COUNTS.shape, "f4", external="secret"))), "/X are in an"),
-    "an AnnData with virtual values": (lambda: read(hdf5(virtual)), "of /X are in another file"),
-    "an AnnData that needs a library": (lambda: read(hdf5(filtered)), "/X is packed by the filter 32015"),
+        lambda: read(h5ad_of(lambda f, h: f.create_dataset("X", COUNTS.shape, "f4", external="secret"))), "are in an"),
+    "an AnnData with virtual values": (lambda: read(h5ad_of(virtual)), "of /X are in another file"),
+    "an AnnData that needs a library": (lambda: read(h5ad_of(filtered)), "/X is packed by the filter 32015"),
     "an AnnData with a text of any length": (
-        lambda: read(hdf5(lengthened(None))), "/uns/t announces 2,147,483,647 bytes"),
+        lambda: read(h5ad_of(lengthened(None))), "/uns/t announces 2,147,483,647 bytes"),
     "an AnnData with a packed text of any length": (
-        lambda: read(hdf5(lengthened("gzip"))), "/uns/t announces 2,147,483,647 bytes"),
+        lambda: read(h5ad_of(lengthened("gzip"))), "/uns/t announces 2,147,483,647 bytes"),
     "an AnnData that unpacks to much": (
-        lambda: read(hdf5(lambda f, h: f.create_dataset("X", (10**6, 10**6), "f4", chunks=(9, 9)))), "to 4,000"),
+        lambda: read(h5ad_of(lambda f, h: f.create_dataset("X", (10**6, 10**6), "f4", chunks=(9, 9)))), "to 4,000"),
     "a program by the name of an image": (
-        lambda: read(folder_of(file("cat.png", EPS))), "cat.png must"),
-    "a pipe among images": (lambda: read(folder_of(pipe(place("cat.png")))), "cat.png is a pipe"),
+        lambda: read(folder_of(file_of("cat.png", EPS))), "cat.png must"),
+    "a pipe among images": (lambda: read(folder_of(pipe_at(fresh_path("cat.png")))), "cat.png is a pipe"),
     "an encrypted Parquet file": (
-        lambda: read(file("x.parquet", b"PARE" + bytes(40) + (40).to_bytes(4, "little") + b"PARE")), "encrypted"),
-    "a column of lists": (lambda: table().fit(read(parquet([[1, 2], [3]])).x), "column 'a' holds '[1 2]'"),
-    "a column of durations": (lambda: table().fit(read(parquet([datetime.timedelta(1)])).x), "'a' holds duration"),
+        lambda: read(file_of("x.parquet", b"PARE" + bytes(40) + (40).to_bytes(4, "little") + b"PARE")), "encrypted"),
+    "a column of lists": (lambda: table().fit(read(parquet_of([[1, 2], [3]])).x), "column 'a' holds '[1 2]'"),
+    "a column of durations": (lambda: table().fit(read(parquet_of([datetime.timedelta(1)])).x), "'a' holds duration"),
     "a column beyond the matrix": (lambda: counts().fit(astray("csr")), "X has a value in column 1000000 of 5"),
     "a column before the matrix": (lambda: counts().fit(astray("csr", -3)), "X has a value in column -3 of 5"),
     "a row beyond the matrix": (lambda: counts().fit(astray("csc")), "X has a value in row 1000000 of 60"),
@@ -679,7 +681,7 @@ def csv_at(here: Path, name: str = "x.csv", names: str = "a,b") -> None:
     (here / name).write_text(f"{names}\n" + "1,2\n3,5\n" * 9)
 
 
-def made(*paths: str, **contents: str | bytes) -> Callable[[Path], None]:
+def files_at(*paths: str, **contents: str | bytes) -> Callable[[Path], None]:
     """A table x.csv, pipes of these names, and files: `a_json="..."` is a.json."""
 
     def make(here: Path) -> None:
@@ -696,21 +698,21 @@ def made(*paths: str, **contents: str | bytes) -> Callable[[Path], None]:
 
 
 FILES_COMMANDS: dict[str, Command] = {
-    "data in a pipe": (made("y.csv"), "fit y.csv --out m", "y.csv is a pipe. Write it to a file first"),
-    "settings in a pipe": (made("c.toml"), "fit x.csv --out m --config c.toml", "c.toml is a pipe"),
+    "data in a pipe": (files_at("y.csv"), "fit y.csv --out m", "y.csv is a pipe. Write it to a file first"),
+    "settings in a pipe": (files_at("c.toml"), "fit x.csv --out m --config c.toml", "c.toml is a pipe"),
     "settings without an end": (
-        made(c_toml=f"a = {NESTED}"), "fit x.csv --out m --config c.toml", "c.toml is no TOML file"),
+        files_at(c_toml=f"a = {NESTED}"), "fit x.csv --out m --config c.toml", "c.toml is no TOML file"),
     "settings in Latin-1": (
-        made(c_toml="a = 'é'".encode("latin-1")), "fit x.csv --out m --config c.toml", "has the byte 0xe9"),
-    "a schema in a pipe": (made("s.json"), "fit x.csv --out m --schema s.json", "s.json is a pipe"),
+        files_at(c_toml="a = 'é'".encode("latin-1")), "fit x.csv --out m --config c.toml", "has the byte 0xe9"),
+    "a schema in a pipe": (files_at("s.json"), "fit x.csv --out m --schema s.json", "s.json is a pipe"),
     "a schema without an end": (
-        made(s_json=NESTED), "fit x.csv --out m --schema s.json", "s.json can not be read (maximum recursion"),
-    "a schema that is not there": (made(), "fit x.csv --out m --schema s.json", "s.json does not exist"),
+        files_at(s_json=NESTED), "fit x.csv --out m --schema s.json", "s.json can not be read (maximum recursion"),
+    "a schema that is not there": (files_at(), "fit x.csv --out m --schema s.json", "s.json does not exist"),
     "a likelihood without an end": (
-        made(), "fit x.csv --out m --likelihood '{\"a\":" + NESTED[:9000] + "'", "maximum recursion"),
-    "a run in a pipe": (made("m.run/run.json"), "resume m.run", "run.json is a pipe"),
-    "a run that is no text": (made(m_run__run_json=b"\xff\xfe{\0"), "resume m.run", "it begins as UTF-16 does"),
-    "an output with too long a name": (made(), f"fit x.csv --out {'m' * 300}", "File name too long"),
+        files_at(), "fit x.csv --out m --likelihood '{\"a\":" + NESTED[:9000] + "'", "maximum recursion"),
+    "a run in a pipe": (files_at("m.run/run.json"), "resume m.run", "run.json is a pipe"),
+    "a run that is no text": (files_at(m_run__run_json=b"\xff\xfe{\0"), "resume m.run", "it begins as UTF-16 does"),
+    "an output with too long a name": (files_at(), f"fit x.csv --out {'m' * 300}", "File name too long"),
     "a column that turns text around": (
         lambda here: csv_at(here, names="\u202egnp,b"), "fit x.csv --out m --label c", r"columns are: \u202egnp, b."),
     "a column that clears the screen": (
@@ -727,7 +729,7 @@ SAVED_COMMANDS: dict[str, Command] = {}
 
 OTHERS_COMMANDS: dict[str, Command] = {
     "a file that is not there": (
-        lambda here: (here / "people.csv").write_text("a,b\n1,2\n"), "fit peple.csv --out m", "Did you mean people.csv?"),
+        lambda here: (here / "people.csv").write_text("a,b\n1,2\n"), "fit peple.csv --out m", "mean people.csv?"),
 }  # fmt: skip
 
 COMMANDS = (

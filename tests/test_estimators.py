@@ -237,7 +237,7 @@ def cells() -> Any:
 def test_anndata_layer_batch_and_embedding(cells: Any) -> None:
     model = counts(layer="counts", batch_key="batch").fit(cells)
     assert model.context_categories_.tolist() == ["run 1", "run 2"]
-    assert model.likelihood_ == "poisson"
+    assert model.likelihood_ == "poisson:library=true"
     model.encode_to(cells, "X_mine")
     batch = cells.obs["batch"].to_numpy()
     by_hand = counts().fit(cells.layers["counts"], context=batch)
@@ -253,6 +253,9 @@ def test_anndata_members_that_are_not_there(cells: Any) -> None:
         counts(layer="raw").fit(cells)
     with pytest.raises(DataError, match=r"batch_key must .* 'donor' is not there\. It has 'batch'"):
         counts(layer="counts", batch_key="donor").fit(cells)
+    with pytest.raises(DataError, match=r"\.X holds other numbers, and layer 'counts' holds counts.*layer='counts'"):
+        counts().fit(cells)
+    del cells.layers["counts"]
     with pytest.warns(ElbowroomWarning, match="likelihood gaussian: the values are not counts"):
         counts().fit(cells)
 
@@ -272,7 +275,7 @@ AUTO = [
     (images, (DIGITS * 15).astype(np.uint8), "discretized_logistic", "pixels are 8-bit numbers (largest 240)"),
     (images, DIGITS / 16, "continuous_bernoulli", "pixels are intensities between 0 and 1"),
     (images, DIGITS - 8, "gaussian", "pixels are real numbers from -8 to 8"),
-    (counts, RNG.poisson(4.0, (500, 4)), "poisson", "counts vary like a Poisson's"),
+    (counts, RNG.poisson(4.0, (500, 4)), "poisson:library=true", "counts vary like a Poisson's"),
     (counts, RNG.negative_binomial(1, 0.2, (500, 4)), "negative_binomial", "counts vary more than a Poisson's"),
     (counts, (COUNTS > 2).astype(int), "bernoulli", "every value is 0 or 1"),
 ]  # fmt: skip

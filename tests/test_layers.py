@@ -34,6 +34,7 @@ LAYERS = [
     ["dial", "warps", "data/frames", "data/infer"],
     ["data/schema", "data/ids"],
     ["distributions", "data/rows", "data/arrays", "data/hdf5", "data/delimited", "data/pictures"],
+    ["data/cells", "data/images"],
     ["data/choose", "data/interactions", "data/toy", "data/writers"],
     ["data/holdout", "data/frame_files"],
     ["data/readers"],
@@ -99,6 +100,7 @@ LAYER = {name: number for number, names in enumerate(LAYERS) for name in names}
 MOST_LINES, MOST_IN_FUNCTION, MEDIAN = 400, 40, 7
 # Each with its reason; an excuse that is not needed any more fails.
 LONG_FILES = {
+    "estimators": "moves with the house",
     "base": "all public methods of the estimators stand in one place, with their docstrings",
     "columns": "moves with the house",
     "data/frames": "moves with the house",

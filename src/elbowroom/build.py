@@ -168,6 +168,8 @@ def build(
         raise unknown("covariance", covariance, LATENTS)
     with own_stream(seed_of(seed, "weights")):
         labels = 0 if rows.context is None else rows.context.shape[1]
+        if labels and isinstance(likelihood, Likelihood):
+            likelihood.expect_contexts(labels)
         moved = getattr(likelihood, "n_moved", 0)
         dial = None if span is None else Dial(span.low, span.high, n_latents, moved)
         code = 0 if dial is None else Dial.width
@@ -178,7 +180,16 @@ def build(
         told = () if issubclass(PRIORS[name], StandardPrior | FittedPrior) else (code,)
         model = VAE(encoder, latent, specs.make(prior, PRIORS, "prior", *sizes, *told), decoder, likelihood, dial)
     model.initialise(rows.spread(enough(rows.features)), generator_at(seed, "initialise"))
+    if labels and isinstance(likelihood, Likelihood):
+        _fit_context_totals(likelihood, rows)
     return model
+
+
+def _fit_context_totals(likelihood: Likelihood, rows: Rows) -> None:
+    batches = [(likelihood.row_total(batch.x), batch.context) for batch in rows.in_order(rows.at_once)]
+    totals, contexts = zip(*batches, strict=True)
+    if totals[0] is not None:
+        likelihood.fit_context_totals(torch.cat(totals), torch.cat(contexts))
 
 
 def enough(features: int) -> int:

@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from elbowroom import tables
 from elbowroom.base import BaseVAE
 from elbowroom.bodies import ImageDecoder, ImageEncoder, check_widths
-from elbowroom.data import choose, door
+from elbowroom.data import cells, choose, door, images
 from elbowroom.data.rows import BinarizedRows, Rows, rows_of
 from elbowroom.data.schema import Schema
-from elbowroom.errors import DataError, ElbowroomWarning, ParameterError
+from elbowroom.errors import DataError, ElbowroomWarning, ParameterError, counted
 from elbowroom.recommender import InteractionVAE
 from elbowroom.state import restore
 
@@ -189,7 +189,8 @@ class CountVAE(BaseVAE):
     layer : str or None
         Layer of the AnnData that holds the counts; None for `.X`.
     batch_key : str or None
-        Column of `.obs` that becomes the context, such as the experimental batch.
+        Column of `.obs` that becomes the context, such as the experimental batch. A `context` that is given to
+        `transform`, `reconstruct`, `score` and the other methods is used in its place: cells as if of that batch.
     """
 
     n_latents: int = 10
@@ -215,19 +216,44 @@ class CountVAE(BaseVAE):
     ) -> Self:
         self._check_parameters()
         self.__dict__.pop("model_", None)  # whose variables were others
-        self.var_names_ = X.var_names.to_numpy(dtype=object, copy=True) if door.is_anndata(X) else None
+        door.refuse_collections(X)
+        if door.is_anndata(X):
+            self._check_cells(X, context)
+            self.var_names_ = X.var_names.to_numpy(dtype=object, copy=True)
+        elif self.layer is not None or self.batch_key is not None:
+            raise ParameterError(
+                "layer and batch_key name parts of an AnnData",
+                f"layer={self.layer!r} and batch_key={self.batch_key!r} are given with a {type(X).__name__}",
+                "Leave them out, and give fit a context=..., or pass an AnnData.",
+            )
+        else:
+            self.var_names_ = None
         return super().fit(X, y, context=context, checkpoint=checkpoint)
 
     fit.__doc__ = BaseVAE.fit.__doc__
 
+    def _check_cells(self, adata: Any, context: Any) -> None:
+        """Refuse an AnnData that a model can not be fitted on."""
+        cells.check_variables(adata)
+        if self.batch_key is not None:
+            if context is not None:
+                raise ParameterError(
+                    "a model has one context in its fit",
+                    f"fit has context=... beside batch_key={self.batch_key!r}",
+                    "Leave out one of them.",
+                )
+            found = cells.labels(adata, self.batch_key)
+            door.refuse_many(found, adata.obs[self.batch_key].unique(), f"batch_key={self.batch_key!r}")
+        if isinstance(self.likelihood, str) and self.likelihood.partition(":")[0] in FOR_COUNTS:
+            cells.check_counts(adata, self.layer)
+
     def _unpack(self, X: Any, context: Any) -> tuple[Any, Any]:
         if not door.is_anndata(X):
             return X, context
-        X = door.same_variables(X, getattr(self, "var_names_", None))
-        counts = X.X if self.layer is None else door.member(X.layers, self.layer, "layer")
-        if self.batch_key is not None:
-            context = door.member(X.obs, self.batch_key, "batch_key").to_numpy()
-        return counts, context
+        X = cells.same_variables(X, getattr(self, "var_names_", None))
+        if self.batch_key is not None and context is None:
+            context = cells.labels(X, self.batch_key)
+        return cells.matrix(X, self.layer), context
 
     def encode_to(self, adata: Any, key: str = "X_vae") -> None:
         """Write the posterior means of an AnnData into its `.obsm[key]`."""
@@ -239,10 +265,24 @@ class CountVAE(BaseVAE):
 
     def _read(self, X: Any, reset: bool) -> Any:
         x = door.validated(self, X, reset, accept_sparse="csr")
+        if hasattr(x, "has_canonical_format") and not x.has_canonical_format:
+            x = x.copy()
+            x.sum_duplicates()
         door.refuse_negative(x, type(self).__name__, self._names)
         return x
 
+    def _first_part(self, facts: choose.Facts) -> str:
+        row, column, value = facts.first_part or (0, 0, 0.0)
+        name = column if self._names is None else repr(self._names[column])
+        return f"{'first: ' * (facts.part > 1)}row {row}, column {name}, {value:.10g}"
+
     def _choose(self, facts: choose.Facts) -> choose.Choice:
+        if choose.few_parts(facts):
+            raise DataError(
+                "counts must be whole numbers",
+                f"{counted(facts.part, 'value is', 'values are')} not ({self._first_part(facts)})",
+                "Correct them, or round them all: np.rint(X). To model such numbers, choose likelihood='gaussian'.",
+            )
         choice = choose.choose_counts(facts)
         if choice.likelihood == "gaussian":
             warnings.warn(f"likelihood gaussian: {choice.why}", ElbowroomWarning, stacklevel=4)
@@ -251,12 +291,18 @@ class CountVAE(BaseVAE):
 
 @dataclass(eq=False, repr=False, match_args=False)
 class ImageVAE(BaseVAE):
-    """A variational autoencoder for images: arrays (n, h, w) or (n, h, w, c), 8-bit or with values from 0 to 1.
+    """A variational autoencoder for images: arrays or tensors (n, h, w), (n, h, w, c) or (n, c, h, w).
+
+    Pixels are 8-bit, from 0 to 1, or black and white alone; later images must be on the scale of the fit
+    (docs/likelihoods.md).
 
     Parameters are those of `TableVAE`, and these.
 
     Parameters
     ----------
+    layout : str
+        "auto" finds where the channels are: (n, h, w, 3) or, as in PyTorch, (n, 3, h, w); "channels_last" or
+        "channels_first" says it. What the model makes has the layout of what it was fitted on.
     body : str
         "conv", "residual" (with `blocks` residual blocks a stage) or "mlp" (with `hidden` layers).
     channels : sequence of int
@@ -270,6 +316,7 @@ class ImageVAE(BaseVAE):
 
     n_latents: int = 16
     _: KW_ONLY
+    layout: str = "auto"
     body: str = "conv"
     channels: Sequence[int] = (32, 64)
     blocks: int = 1
@@ -278,6 +325,7 @@ class ImageVAE(BaseVAE):
     _scored_in: ClassVar[torch.dtype] = torch.float32  # torch has no fast convolution for float64
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         **BaseVAE._parameter_constraints,
+        "layout": [StrOptions({"auto", "channels_first", "channels_last"})],
         "body": [StrOptions({"conv", "residual", "mlp"})],
         "channels": ["array-like"],
         "blocks": [Interval(Integral, 1, None, closed="left")],
@@ -294,21 +342,27 @@ class ImageVAE(BaseVAE):
         x = door.validated(self, X, reset, ensure_2d=False, allow_nd=True)
         if x.ndim not in (3, 4) or 0 in x.shape:
             raise DataError(
-                "images must have the shape (n, height, width) or (n, height, width, channels)",
+                "images must have the shape (n, height, width), (n, height, width, channels) or channels first",
                 f"the shape is {x.shape}",
                 "Reshape them, for example X.reshape(-1, 28, 28); for a table use TableVAE.",
             )
         if reset:
-            self.image_shape_ = tuple(int(size) for size in x.shape[1:])
-            self.pixel_range_ = choose.pixel_range(float(x.min()), float(x.max()))
-        elif x.shape[1:] != self.image_shape_:
-            raise DataError(
-                f"images must have the shape {self.image_shape_} that the model was fitted on",
-                f"theirs is {x.shape[1:]}",
-                "Resize or crop them.",
-            )
-        flat = x.reshape(len(x), -1) if x.ndim == 3 else np.moveaxis(x, -1, 1).reshape(len(x), -1)
+            self._learn_images(x)
+        images.check_shape(x, self.image_shape_, self._layout)
+        images.check_scale(x, self._pixels, self.pixel_range_)
+        if self._recoded:
+            x = (x == self.pixel_range_[1]).astype(np.uint8)
+        last = images.channels_last(x, self._layout)
+        flat = (last if x.ndim == 3 else np.moveaxis(last, -1, 1)).reshape(len(x), -1)
         return flat if self.binarize is None else self._binarized(flat)
+
+    def _learn_images(self, x: np.ndarray) -> None:
+        """Layout, shape and scale of the images of a fit."""
+        self.layout_ = images.layout_of(x.shape, self.layout)
+        self.image_shape_ = tuple(int(size) for size in images.channels_last(x, self.layout_).shape[1:])
+        self.pixels_, self.pixel_range_ = images.pixels_of(x)
+        if self.pixels_ == "binary" and (self.binarize is not None or self.likelihood not in ("auto", "bernoulli")):
+            self.pixels_ = "whole"
 
     def _binarized(self, flat: np.ndarray) -> np.ndarray:
         """Zeros and ones by threshold, or chances in [0, 1] to draw them with."""
@@ -331,14 +385,20 @@ class ImageVAE(BaseVAE):
     def _choose(self, facts: choose.Facts) -> choose.Choice:
         if self.binarize is not None:
             return choose.Choice("bernoulli", f"pixels are made 0 or 1 (binarize={self.binarize!r})")
+        if self._recoded:
+            black, white = self.pixel_range_
+            return choose.Choice("bernoulli", f"every pixel is {black:g} or {white:g}")
         return choose.choose_image(facts)
 
     def _write(self, values: Tensor, like: Any = None) -> np.ndarray:
         array = values.numpy()
+        if self._recoded:
+            black, white = self.pixel_range_
+            array = array * np.float32(white - black) + np.float32(black)
         if len(self.image_shape_) == 2:
             return array.reshape(-1, *self.image_shape_)
         height, width, channels = self.image_shape_
-        return np.moveaxis(array.reshape(-1, channels, height, width), 1, -1)
+        return images.as_given(np.moveaxis(array.reshape(-1, channels, height, width), 1, -1), self._layout)
 
     def _encoder(self, inputs: int, context: int, code: int) -> nn.Module:
         if self.body == "mlp":
@@ -352,6 +412,20 @@ class ImageVAE(BaseVAE):
             return super()._decoder(outputs, context, code)
         per_pixel = outputs // math.prod(self._shape)
         return ImageDecoder(self.n_latents, self._shape, *self._stages, per_pixel, self.activation, context, code)
+
+    @property
+    def _layout(self) -> images.Layout:
+        """Where the channels are; models of earlier versions have them last."""
+        return getattr(self, "layout_", "channels_last")
+
+    @property
+    def _pixels(self) -> images.Pixels:
+        return getattr(self, "pixels_", "real")
+
+    @property
+    def _recoded(self) -> bool:
+        """Whether the model has zeros and ones for pixels that are black and white in other numbers."""
+        return self._pixels == "binary" and self.pixel_range_ != (0, 1)
 
     @property
     def _black_and_white(self) -> tuple[float, float]:
@@ -393,3 +467,4 @@ def load(path: str | os.PathLike[str]) -> BaseVAE:
 
 
 ESTIMATORS: dict[str, type[BaseVAE]] = {kind.__name__: kind for kind in (TableVAE, ImageVAE, CountVAE, InteractionVAE)}
+FOR_COUNTS = ("auto", "poisson", "negative_binomial", "multinomial")

@@ -105,7 +105,7 @@ class GuestLikelihood(nn.Module):
         """Sum of every row (n, 1), for a module that is told it."""
         return self._ask("row_total", x)
 
-    def draw_total(self, n: int, generator: Generator | None) -> Tensor | None:
+    def draw_total(self, n: int, generator: Generator | None, context: Tensor | None = None) -> Tensor | None:
         """Totals (n, 1) for new rows."""
         return self._ask("draw_total", n, generator)
 

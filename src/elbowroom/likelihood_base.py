@@ -86,9 +86,15 @@ class Likelihood(nn.Module, ABC):
         """Sum of every row (n, 1), for the likelihoods that are told it."""
         return None
 
-    def draw_total(self, n: int, generator: Generator | None) -> Tensor | None:
-        """Totals (n, 1) like those of the training rows, to sample rows that have none of their own."""
+    def draw_total(self, n: int, generator: Generator | None, context: Tensor | None = None) -> Tensor | None:
+        """Totals (n, 1) like those of the training rows of the same context, for rows that have none of their own."""
         return None
+
+    def expect_contexts(self, contexts: int) -> None:
+        """Make room for what `fit_context_totals` learns of so many labels."""
+
+    def fit_context_totals(self, totals: Tensor, context: Tensor) -> None:
+        """Learn what `row_total` (n, 1) the training rows of every label of the context (n, c) have."""
 
     def check(self, x: Tensor, columns: Sequence[Any] | None = None, first: int = 0) -> None:
         """Raise `DataError` with the first offending cell if rows (n, D), of which the first is `first`, do not fit.

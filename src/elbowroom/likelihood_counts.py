@@ -10,30 +10,42 @@ from torch import Generator, Tensor, nn
 from elbowroom import distributions as d
 from elbowroom.errors import ParameterError
 from elbowroom.gaussians import bounded
-from elbowroom.likelihood_base import Likelihood, whole_mask
+from elbowroom.likelihood_base import Likelihood, whole, whole_mask
 
 MIN_TOTAL = 1e-8
 MAX_LOG_RATE = 30.0  # ten times the largest count
 LARGE = 1e6  # total of a row, above which float32 loses whole nats of its log-probability
 MAX_LOG_DISPERSION = 8.0
+QUANTILES = 101  # that stand for the totals of many rows
 
 
 class Counts(Likelihood):
-    """Base of the likelihoods of counts; with `library`, the mean is the row's total times a softmax over features."""
+    """Base of the likelihoods of counts; with `library`, the mean is the row's total times a softmax over features.
+
+    Totals of rows that have none of their own are drawn from quantiles of those of training, (101,), and in a model
+    with context from those of each label's rows, (contexts, 101).
+    """
 
     large: bool = False  # whether the rows seen had larger totals than LARGE
     input_mean: Tensor
     input_std: Tensor
     totals: Tensor
+    context_totals: Tensor
 
-    def __init__(self, features: int, library: bool = False) -> None:
+    def __init__(self, features: int, library: bool = False, *, contexts: int = 0) -> None:
         super().__init__(features)
         if library not in (True, False):
             raise ParameterError("the likelihood's library must be true or false", f"it is {library!r}", "Correct it.")
         self.library = bool(library)
         self.register_buffer("input_mean", torch.zeros(features))
         self.register_buffer("input_std", torch.ones(features))
-        self.register_buffer("totals", torch.ones(101))
+        self.register_buffer("totals", torch.ones(QUANTILES))
+        self.expect_contexts(whole("the likelihood's contexts", contexts, 0))
+
+    def expect_contexts(self, contexts: int) -> None:
+        self.contexts = contexts if self.uses_total else 0
+        if self.contexts:
+            self.register_buffer("context_totals", torch.ones(self.contexts, QUANTILES))
 
     @property
     def uses_total(self) -> bool:
@@ -45,10 +57,19 @@ class Counts(Likelihood):
     def row_total(self, x: Tensor) -> Tensor | None:
         return x.sum(-1, keepdim=True).to(self.bias.dtype).clamp_min(MIN_TOTAL) if self.uses_total else None
 
-    def draw_total(self, n: int, generator: Generator | None) -> Tensor | None:
+    def draw_total(self, n: int, generator: Generator | None, context: Tensor | None = None) -> Tensor | None:
         if not self.uses_total:
             return None
-        return self.totals[torch.randint(len(self.totals), (n, 1), generator=generator)]
+        at = torch.randint(QUANTILES, (n, 1), generator=generator)
+        if context is None or not self.contexts:
+            return self.totals[at]
+        return self.context_totals[context.argmax(-1, keepdim=True), at]
+
+    @torch.no_grad()
+    def fit_context_totals(self, totals: Tensor, context: Tensor) -> None:
+        for label, of_label in enumerate(self.context_totals if self.contexts else ()):
+            some = totals[context[:, label] > 0]
+            of_label.copy_(_quantiles(some[:, 0]) if len(some) else self.totals)
 
     def log_rate(self, h: Tensor, total: Tensor | None) -> Tensor:
         """Log of the mean of every feature (..., D), from decoder outputs."""
@@ -71,10 +92,9 @@ class Counts(Likelihood):
         seen = x.log1p()
         self.input_mean.copy_(seen.mean(0))
         self.input_std.copy_(seen.std(0, correction=0).clamp_min(0.3))
-        sums = x.sum(-1).sort().values
-        at = torch.linspace(0, len(x) - 1, len(self.totals), dtype=torch.float64).round().long()
-        self.totals.copy_(sums[at].clamp_min(MIN_TOTAL))
-        self.large = bool(sums[-1] > LARGE)
+        sums = x.sum(-1)
+        self.totals.copy_(_quantiles(sums).clamp_min(MIN_TOTAL))
+        self.large = bool(sums.max() > LARGE)
         self.set_bias((x.mean(0) + 0.5 / len(x)).log())
 
     def misfit(self, x: Tensor) -> tuple[str, Tensor]:
@@ -91,8 +111,8 @@ class Poisson(Counts):
 class NegativeBinomial(Counts):
     """Counts that vary more than their mean: variance m + m^2 / r with a learned r per feature (Lopez et al. 2018)."""
 
-    def __init__(self, features: int, library: bool = True) -> None:
-        super().__init__(features, library)
+    def __init__(self, features: int, library: bool = True, *, contexts: int = 0) -> None:
+        super().__init__(features, library, contexts=contexts)
         self.log_dispersion = nn.Parameter(torch.zeros(features))
 
     @property
@@ -114,8 +134,14 @@ class NegativeBinomial(Counts):
 class Multinomial(Counts):
     """Counts given their total: which features the row's events fell on."""
 
-    def __init__(self, features: int) -> None:
-        super().__init__(features, library=True)
+    def __init__(self, features: int, *, contexts: int = 0) -> None:
+        super().__init__(features, library=True, contexts=contexts)
 
     def forward(self, h: Tensor, total: Tensor | None = None, moved: Tensor | None = None) -> d.RowDistribution:
         return self.distribution(d.Multinomial, h + self.bias, self.typical_total if total is None else total)
+
+
+def _quantiles(totals: Tensor) -> Tensor:
+    """Evenly spaced quantiles (101,) of totals (n,)."""
+    at = torch.linspace(0, len(totals) - 1, QUANTILES, dtype=torch.float64).round().long()
+    return totals.sort().values[at]

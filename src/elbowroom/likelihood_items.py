@@ -258,7 +258,7 @@ class ItemMultinomial(Likelihood):
     def row_total(self, x: Any) -> Tensor:
         return x.sum(-1, keepdim=True).to(self.bias.dtype)
 
-    def draw_total(self, n: int, generator: Generator | None) -> Tensor:
+    def draw_total(self, n: int, generator: Generator | None, context: Tensor | None = None) -> Tensor:
         return self.totals[torch.randint(QUANTILES, (n, 1), generator=generator)]
 
     @torch.no_grad()
@@ -337,7 +337,7 @@ class ItemRatings(ItemMultinomial):
         far = torch.where(x == 0, 0.0, (x.to(self.bias.dtype) - self.center) / self.spread)
         return far / (x != 0).sum(-1, keepdim=True).clamp_min(1).sqrt()
 
-    def draw_total(self, n: int, generator: Generator | None) -> Tensor:
+    def draw_total(self, n: int, generator: Generator | None, context: Tensor | None = None) -> Tensor:
         raise _who_rates_what()
 
     @torch.no_grad()

@@ -291,8 +291,16 @@ class Mixed(Likelihood):
     def row_total(self, x: Tensor) -> Tensor | None:
         return _join_totals([part.row_total(x[:, c]) for part, c in zip(self._parts, self._index, strict=True)])
 
-    def draw_total(self, n: int, generator: Generator | None) -> Tensor | None:
-        return _join_totals([part.draw_total(n, generator) for part in self._parts])
+    def draw_total(self, n: int, generator: Generator | None, context: Tensor | None = None) -> Tensor | None:
+        return _join_totals([part.draw_total(n, generator, context) for part in self._parts])
+
+    def expect_contexts(self, contexts: int) -> None:
+        for part in self._parts:
+            part.expect_contexts(contexts)
+
+    def fit_context_totals(self, totals: Tensor, context: Tensor) -> None:
+        for part, of_part in zip(self._parts, totals.split(1, -1), strict=True):
+            part.fit_context_totals(of_part, context)
 
     def check(self, x: Tensor, columns: Sequence[Any] | None = None, first: int = 0) -> None:
         names = columns if columns is not None else range(self.features)

@@ -46,9 +46,10 @@ def literal(text: str) -> Any:
 
 
 def make(text: str, family: Mapping[str, Callable[..., Any]], what: str, *args: Any) -> Any:
-    """Build the member of a family that a text form names."""
+    """Build the member of a family that a text form names; keyword-only arguments are no options of it."""
     name, options = parse(text, family, what)
-    known = dict(list(inspect.signature(family[name]).parameters.items())[len(args) :])
+    parameters = list(inspect.signature(family[name]).parameters.items())[len(args) :]
+    known = {key: parameter for key, parameter in parameters if parameter.kind is not parameter.KEYWORD_ONLY}
     for key in options:
         if key not in known:
             raise unknown(f"an option of {what}={name!r}", key, list(known) or ["(it has none)"])
@@ -74,7 +75,9 @@ def value_form(value: object) -> str:
     >>> value_form(4.0), value_form(0.1 + 0.2)
     ('4', '0.30000000000000004')
     """
-    if isinstance(value, bool) or not isinstance(value, Real) or isinstance(value, Integral):
+    if isinstance(value, bool):
+        return str(value).lower()
+    if not isinstance(value, Real) or isinstance(value, Integral):
         return str(value)
     short = f"{float(value):g}"
     return short if float(short) == float(value) else repr(float(value))

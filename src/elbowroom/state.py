@@ -174,6 +174,15 @@ def _exactly(*kinds: type) -> Callable[[Any], Any]:
     return check
 
 
+def _one_of(*known: str) -> Callable[[Any], str]:
+    def check(value: Any) -> str:
+        if value not in known:
+            raise ValueError(f"{value!r} is not {' or '.join(known)}")
+        return value
+
+    return check
+
+
 def _names(value: Any) -> np.ndarray:
     return np.array([_exactly(str)(name) for name in _exactly(list)(value)], dtype=object)
 
@@ -207,6 +216,8 @@ FITTED: dict[str, Callable[[Any], Any]] = {
     "frame_kind_": _frame_kind,
     "image_shape_": _shape,
     "pixel_range_": _range,
+    "layout_": _one_of("channels_first", "channels_last"),
+    "pixels_": _one_of("binary", "whole", "real"),
     "context_categories_": _labels,
     "schema_": lambda value: None if value is None else Schema.of(value),
     "likelihood_": _exactly(str, dict),

@@ -13,6 +13,7 @@ from elbowroom.beta import Capacity, Constant, LogUniform, PerRow, Schedule, Tar
 from elbowroom.card import facts
 from elbowroom.data import door
 from elbowroom.data.frames import series_of
+from elbowroom.data.images import drawable
 from elbowroom.data.rows import evenly
 from elbowroom.errors import DataError, counted
 from elbowroom.tasks.curve import Curve, betas_of
@@ -186,15 +187,10 @@ def _images(estimator: Any, X: Any, context: Any, n: int) -> Shown:
     """Originals, reconstructions and samples with values 0..1."""
     some = _some(X, context, n, SHOWN_IMAGES)
     made = estimator.reconstruct(**some), _samples(estimator, some, SHOWN_SAMPLES, mean=True)
-    originals = _grey(np.asarray(some["X"]), estimator.pixel_range_)
-    reconstructions, samples = (_grey(images, estimator._black_and_white) for images in made)
+    layout = estimator._layout
+    originals = drawable(some["X"], layout, estimator.pixel_range_)
+    reconstructions, samples = (drawable(images, layout, estimator._black_and_white) for images in made)
     return originals, reconstructions, samples, []
-
-
-def _grey(images: np.ndarray, pixels: tuple[float, float]) -> np.ndarray:
-    """Images with values 0..1, and without an axis of one channel."""
-    images = images[..., 0] if images.ndim == 4 and images.shape[-1] == 1 else images
-    return np.clip((images - pixels[0]) / (pixels[1] - pixels[0]), 0, 1)
 
 
 def _table(estimator: Any, X: Any, context: Any, n: int) -> Shown:

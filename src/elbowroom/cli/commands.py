@@ -44,8 +44,7 @@ def encode(model: str, file: str, out: str, beta: float | None) -> Answer:
     estimator, data, rows = opened(model, file, out, beta)
     z = np.asarray(estimator.transform(rows))
     names = [str(name) for name in estimator.get_feature_names_out()]
-    adata = data.x if hasattr(data.x, "obsm") else None
-    write(out, Result(z, names, "Z", data.rows, obsm="X_vae", adata=adata))
+    write(out, Result(z, names, "Z", data.rows, obsm="X_vae", adata=_adata(data)))
     return written(out, z, "latents of")
 
 
@@ -58,7 +57,7 @@ def reconstruct(model: str, file: str, out: str, beta: float | None) -> Answer:
         write_frame(out, estimator.reconstruct(rows))
         return written(out, np.empty((len(data), len(estimator.schema_))), "reconstructions of")
     x = np.asarray(estimator.reconstruct(rows))
-    write(out, Result(x, names_of(estimator), rows=data.rows, pixels=_pixels(estimator)))
+    write(out, Result(x, names_of(estimator), rows=data.rows, adata=_adata(data), **_as_images(estimator)))
     return written(out, x, "reconstructions of")
 
 
@@ -88,7 +87,7 @@ def sample(
         write_frame(out, estimator.sample(n, mean=mean, given=cells, context=labels, random_state=random_state))
         return written(out, np.empty((n, len(estimator.schema_))), "new")
     x = np.asarray(estimator.sample(n, mean=mean, context=labels, random_state=random_state))
-    write(out, Result(x, names_of(estimator), pixels=_pixels(estimator)))
+    write(out, Result(x, names_of(estimator), **_as_images(estimator)))
     return written(out, x, "new")
 
 
@@ -106,7 +105,7 @@ def score(model: str, file: str, draws: int, out: str | None, beta: float | None
         columns += [likelihood.rows, likelihood.effective_sample_sizes]
     table = dict(zip(SCORES, columns, strict=False))
     if out is not None:
-        write(out, Result(np.column_stack(columns), list(table), "scores", data.rows))
+        write(out, Result(np.column_stack(columns), list(table), "scores", data.rows, adata=_adata(data)))
     facts = {"rows": len(data), "unit": "nats per row", **_means(table), "draws": draws}
     return Answer(facts, _score_text(facts))
 
@@ -198,9 +197,16 @@ def opened(model: str, file: str, out: str | None, beta: float | None) -> tuple[
     return estimator, *data_for(estimator, file)
 
 
-def _pixels(estimator: Any) -> tuple[float, float]:
-    """The values of black and white pixels in what the model makes."""
-    return estimator._black_and_white if isinstance(estimator, elbowroom.ImageVAE) else (0.0, 1.0)
+def _as_images(estimator: Any) -> dict[str, Any]:
+    """What is known of the images that a model makes."""
+    if not isinstance(estimator, elbowroom.ImageVAE):
+        return {}
+    return {"pixels": estimator._black_and_white, "layout": estimator._layout}
+
+
+def _adata(data: Data) -> Any:
+    """The AnnData that a file holds, if it holds one."""
+    return data.x if hasattr(data.x, "obsm") else None
 
 
 def _category(estimator: Any, label: str) -> Any:

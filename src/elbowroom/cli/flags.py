@@ -133,6 +133,10 @@ class Parameters:
     ] = None
     gated: Annotated[bool | None, of(MODEL, "no", "Gated linear units instead of the activation.")] = None
 
+    layout: Annotated[
+        Literal["auto", "channels_first", "channels_last"] | None,
+        of(IMAGES, "auto", "Where the channels are: first as in PyTorch, or last; auto finds out."),
+    ] = None
     body: Annotated[Literal["conv", "residual", "mlp"] | None, of(IMAGES, "conv", "Kind of network.")] = None
     channels: Annotated[
         tuple[int, ...] | None,

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from elbowroom.data.images import FEW_LEVELS
 from elbowroom.data.rows import Rows
 from elbowroom.distributions import MAX_COUNT
 
-FEW_LEVELS = 64  # images whose largest pixel is at most this count up to it; those above are 8-bit
+MARGIN = 3  # standard errors by which counts must vary more than a Poisson's
 
 
 class Choice(NamedTuple):
@@ -23,14 +25,29 @@ class Choice(NamedTuple):
 
 @dataclass(frozen=True)
 class Facts:
-    """What one look at all values tells; masks are by column, (D,)."""
+    """What one look at all values tells; masks and sums are by column, (D,).
 
+    Of counts, `by_total` sums each row's values times the row's total, and `square_total` the squares of the totals.
+    `part` is how many values are no whole numbers, of `nonzero`; `first_part` is the first of them: row, column, value.
+    """
+
+    rows: int
     low: float
     high: float
     binary: Tensor
     whole: Tensor
-    mean: Tensor
-    variance: Tensor
+    total: Tensor
+    square: Tensor
+    by_total: Tensor
+    square_total: float
+    nonzero: int
+    part: int
+    first_part: tuple[int, int, float] | None
+
+    @property
+    def variance(self) -> Tensor:
+        """Variances of the columns."""
+        return (self.square / self.rows - (self.total / self.rows).square()).clamp_min(0)
 
     @property
     def is_binary(self) -> bool:
@@ -42,20 +59,42 @@ class Facts:
         """Whether all values are whole numbers from 0."""
         return bool(self.whole.all()) and self.low >= 0
 
+    @property
+    def dispersion(self) -> tuple[float, float]:
+        """How much counts vary around row total times column share, over how much Poisson counts do; and its error.
+
+        The squared deviations of all cells are over their expectation given the totals of rows and columns, so that
+        Poisson and multinomial counts come to 1. The standard error is theirs. NaN where the totals are all there is.
+        """
+        n, squares = float(self.total.sum()), float(self.total.square().sum())
+        if n <= 1:
+            return math.nan, math.nan
+        around = float(self.square.sum() - 2 * (self.total @ self.by_total) / n) + self.square_total * squares / n**2
+        expected = (n**2 - self.square_total) * (n**2 - squares) / (n**2 * (n - 1))
+        if expected <= 1e-9 * n:
+            return math.nan, math.nan
+        return around / expected, math.sqrt(n + 2 * self.square_total * squares / n**2) / expected
+
 
 def look(rows: Rows) -> Facts:
     """Read all rows once."""
     low, high = torch.inf, -torch.inf
     binary = whole = torch.ones(rows.features, dtype=torch.bool)
-    total = square = torch.zeros(rows.features, dtype=torch.float64)
-    for batch in rows.in_order(rows.at_once):
-        x = batch.x
+    total = square = by_total = torch.zeros(rows.features, dtype=torch.float64)
+    square_total, nonzero, part, first = 0.0, 0, 0, None
+    for i, batch in enumerate(rows.in_order(rows.at_once)):
+        x = batch.x.double()
         low, high = min(low, float(x.min())), max(high, float(x.max()))
         binary = binary & ((x == 0) | (x == 1)).all(0)
-        whole = whole & (x == x.floor()).all(0) if x.is_floating_point() else whole
-        total, square = total + x.double().sum(0), square + x.double().square().sum(0)
-    mean = total / len(rows)
-    return Facts(low, high, binary, whole, mean, (square / len(rows) - mean.square()).clamp_min(0))
+        fractions = x != x.floor() if batch.x.is_floating_point() else torch.zeros(x.shape, dtype=torch.bool)
+        if bool(fractions.any()):
+            whole, part = whole & ~fractions.any(0), part + int(fractions.sum())
+            row, column = (int(k) for k in fractions.nonzero()[0])
+            first = first or (rows.at_once * i + row, column, float(x[row, column]))
+        sums = x.sum(1)
+        total, square, by_total = total + x.sum(0), square + x.square().sum(0), by_total + sums @ x
+        square_total, nonzero = square_total + float(sums.square().sum()), nonzero + int(x.count_nonzero())
+    return Facts(len(rows), low, high, binary, whole, total, square, by_total, square_total, nonzero, part, first)
 
 
 def choose_table(facts: Facts) -> Choice:
@@ -84,26 +123,25 @@ def choose_image(facts: Facts) -> Choice:
     return Choice("gaussian", f"pixels are real numbers from {facts.low:g} to {facts.high:g}")
 
 
-def pixel_range(low: float, high: float) -> tuple[float, float]:
-    """Black and white of images whose pixels go from `low` to `high`.
-
-    White is 1, a number of few levels, or 255; black is 0. Images with negative pixels go from -1 to 1, or as they do.
-    """
-    if low < 0:
-        return (-1.0, 1.0) if low >= -1 and high <= 1 else (low, max(high, 0.0))
-    return 0.0, 1.0 if high <= 1 else high if high <= FEW_LEVELS else max(255.0, high)
-
-
 def choose_counts(facts: Facts) -> Choice:
-    """Poisson where the variance is the mean, negative binomial where it is larger."""
+    """Negative binomial given the row's total; Poisson where the counts as a whole vary no more than that."""
     if not facts.is_counts:
         return Choice("gaussian", "the values are not counts (whole numbers from 0), although CountVAE is for counts")
     if facts.high > MAX_COUNT:
         return Choice("gaussian", f"counts up to {facts.high:.3g} are too large to be told apart as counts")
     if facts.is_binary:
         return Choice("bernoulli", "every value is 0 or 1")
-    seen = facts.mean > 0
-    ratio = float((facts.variance[seen] / facts.mean[seen]).median()) if bool(seen.any()) else 1.0
-    if ratio > 1.2:
-        return Choice("negative_binomial", f"counts vary more than a Poisson's (median variance / mean {ratio:.2g})")
-    return Choice("poisson", f"counts vary like a Poisson's (median variance / mean {ratio:.2g})")
+    if len(facts.total) == 1:
+        return Choice("negative_binomial:library=false", "of one column, the count is the row's total")
+    ratio, error = facts.dispersion
+    if math.isnan(ratio):
+        return Choice("negative_binomial", "counts of one row show no more than that they are counts")
+    words = f"given the rows' totals (squared deviations / expected {ratio:.3g} +- {error:.2g})"
+    if ratio <= 1 + MARGIN * error:
+        return Choice("poisson:library=true", f"counts vary like a Poisson's {words}")
+    return Choice("negative_binomial", f"counts vary more than a Poisson's {words}")
+
+
+def few_parts(facts: Facts) -> bool:
+    """Whether values are counts but for some: of those that are not zero, at least half are whole numbers."""
+    return facts.low >= 0 and 0 < 2 * facts.part <= facts.nonzero

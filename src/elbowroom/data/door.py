@@ -9,6 +9,7 @@ from typing import Any
 
 import narwhals.stable.v2 as nw
 import numpy as np
+import torch
 from narwhals.exceptions import DuplicateError
 from scipy import sparse
 from sklearn.utils._param_validation import Interval, InvalidParameterError, validate_parameter_constraints
@@ -18,6 +19,8 @@ from elbowroom.data.values import is_missing
 from elbowroom.errors import DataError, ParameterError, counted
 
 AS_NUMBERS = "Drop the column, or turn it into numbers, for example one column of 0 and 1 for each category."
+
+FEW_LABELS = 20  # that real numbers may be, and rows of which each has its own
 
 IMPUTE = "Drop those rows or fill them in, for example with VAEImputer; TableVAE with likelihood='auto' takes them."
 
@@ -71,7 +74,7 @@ def validated(estimator: Any, x: Any, reset: bool, holes: bool = False, **option
             "X is an AnnData",
             "Pass X.to_df(), or use CountVAE.",
         )
-    x = numeric_frame(x)
+    x = numeric_frame(of_tensor(x))
     check_sparse(x)
     try:
         checked = validate_data(estimator, x, reset=reset, dtype="numeric", ensure_all_finite=False, **options)
@@ -113,6 +116,15 @@ def check_sparse(matrix: Any, name: str = "X") -> None:
         raise DataError("the indices of a sparse matrix must lie within it", fault, do)
 
 
+def of_tensor(x: Any) -> Any:
+    """A tensor of torch as NumPy can read it, wherever it is; anything else as it is."""
+    if not isinstance(x, torch.Tensor) or x.requires_grad:
+        return x
+    if x.layout != torch.strided:
+        raise DataError("X must be a dense tensor, or sparse as in scipy", f"it is {x.layout}", "Pass X.to_dense().")
+    return x.cpu().float().numpy() if x.dtype == torch.bfloat16 else x.cpu().resolve_conj().resolve_neg().numpy()
+
+
 def check_columns(estimator: Any, x: Any, reset: bool) -> None:
     """scikit-learn's checks of the names and the number of a frame's columns, whatever they hold."""
     frame = opened(x)
@@ -129,6 +141,7 @@ def check_columns(estimator: Any, x: Any, reset: bool) -> None:
 
 def opened(x: Any) -> Any:
     """A data frame as narwhals has it; anything else as it is."""
+    refuse_collections(x)
     try:
         frame = nw.from_native(x, pass_through=True)
     except DuplicateError as error:
@@ -199,10 +212,10 @@ def refuse_non_finite(x: Any, names: Sequence[str] | None, do: str = IMPUTE, hol
     with np.errstate(all="ignore"):
         if values.dtype.kind != "f" or values.size == 0 or np.isfinite(values.sum(dtype=np.float64)):
             return
-    found = _first(x, values, np.isinf(values) if holes else ~np.isfinite(values), names)
-    if found is None:
+    broken = np.isinf(values) if holes else ~np.isfinite(values)
+    if not broken.any():
         return
-    count, place, value = found
+    count, place, value = first_of(x, broken, names)
     kind = "NaN" if np.isnan(value) else "infinity"
     raise DataError(
         "every value must be a finite number",
@@ -215,7 +228,7 @@ def refuse_negative(x: Any, who: str, names: Sequence[str] | None) -> None:
     """Raise `DataError` at the first negative value."""
     values = x.data if sparse.issparse(x) else x
     if values.size and values.min() < 0:
-        count, place, value = _first(x, values, values < 0, names)  # type: ignore[misc]
+        count, place, value = first_of(x, values < 0, names)
         raise Refused(
             "counts must not be negative",
             f"Negative values in data passed to {who}: {count} (first: {place}, {value:g})",
@@ -223,10 +236,9 @@ def refuse_negative(x: Any, who: str, names: Sequence[str] | None) -> None:
         )
 
 
-def _first(x: Any, values: np.ndarray, broken: np.ndarray, names: Sequence[str] | None) -> tuple[int, str, Any] | None:
-    """How many values of x are broken, where the first of them is, and what it is; None if none is."""
-    if not broken.any():
-        return None
+def first_of(x: Any, broken: np.ndarray, names: Sequence[str] | None = None) -> tuple[int, str, Any]:
+    """How many values of x, or of those that it stores, are broken, where the first of them is, and what it is."""
+    values = x.data if sparse.issparse(x) else x
     first = tuple(int(i) for i in np.argwhere(broken)[0])
     value = values[first]
     if sparse.issparse(x):
@@ -279,11 +291,12 @@ def one_hot(labels: Any, n: int, categories: np.ndarray | None) -> tuple[np.ndar
             f"its shape is {labels.shape}",
             "Give a 1-D array, or one label for all rows.",
         )
-    if labels.dtype.kind not in "iubU":
-        _refuse_missing(labels)
-        labels = labels if labels.dtype.kind == "f" else labels.astype(str)
+    refuse_missing(labels)
+    if labels.dtype.kind not in "iubUf":
+        labels = labels.astype(str)
     if categories is None:
         categories = np.unique(labels)
+        refuse_many(labels, categories)
     codes = labels[:, None] == categories[None, :]  # which compares whole numbers of any dtype exactly
     if (labels.dtype.kind == "b") != (categories.dtype.kind == "b"):
         codes = np.zeros_like(codes)
@@ -297,30 +310,50 @@ def one_hot(labels: Any, n: int, categories: np.ndarray | None) -> tuple[np.ndar
     return codes.astype(np.float32), categories
 
 
-def _refuse_missing(labels: np.ndarray) -> None:
-    for i, label in enumerate(labels.tolist()):
-        if is_missing(label):
-            raise DataError(
-                "every row must have a context label", f"row {i} has none ({label})", "Drop the row, or name its label."
-            )
+def refuse_missing(labels: np.ndarray, expected: str = "every row must have a context label") -> None:
+    """Raise `DataError` at the first label that is missing, in whatever way."""
+    if labels.dtype.kind in "iubU":
+        return
+    missing = [is_missing(label) for label in labels]
+    if any(missing):
+        row = missing.index(True)
+        got = f"row {row} has none ({labels[row]}){f', and {sum(missing) - 1:,} more' if sum(missing) > 1 else ''}"
+        raise DataError(expected, got, "Drop the row, or name its label.")
+
+
+def refuse_many(labels: np.ndarray, categories: np.ndarray, what: str = "context") -> None:
+    """Raise `DataError` for labels (n,) that are no categories: measurements, or a name for every row."""
+    most = FEW_LABELS if labels.dtype.kind == "f" and (labels % 1 != 0).any() else max(FEW_LABELS, len(labels) // 2)
+    if len(categories) > most:
+        raise DataError(
+            f"{what} must hold categories, each the label of several rows",
+            f"its {len(labels):,} rows have {len(categories):,} different ones (first: {labels[0]!s:.40})",
+            "Choose what says the batch or the class, or make bins of the numbers, as pandas.cut does.",
+        )
 
 
 def is_anndata(x: Any) -> bool:
-    """Whether x is an AnnData, without importing the package."""
-    return type(x).__name__ == "AnnData" and hasattr(x, "obsm")
+    """Whether x is an AnnData, or of a subclass, without importing the package."""
+    return "AnnData" in _classes(x) and hasattr(x, "obsm")
 
 
-def member(mapping: Any, key: str, what: str) -> Any:
-    """mapping[key], or an error that lists the keys."""
-    if key not in mapping:
-        raise DataError(
-            f"{what} must name a member of the AnnData",
-            f"{key!r} is not there",
-            f"It has {', '.join(map(repr, mapping)) or 'none'}.",
-        )
-    return mapping[key]
+def refuse_collections(x: Any) -> None:
+    """Refuse what holds several AnnData: it is read one row after the other, without an end."""
+    do = next((COLLECTIONS[name] for name in _classes(x) if name in COLLECTIONS), None)
+    if do is not None:
+        raise DataError("X must be one matrix of rows", f"it is a {type(x).__name__}", do)
 
 
+def _classes(x: Any) -> list[str]:
+    return [kind.__name__ for kind in type(x).__mro__]
+
+
+COLLECTIONS = {  # what to pass instead
+    "MuData": "Pass one of its modalities, such as mdata['rna'].",
+    "AnnCollection": "Pass collection[:].to_adata().",
+    "AnnCollectionView": "Pass view.to_adata().",
+    "SpatialData": "Pass one of its tables, such as sdata.tables['table'].",
+}
 COLUMNS = "X must have the columns that the model was fitted on"
 TABLE = "X must be a table with rows and columns"
 NAME_COLUMNS = "Write X.columns = X.columns.astype(str)."
@@ -343,17 +376,3 @@ REFUSALS = (  # a part of scikit-learn's message; what was expected; what came, 
     ("inhomogeneous", "all rows must have the same length", "The rows of X have different lengths", "Fill them up."),
     ("requires grad", "X must be data", "X is a tensor that requires a gradient", "Pass X.detach()."),
 )
-
-
-def same_variables(adata: Any, names: np.ndarray | None) -> Any:
-    """An AnnData with its variables in the order of the names that a model was fitted on."""
-    if names is None or list(adata.var_names) == list(names):
-        return adata
-    missing = [name for name in names if name not in adata.var_names]
-    if missing:
-        raise DataError(
-            f"the AnnData must have the {counted(len(names), 'variable')} that the model was fitted on",
-            f"{len(missing):,} of them {'is' if len(missing) == 1 else 'are'} missing (first: {missing[0]!r})",
-            "Use the same reference and the same identifiers of genes.",
-        )
-    return adata[:, list(names)]

@@ -48,6 +48,7 @@ def read_folder(folder: Path) -> tuple[np.ndarray, np.ndarray]:
                 f"{path} is {_size(image)}, while {paths[0].name} is {_size(first)}",
                 "Resize or crop them to one size.",
             )
+    images = _of_one_scale(images, paths)
     if len({image.ndim for image in images}) > 1:  # grey ones among coloured ones
         images = [image if image.ndim == 3 else np.repeat(image[..., None], 3, -1) for image in images]
     return np.stack(images), np.array([_name(path.relative_to(folder)) for path in paths])
@@ -77,12 +78,45 @@ def _name(path: Path) -> str:
     return str(path).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
+def _of_one_scale(images: list[np.ndarray], paths: Sequence[Path]) -> list[np.ndarray]:
+    """Images whose pixels mean the same: 8-bit ones, with the white of those of one bit among them; others as they are.
+
+    Images of one bit alone are zeros and ones.
+    """
+    first: dict[Any, Path] = {}
+    for path, image in zip(paths, images, strict=True):
+        first.setdefault(image.dtype, path)
+    bits, bytes_ = np.dtype(bool), np.dtype(np.uint8)
+    if first.keys() <= {bits, bytes_}:
+        white = np.uint8(255 if bytes_ in first else 1)
+        return [image.astype(np.uint8) * white if image.dtype == bits else image for image in images]
+    if len(first) > 1:
+        (one, one_path), (other, other_path) = list(first.items())[:2]
+        raise DataError(
+            "all images must have pixels on one scale",
+            f"{one_path} is of {_scale(one)}, and {other_path.name} of {_scale(other)}",
+            "Convert them to one kind, such as 8 bits, or leave those of the other out.",
+        )
+    return images
+
+
+def _scale(dtype: np.dtype[Any]) -> str:
+    kind = "real numbers" if dtype.kind == "f" else "1 bit" if dtype.kind == "b" else f"{8 * dtype.itemsize} bits"
+    return f"{kind} a pixel"
+
+
 def _size(image: np.ndarray) -> str:
     return f"{image.shape[1]}x{image.shape[0]}"
 
 
 def read_image(path: Path) -> np.ndarray:
-    """One image, upright: (h, w) if it is grey, else (h, w, 3); transparency is dropped."""
+    """One image, upright: (h, w) if it is grey, else (h, w, 3); transparency is dropped.
+
+    Raises
+    ------
+    DataError
+        If the file is broken, or has several frames.
+    """
     Image = pillow()
     from PIL import ImageOps
 
@@ -91,12 +125,32 @@ def read_image(path: Path) -> np.ndarray:
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         warnings.simplefilter("ignore", UserWarning)
         with Image.open(path, formats=FORMATS) as file:
+            _refuse_frames(path, file)
+            _note_colours(path, file)
             image = ImageOps.exif_transpose(file)
             grey = image.mode in ("1", "L", "I", "F") or image.mode.startswith("I;16")
             if image.mode == "LA":
                 image, grey = image.convert("L"), True
             array = np.asarray(image if grey else image.convert("RGB"))
-    return array.astype(np.uint8) if array.dtype == bool else array
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
+
+
+def _refuse_frames(path: Path, file: Any) -> None:
+    """Refuse an animation or several pages; a photo of a camera (MPO) is its first frame, with others for previews."""
+    frames = getattr(file, "n_frames", 1)
+    if frames > 1 and file.format != "MPO":
+        raise DataError(
+            "a file must hold one image",
+            f"{path} has {frames} frames",
+            "Save each frame that is to be a row as a file of its own.",
+        )
+
+
+def _note_colours(path: Path, file: Any) -> None:
+    """Say that colours of 16 bits are read as 8: Pillow has no others."""
+    if file.mode in ("RGB", "RGBA") and any(";16" in str(tile[3]) for tile in file.tile):
+        message = f"of colours of 16 bits, as those of {path.name}, the upper 8 are read"
+        warnings.warn(message, ElbowroomWarning, stacklevel=4)
 
 
 def png_bytes(image: np.ndarray) -> bytes:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from elbowroom.data import pictures
+from elbowroom.data.images import Layout, channels_last
 from elbowroom.errors import ParameterError, missing
 from elbowroom.files import folder_at_once, write_atomically
 
@@ -37,10 +38,12 @@ class Result:
         Names of the rows.
     pixels : (float, float)
         The values of black and white pixels.
+    layout : str
+        Where images have their channels: "channels_last" or "channels_first".
     obsm : str
         The name in the `.obsm` of an .h5ad; without it the values are its `.X`.
     adata : AnnData or None
-        What an .h5ad keeps beside the values.
+        What an .h5ad keeps beside the values: all else, if they are of its variables or go to `.obsm`; else `.obs`.
     """
 
     values: np.ndarray
@@ -48,6 +51,7 @@ class Result:
     key: str = "X"
     rows: np.ndarray | None = None
     pixels: tuple[float, float] = (0.0, 1.0)
+    layout: Layout = "channels_last"
     obsm: str = ""
     adata: Any = None
 
@@ -224,16 +228,20 @@ def _frames() -> Any:
 
 
 def write_h5ad(path: Path, result: Result) -> None:
-    """An AnnData: the given one with the values in `.obsm`, or a new one."""
+    """An AnnData: the given one with the values in `.obsm` or `.X`, or a new one."""
     import anndata
 
-    if not result.obsm:
-        data = anndata.AnnData(result.flat)
-        data.var_names = result.header
-    else:
-        data = result.adata if result.adata is not None else anndata.AnnData(shape=(len(result.values), 0))
+    obs = None if result.adata is None else result.adata.obs
+    if result.obsm:
+        data = result.adata if obs is not None else anndata.AnnData(shape=(len(result.values), 0))
         data.obsm[result.obsm] = result.flat
-    if result.rows is not None and result.adata is None:
+    elif obs is not None and list(result.adata.var_names) == result.header:
+        data = result.adata
+        data.X = result.flat
+    else:
+        data = anndata.AnnData(result.flat, obs=obs)
+        data.var_names = result.header
+    if result.rows is not None and obs is None:
         data.obs_names = result.rows
     with tempfile.TemporaryDirectory(dir=path.absolute().parent, prefix=f".{path.name[:40]}.") as folder:
         fresh = Path(folder) / path.name
@@ -243,13 +251,13 @@ def write_h5ad(path: Path, result: Result) -> None:
 
 def write_grid(path: Path, result: Result) -> None:
     """One picture of many images."""
-    images = pictures.eight_bit(result.values[: pictures.GRID + 1], result.pixels)
+    images = pictures.eight_bit(channels_last(result.values[: pictures.GRID + 1], result.layout), result.pixels)
     write_atomically(path, pictures.png_bytes(pictures.grid(images, len(result.values))))
 
 
 def write_folder(path: Path, result: Result) -> None:
     """A folder with a picture of every image."""
-    images = pictures.eight_bit(result.values, result.pixels)
+    images = pictures.eight_bit(channels_last(result.values, result.layout), result.pixels)
     with folder_at_once(path) as fresh:
         for name, image in zip(pictures.numbered(len(images)), images, strict=True):
             (fresh / name).write_bytes(pictures.png_bytes(image))

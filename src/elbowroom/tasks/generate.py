@@ -63,11 +63,8 @@ def sample(model: VAE, n: int, generator: Generator, mean: bool = False, context
 
     def drawn(start: int) -> Tensor:
         size = min(AT_ONCE, n - start)
-        p = model.decode(
-            prior.sample(size, generator),
-            _part(context, slice(start, start + size)),
-            likelihood.draw_total(size, generator),
-        )
+        some = _part(context, slice(start, start + size))
+        p = model.decode(prior.sample(size, generator), some, likelihood.draw_total(size, generator, some))
         return p.mean if mean else p.sample(generator)
 
     return joined(map(drawn, range(0, n, AT_ONCE)), n)

@@ -242,7 +242,172 @@ IDS: dict[str, Case] = {}
 
 # ---- images, AnnData, counts -----------------------------------------------------------------------------------------
 
-ARRAYS: dict[str, Case] = {}
+RGB = np.random.default_rng(0).integers(0, 256, (24, 3, 6, 6)).astype(np.uint8)
+
+
+@functools.cache
+def pictured() -> SimpleNamespace:
+    """Models of images that the bad input is given to."""
+    return SimpleNamespace(
+        colour=images(epochs=1, layout="channels_first").fit(RGB),
+        grey=images(epochs=1).fit(RGB[:, 0]),
+        drawn=images(epochs=1, binarize="sample").fit(RGB[:, 0]),
+        intensities=images(epochs=1, likelihood="gaussian").fit(RGB[:, 0] / 255),
+        binary=images(epochs=1).fit((RGB[:, 0] > 99) * np.uint8(255)),
+    )
+
+
+def adata(x: Any = COUNTS, **obs: Any) -> Any:
+    """Cells whose counts are in .X, or are those of a layer beside other numbers in .X."""
+    anndata = pytest.importorskip("anndata")
+    rows = {"batch": np.where(np.arange(len(COUNTS)) % 2, "odd", "even"), **obs}
+    index = [f"cell{i}" for i in range(len(COUNTS))]
+    found = anndata.AnnData(np.asarray(x, np.float32), obs=pd.DataFrame(rows, index=index))
+    found.var_names = [f"gene{i}" for i in range(5)]
+    if x is not COUNTS:
+        found.layers["counts"] = COUNTS
+    return found
+
+
+def without(layer: str, cells: Any) -> Any:
+    del cells.layers[layer]
+    return cells
+
+
+def backed(folder: str) -> Any:
+    anndata, cells = pytest.importorskip("anndata"), adata()
+    cells.X = sparse.csr_matrix(cells.X)
+    cells.write_h5ad(f"{folder}/cells.h5ad")
+    return anndata.read_h5ad(f"{folder}/cells.h5ad", backed="r")
+
+
+def same_name(cells: Any) -> Any:
+    cells.var_names = ["a", "b", "c", "b", "e"]
+    return cells
+
+
+@functools.cache
+def batches() -> Any:
+    return counts(epochs=1, batch_key="batch").fit(adata())
+
+
+class MuData:
+    """Rows without an end, as those of several modalities look to NumPy."""
+
+    obsm, shape = {}, (3, 4)  # type: ignore[var-annotated]
+
+    def __len__(self) -> int:
+        return 2**60
+
+    def __getitem__(self, row: int) -> list[float]:
+        return [1.0] * 4
+
+
+def collection() -> Any:
+    return pytest.importorskip("anndata.experimental").AnnCollection([adata(), adata()])
+
+
+ARRAYS: dict[str, Case] = {
+    "channels of a cube": (lambda: images().fit(RGB[:, :, :3, :3]), "layout='channels_first'"),
+    "channels at both ends": (lambda: images().fit(np.zeros((9, 4, 4, 16))), "(9, 4, 4, 16)"),
+    "channels at no end": (lambda: images().fit(np.zeros((9, 16, 20, 24))), "24 channels of 16 x 20 or 16 channels"),
+    "a layout in words": (lambda: images(layout="first").fit(RGB), "'first'"),
+    "channels last for channels first": (
+        lambda: pictured().colour.score(RGB.transpose(0, 2, 3, 1)), "Write X.transpose(0, 3, 1, 2)."),
+    "channels first for channels last": (
+        lambda: images(epochs=1).fit(RGB.transpose(0, 2, 3, 1)).score(RGB), "Write X.transpose(0, 2, 3, 1)."),
+    "an axis of one channel": (lambda: pictured().grey.score(RGB[:, :1]), "Write X[:, 0]."),
+    "an axis of one channel at the end": (lambda: pictured().grey.transform(RGB[:, 0, ..., None]), "Write X[..., 0]."),
+    "no axis of channels": (lambda: images(epochs=1).fit(RGB[:, :1]).score(RGB[:, 0]), "Write X[:, None]."),
+    "a sparse tensor": (lambda: images().fit(torch.from_numpy(RGB).to_sparse()), "Pass X.to_dense()."),
+    "intensities for 8 bits": (lambda: pictured().grey.score(RGB[:, 0] / 255), "Write X * 255."),
+    "intensities for 8 bits, drawn": (lambda: pictured().drawn.score(np.float32(RGB[:, 0]) / 255), "row 0, pixel (0, "),
+    "intensities below 0 for 8 bits": (lambda: pictured().drawn.score(RGB[:, 0] / 127.5 - 1), "from 0 to 255"),
+    "truths for 8 bits": (lambda: pictured().drawn.score(RGB[:, 0] > 99), "is True"),
+    "zeros and ones for 8 bits": (lambda: pictured().drawn.score((RGB[:, 0] > 99) * 1), "Write X * 255."),
+    "16 bits for 8": (lambda: pictured().drawn.score(RGB[:, 0] * 257.0), "row 0, pixel (0, 0) is "),
+    "8 bits for intensities": (lambda: pictured().intensities.score(RGB[:, 0]), "Write X / 255."),
+    "centred pixels for intensities": (
+        lambda: pictured().intensities.score(RGB[:, 0] / 127.5 - 1), "from 0 to 1, but row 0, pixel (0, 3) is -"),
+    "greys for black and white": (lambda: pictured().binary.score(RGB[:, 0]), "Fit with binarize='threshold'"),
+    "ones for 255": (lambda: pictured().binary.score((RGB[:, 0] > 99) * 1.0), "Write X * 255."),
+    "a collection of AnnData": (lambda: counts().fit(collection()), "Pass collection[:].to_adata()."),
+    "a view of a collection": (lambda: table().fit(collection()[:9]), "AnnCollectionView"),
+    "modalities": (lambda: counts().fit(MuData()), "mdata['rna']"),
+    "modalities of a table": (lambda: table().fit(MuData()), "mdata['rna']"),
+    "modalities of images": (lambda: images().fit(MuData()), "mdata['rna']"),
+    "modalities of a fitted model": (lambda: batches().transform(MuData()), "mdata['rna']"),
+    "modalities of interactions": (lambda: InteractionVAE().fit(MuData()), "mdata['rna']"),
+    "a measured batch": (
+        lambda: counts(batch_key="depth").fit(adata(depth=np.linspace(0, 1, 60))), "60 different ones (first: 0.0)"),
+    "a batch for every cell": (
+        lambda: counts(batch_key="id").fit(adata(id=[f"c{i}" for i in range(60)])), "batch_key='id' must hold cat"),
+    "a measured context": (lambda: table().fit(WINE, context=WINE[:, 0]), "(first: 14.23)"),
+    "a cell of no batch": (
+        lambda: counts(batch_key="run").fit(adata(run=pd.array(["a"] * 7 + [None] * 53, dtype="string"))),
+        "batch_key='run' must hold a label for every cell, but row 7 has none (<NA>), and 52 more"),
+    "a cell of no category": (
+        lambda: counts(batch_key="run").fit(adata(run=pd.Categorical(["a", None] * 30))), "row 1 has none (nan)"),
+    "a cell of no date": (
+        lambda: counts(batch_key="run").fit(adata(run=pd.to_datetime(["2020-01-01", None] * 30))), "row 1 has none"),
+    "context that is NA": (lambda: table().fit(WINE[:3], context=pd.array([1, 2, None], dtype="Int64")), "row 2"),
+    "a batch twice": (lambda: counts(batch_key="batch").fit(adata(), context=["a"] * 60), "context=..."),
+    "a batch of an array": (lambda: counts(batch_key="batch").fit(COUNTS), "batch_key='batch' are given with a ndarr"),
+    "a layer of an array": (lambda: counts(layer="counts").fit(sparse.csr_matrix(COUNTS)), "layer='counts'"),
+    "a context that the AnnData does not replace": (
+        lambda: batches().score(adata(), context="none"), "'none' (row 0)"),
+    "variables of one name": (lambda: counts().fit(same_name(adata())), "'b' comes more than once (columns 1 and 3)"),
+    "variables of one name, later": (lambda: batches().score(same_name(adata())), "var_names_make_unique()"),
+    "half a count": (
+        lambda: counts().fit(without("counts", adata(broken(COUNTS * 1.0, 3, 1, 2.5)))), "row 3, column 'gene1', 2.5"),
+    "half a count in an array": (
+        lambda: counts().fit(sparse.csr_matrix(broken(COUNTS * 1.0, 3, 1, 2.5))), "(row 3, column 1, 2.5)"),
+    "half a count beside a layer of counts": (
+        lambda: counts().fit(adata(broken(COUNTS * 1.0, 3, 1, 2.5))), "Choose layer='counts'."),
+    "half a count for a Poisson": (
+        lambda: counts(likelihood="poisson").fit(adata(COUNTS / 2)), "Choose layer='counts'."),
+    "centred values beside counts": (lambda: counts().fit(adata(COUNTS - COUNTS.mean(0))), "Choose layer='counts'."),
+    "counts and a little": (
+        lambda: counts().fit(COUNTS + 1e-6), "300 values are not (first: row 0, column 0, 2.000001)"),
+    "counts of logarithms": (lambda: counts().fit(np.expm1(np.log1p(np.float32(COUNTS)))), "np.rint(X)"),
+    "a layer of logarithms": (
+        lambda: counts(layer="log").fit(logs(adata())), "layer 'log' holds other numbers, and .X holds counts"),
+    "raw counts": (lambda: counts().fit(raw(adata())), "Pass adata.raw.to_adata()."),
+    "an infinite layer": (
+        lambda: counts(layer="counts").fit(infinite(adata(COUNTS * 0.5))), "infinity (row 2, column 'gene4')"),
+    "an AnnData of no .X": (lambda: counts().fit(emptied(adata(COUNTS / 2))), "its layers are 'counts'"),
+    "an option that is none": (
+        lambda: counts(likelihood="negative_binomial:contexts=2").fit(COUNTS), "one of library"),
+}  # fmt: skip
+
+
+def logs(cells: Any) -> Any:
+    cells.layers["log"] = np.log1p(cells.X)
+    return cells
+
+
+def raw(cells: Any) -> Any:
+    cells.raw = cells.copy()
+    cells.X = np.log1p(cells.X)
+    return cells
+
+
+def infinite(cells: Any) -> Any:
+    cells.layers["counts"] = broken(COUNTS * 1.0, 2, 4, np.inf)
+    return cells
+
+
+def emptied(cells: Any) -> Any:
+    cells.X = None
+    return cells
+
+
+def test_a_backed_anndata_is_refused_with_what_helps(tmp_path: Path) -> None:
+    cells = backed(str(tmp_path))
+    for bad in (lambda: counts().fit(cells), lambda: batches().transform(cells)):
+        check_parts(answer(bad), "Pass adata.to_memory().")
+    assert batches().score(cells.to_memory()) == batches().score(adata())
+
 
 # ---- what is known of a row ------------------------------------------------------------------------------------------
 
@@ -615,7 +780,51 @@ Command = tuple[Callable[[Path], Any], str, str]
 
 IDS_COMMANDS: dict[str, Command] = {}
 
-ARRAYS_COMMANDS: dict[str, Command] = {}
+
+def picture(path: Path, pixels: np.ndarray, *more: np.ndarray) -> None:
+    """An image file, of several frames if more pixels are given."""
+    image = pytest.importorskip("PIL.Image")
+    path.parent.mkdir(exist_ok=True)
+    frames = [image.fromarray(frame) for frame in more]
+    image.fromarray(pixels).save(path, **({"save_all": True, "append_images": frames} if frames else {}))
+
+
+def pictures(*parts: tuple[str, Any]) -> Callable[[Path], Any]:
+    return lambda here: [picture(here / "x" / name, *np.atleast_3d(pixels).T.swapaxes(1, 2)) for name, pixels in parts]
+
+
+FRAMES = np.stack([RGB[i, 0] for i in range(3)], -1)
+FEW = "--epochs 1 --hidden 4 --n-latents 2 --random-state 0"
+ARRAYS_COMMANDS: dict[str, Command] = {
+    "16 bits beside 8": (
+        pictures(("a.png", RGB[0, 0]), ("b.png", RGB[0, 0].astype(np.uint16))), "fit x --out m",
+        "x/a.png is of 8 bits a pixel, and b.png of 16 bits a pixel"),
+    "real pixels beside 8 bits": (
+        pictures(("a.png", RGB[0, 0]), ("b.tif", RGB[0, 0].astype(np.float32))), "fit x --out m", "b.tif of real num"),
+    **{
+        f"frames of a {kind}": (pictures((f"a.{kind}", FRAMES)), "fit x --out m", f"x/a.{kind} has 3 frames")
+        for kind in ("gif", "tif", "png", "webp")
+    },
+    "channels of a cube in a file": (
+        lambda here: np.save(here / "x.npy", RGB[:, :, :3, :3]), "fit x.npy --out m", "--layout channels_first"),
+    "a batch of a matrix": (
+        lambda here: sparse.save_npz(here / "x.npz", sparse.csr_matrix(COUNTS)),
+        "fit x.npz --out m --batch-key donor", "batch_key='donor'"),
+    "a layer that is not there": (
+        lambda here: adata().write_h5ad(here / "x.h5ad"), "fit x.h5ad --out m --layer raw", "'raw' is not there"),
+    "logarithms beside counts": (
+        lambda here: adata(np.log1p(COUNTS)).write_h5ad(here / "x.h5ad"), "fit x.h5ad --out m", "--layer counts"),
+    "a measured batch in a file": (
+        lambda here: adata(depth=np.linspace(0, 1, 60)).write_h5ad(here / "x.h5ad"),
+        "fit x.h5ad --out m --batch-key depth", "60 different ones"),
+    "a cell of no batch in a file": (
+        lambda here: adata(run=pd.Categorical(["a", None] * 30)).write_h5ad(here / "x.h5ad"),
+        "fit x.h5ad --out m --batch-key run", "row 1 has none"),
+    "an array of another layout": (
+        lambda here: (np.save(here / "a.npy", RGB), np.save(here / "b.npy", RGB.transpose(0, 2, 3, 1)),
+                      run(shlex.split(f"fit a.npy --out m --channels 2 {FEW}"))),
+        "score m b.npy", "Write X.transpose(0, 3, 1, 2)."),
+}  # fmt: skip
 
 
 def kinds(here: Path) -> None:

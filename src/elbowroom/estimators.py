@@ -25,6 +25,8 @@ from elbowroom.errors import DataError, ElbowroomWarning, ParameterError, counte
 from elbowroom.recommender import InteractionVAE
 from elbowroom.state import restore
 
+FOR_COUNTS = ("auto", "poisson", "negative_binomial", "multinomial")  # likelihoods
+
 
 @dataclass(eq=False, repr=False, match_args=False)
 class TableVAE(BaseVAE):
@@ -271,16 +273,16 @@ class CountVAE(BaseVAE):
         door.refuse_negative(x, type(self).__name__, self._names)
         return x
 
-    def _first_part(self, facts: choose.Facts) -> str:
-        row, column, value = facts.first_part or (0, 0, 0.0)
+    def _first_fraction(self, facts: choose.Facts) -> str:
+        row, column, value = facts.first_fraction or (0, 0, 0.0)
         name = column if self._names is None else repr(self._names[column])
-        return f"{'first: ' * (facts.part > 1)}row {row}, column {name}, {value:.10g}"
+        return f"{'first: ' * (facts.fractions > 1)}row {row}, column {name}, {value:.10g}"
 
     def _choose(self, facts: choose.Facts) -> choose.Choice:
-        if choose.few_parts(facts):
+        if choose.are_broken_counts(facts):
             raise DataError(
                 "counts must be whole numbers",
-                f"{counted(facts.part, 'value is', 'values are')} not ({self._first_part(facts)})",
+                f"{counted(facts.fractions, 'value is', 'values are')} not ({self._first_fraction(facts)})",
                 "Correct them, or round them all: np.rint(X). To model such numbers, choose likelihood='gaussian'.",
             )
         choice = choose.choose_counts(facts)
@@ -348,8 +350,9 @@ class ImageVAE(BaseVAE):
             )
         if reset:
             self._learn_images(x)
-        images.check_shape(x, self.image_shape_, self._layout)
-        images.check_scale(x, self._pixels, self.pixel_range_)
+        else:
+            images.check_shape(x, self.image_shape_, self._layout)
+            images.check_scale(x, self._pixels, self.pixel_range_)
         if self._recoded:
             x = (x == self.pixel_range_[1]).astype(np.uint8)
         last = images.channels_last(x, self._layout)
@@ -373,7 +376,9 @@ class ImageVAE(BaseVAE):
                 f"they range from {flat.min():g} to {flat.max():g}",
                 "Rescale the images, or use binarize=None.",
             )
-        return (flat > high / 2).astype(np.uint8) if self.binarize == "threshold" else flat / np.float32(high)
+        if self.binarize == "threshold":
+            return (flat > high / 2).astype(np.uint8)
+        return flat.astype(np.float32) / np.float32(high)  # the draws depend on these bits, whatever the dtype was
 
     def _dtype(self, values: Any) -> torch.dtype:
         return self._scored_in
@@ -467,4 +472,3 @@ def load(path: str | os.PathLike[str]) -> BaseVAE:
 
 
 ESTIMATORS: dict[str, type[BaseVAE]] = {kind.__name__: kind for kind in (TableVAE, ImageVAE, CountVAE, InteractionVAE)}
-FOR_COUNTS = ("auto", "poisson", "negative_binomial", "multinomial")

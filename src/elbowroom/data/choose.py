@@ -14,6 +14,7 @@ from elbowroom.data.rows import Rows
 from elbowroom.distributions import MAX_COUNT
 
 MARGIN = 3  # standard errors by which counts must vary more than a Poisson's
+NEAR, NEAR_SHARE = 1e-4, 1e-6  # how far from a whole number what came of one by computing may be, and by its size
 
 
 class Choice(NamedTuple):
@@ -28,7 +29,8 @@ class Facts:
     """What one look at all values tells; masks and sums are by column, (D,).
 
     Of counts, `by_total` sums each row's values times the row's total, and `square_total` the squares of the totals.
-    `part` is how many values are no whole numbers, of `nonzero`; `first_part` is the first of them: row, column, value.
+    `fractions` is how many values are no whole numbers, and `first_fraction` the first of them: row, column, value. Of
+    those that are not near zero, `nonzero`, so many as `far` are not near a whole number either.
     """
 
     rows: int
@@ -40,9 +42,10 @@ class Facts:
     square: Tensor
     by_total: Tensor
     square_total: float
+    fractions: int
+    first_fraction: tuple[int, int, float] | None
     nonzero: int
-    part: int
-    first_part: tuple[int, int, float] | None
+    far: int
 
     @property
     def variance(self) -> Tensor:
@@ -81,20 +84,26 @@ def look(rows: Rows) -> Facts:
     low, high = torch.inf, -torch.inf
     binary = whole = torch.ones(rows.features, dtype=torch.bool)
     total = square = by_total = torch.zeros(rows.features, dtype=torch.float64)
-    square_total, nonzero, part, first = 0.0, 0, 0, None
+    square_total, fractions, first, nonzero, far = 0.0, 0, None, 0, 0
     for i, batch in enumerate(rows.in_order(rows.at_once)):
         x = batch.x.double()
         low, high = min(low, float(x.min())), max(high, float(x.max()))
         binary = binary & ((x == 0) | (x == 1)).all(0)
-        fractions = x != x.floor() if batch.x.is_floating_point() else torch.zeros(x.shape, dtype=torch.bool)
-        if bool(fractions.any()):
-            whole, part = whole & ~fractions.any(0), part + int(fractions.sum())
-            row, column = (int(k) for k in fractions.nonzero()[0])
+        near = x.round()
+        large = near != 0
+        broken = x != near
+        if bool(broken.any()):
+            whole, fractions = whole & ~broken.any(0), fractions + int(broken.sum())
+            row, column = (int(k) for k in broken.nonzero()[0])
             first = first or (rows.at_once * i + row, column, float(x[row, column]))
+            off = (x - near).abs() > NEAR + NEAR_SHARE * x.abs()
+            large, far = large | off, far + int(off.sum())
+        nonzero += int(large.sum())
         sums = x.sum(1)
         total, square, by_total = total + x.sum(0), square + x.square().sum(0), by_total + sums @ x
-        square_total, nonzero = square_total + float(sums.square().sum()), nonzero + int(x.count_nonzero())
-    return Facts(len(rows), low, high, binary, whole, total, square, by_total, square_total, nonzero, part, first)
+        square_total += float(sums.square().sum())
+    facts = (len(rows), low, high, binary, whole, total, square, by_total)
+    return Facts(*facts, square_total, fractions, first, nonzero, far)
 
 
 def choose_table(facts: Facts) -> Choice:
@@ -142,6 +151,6 @@ def choose_counts(facts: Facts) -> Choice:
     return Choice("negative_binomial", f"counts vary more than a Poisson's {words}")
 
 
-def few_parts(facts: Facts) -> bool:
-    """Whether values are counts but for some: of those that are not zero, at least half are whole numbers."""
-    return facts.low >= 0 and 0 < 2 * facts.part <= facts.nonzero
+def are_broken_counts(facts: Facts) -> bool:
+    """Whether values are no counts, but all are near whole numbers, or at least half of those that are not zero."""
+    return facts.fractions > 0 and facts.low >= 0 and facts.nonzero > 0 and 2 * facts.far <= facts.nonzero

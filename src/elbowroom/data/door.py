@@ -82,7 +82,8 @@ def validated(estimator: Any, x: Any, reset: bool, holes: bool = False, **option
         raise _refused(x, str(error)) from error
     if checked.dtype.kind not in "biuf":
         raise Refused("every value must be a number", _first_text(x), AS_NUMBERS)
-    refuse_non_finite(checked, getattr(estimator, "feature_names_in_", None), holes=holes)
+    names = getattr(estimator, "_names", getattr(estimator, "feature_names_in_", None))
+    refuse_non_finite(checked, names, holes=holes)
     return checked
 
 
@@ -341,7 +342,7 @@ def refuse_collections(x: Any) -> None:
     """Refuse what holds several AnnData: it is read one row after the other, without an end."""
     do = next((COLLECTIONS[name] for name in _classes(x) if name in COLLECTIONS), None)
     if do is not None:
-        raise DataError("X must be one matrix of rows", f"it is a {type(x).__name__}", do)
+        raise DataError("X must be one matrix of rows", f"it is of type {type(x).__name__}", do)
 
 
 def _classes(x: Any) -> list[str]:

@@ -45,7 +45,7 @@ def layout_of(shape: tuple[int, ...], asked: str = "auto") -> Layout:
         )
     if last:
         return "channels_last"
-    message = f"X of shape {shape} is read as {a} x {b} x {c}: channels first; layout='channels_first' says so, too"
+    message = f"X of shape {shape} is read as {a} channels of {b} x {c}; layout='channels_first' confirms that"
     warnings.warn(message, ElbowroomWarning, stacklevel=6)
     return "channels_first"
 
@@ -123,7 +123,8 @@ def check_scale(x: np.ndarray, kind: Pixels, pixels: tuple[float, float]) -> Non
         return
     if broken.any():
         count, place, value = door.first_of(x, broken)
-        got = f"{place} is {value}{f', and {count - 1:,} more are not' if count > 1 else ''}"
+        shown = value if x.dtype.kind == "b" else f"{value:g}"
+        got = f"{place} is {shown}{f', and {count - 1:,} more are not' if count > 1 else ''}"
         raise DataError(expected, got, _rescaled(low, high, kind, pixels))
 
 
@@ -138,10 +139,10 @@ def _rescaled(low: float, high: float, kind: Pixels, pixels: tuple[float, float]
 
 
 def _intensities(x: np.ndarray, white: float) -> np.ndarray:
-    """Where pixels of at most 1 show that 1 is their white: truths, fractions, or 1.0 instead of 255."""
-    if x.dtype.kind in "iu":  # whose scale is their own
+    """Where pixels of at most 1 show that 1 is their white: truths, fractions, or 1 instead of 255."""
+    if x.dtype == np.uint8:  # whose white is 255
         return np.zeros(x.shape, bool)
-    return x.astype(bool) if x.dtype.kind == "b" else (x != np.rint(x)) | ((x == 1) & (white >= 255))
+    return x if x.dtype.kind == "b" else (x != np.rint(x)) | ((x == 1) & (white >= 255))
 
 
 def _parts(x: np.ndarray) -> Iterator[np.ndarray]:

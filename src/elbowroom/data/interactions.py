@@ -430,6 +430,7 @@ def normalised(matrix: Any) -> tuple[Any, np.ndarray]:
 
 def csr_of(X: Any) -> Any:
     """A matrix (users, items) of finite numbers as CSR, whose places are its own: what X was may change."""
+    door.refuse_collections(X)
     if not (sparse.issparse(X) or hasattr(X, "ndim")):  # lists of lists are histories, wherever they are given
         raise DataError(
             "interactions must be a sparse matrix (users, items) of numbers, or a frame with a row for each of them",

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import shlex
+import struct
 import warnings
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -210,6 +212,23 @@ def test_bits_beside_bytes_are_black_and_white(tmp_path: Path) -> None:
     assert_array_equal(read(str(tmp_path)).x, BLACK_WHITE[:2] // 255)
     image.fromarray(U8[2]).save(tmp_path / "c.png")
     assert_array_equal(read(str(tmp_path)).x, np.stack([*BLACK_WHITE[:2], U8[2]]))
+
+
+def test_colours_of_16_bits_are_said_to_have_8(tmp_path: Path) -> None:
+    pytest.importorskip("PIL")
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    colours = (np.arange(36).reshape(3, 12) * 1800).astype(">u2")  # 4 by 3 pixels
+    rows = zlib.compress(b"".join(b"\0" + row.tobytes() for row in colours))
+    head = struct.pack(">IIBBBBB", 4, 3, 16, 2, 0, 0, 0)
+    content = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+    (tmp_path / "a.png").write_bytes(content)
+    (tmp_path / "b.png").write_bytes(content)
+    with pytest.warns(ElbowroomWarning, match=r"of 16 in a\.png, and of 1 more the upper 8 are read"):
+        data = read(str(tmp_path))
+    assert_array_equal(data.x[1], colours.reshape(3, 4, 3) // 256)
 
 
 def test_one_image_in_a_file_of_frames(tmp_path: Path) -> None:

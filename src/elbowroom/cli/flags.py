@@ -134,8 +134,8 @@ class Parameters:
     gated: Annotated[bool | None, of(MODEL, "no", "Gated linear units instead of the activation.")] = None
 
     layout: Annotated[
-        Literal["auto", "channels_first", "channels_last"] | None,
-        of(IMAGES, "auto", "Where the channels are: first as in PyTorch, or last; auto finds out."),
+        Literal["channels_first", "channels_last"] | None,
+        of(IMAGES, "auto", "Where the channels are, first as in PyTorch or last; without it, the shape says it."),
     ] = None
     body: Annotated[Literal["conv", "residual", "mlp"] | None, of(IMAGES, "conv", "Kind of network.")] = None
     channels: Annotated[

@@ -39,7 +39,11 @@ def read_folder(folder: Path) -> tuple[np.ndarray, np.ndarray]:
             f"{folder} has none ({', '.join(SUFFIXES)})",
             "Check the path, or name a file in it.",
         )
-    images = [read_image(path) for path in paths]
+    images, wide = zip(*map(read_image, paths), strict=True)
+    if any(wide):
+        several = f", and of {sum(wide) - 1} more" if sum(wide) > 1 else ""
+        message = f"colours have 8 bits: of those of 16 in {paths[wide.index(True)].name}{several} the upper 8 are read"
+        warnings.warn(message, ElbowroomWarning, stacklevel=2)
     first = images[0]
     for path, image in zip(paths, images, strict=True):
         if image.shape[:2] != first.shape[:2]:
@@ -78,7 +82,7 @@ def _name(path: Path) -> str:
     return str(path).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def _of_one_scale(images: list[np.ndarray], paths: Sequence[Path]) -> list[np.ndarray]:
+def _of_one_scale(images: Sequence[np.ndarray], paths: Sequence[Path]) -> Sequence[np.ndarray]:
     """Images whose pixels mean the same: 8-bit ones, with the white of those of one bit among them; others as they are.
 
     Images of one bit alone are zeros and ones.
@@ -109,8 +113,10 @@ def _size(image: np.ndarray) -> str:
     return f"{image.shape[1]}x{image.shape[0]}"
 
 
-def read_image(path: Path) -> np.ndarray:
-    """One image, upright: (h, w) if it is grey, else (h, w, 3); transparency is dropped.
+def read_image(path: Path) -> tuple[np.ndarray, bool]:
+    """One image, upright: (h, w) if it is grey, else (h, w, 3), and whether its colours had more than 8 bits.
+
+    Transparency is dropped.
 
     Raises
     ------
@@ -126,13 +132,13 @@ def read_image(path: Path) -> np.ndarray:
         warnings.simplefilter("ignore", UserWarning)
         with Image.open(path, formats=FORMATS) as file:
             _refuse_frames(path, file)
-            _note_colours(path, file)
+            wide = file.mode in ("RGB", "RGBA") and any(";16" in str(tile[3]) for tile in file.tile)
             image = ImageOps.exif_transpose(file)
             grey = image.mode in ("1", "L", "I", "F") or image.mode.startswith("I;16")
             if image.mode == "LA":
                 image, grey = image.convert("L"), True
             array = np.asarray(image if grey else image.convert("RGB"))
-    return array.astype(array.dtype.newbyteorder("="), copy=False)
+    return array.astype(array.dtype.newbyteorder("="), copy=False), wide
 
 
 def _refuse_frames(path: Path, file: Any) -> None:
@@ -144,13 +150,6 @@ def _refuse_frames(path: Path, file: Any) -> None:
             f"{path} has {frames} frames",
             "Save each frame that is to be a row as a file of its own.",
         )
-
-
-def _note_colours(path: Path, file: Any) -> None:
-    """Say that colours of 16 bits are read as 8: Pillow has no others."""
-    if file.mode in ("RGB", "RGBA") and any(";16" in str(tile[3]) for tile in file.tile):
-        message = f"of colours of 16 bits, as those of {path.name}, the upper 8 are read"
-        warnings.warn(message, ElbowroomWarning, stacklevel=4)
 
 
 def png_bytes(image: np.ndarray) -> bytes:

@@ -333,6 +333,7 @@ ARRAYS: dict[str, Case] = {
     "ones for 255": (lambda: pictured().binary.score((RGB[:, 0] > 99) * 1.0), "Write X * 255."),
     "a collection of AnnData": (lambda: counts().fit(collection()), "Pass collection[:].to_adata()."),
     "a view of a collection": (lambda: table().fit(collection()[:9]), "AnnCollectionView"),
+    "the raw part of an AnnData": (lambda: counts().fit(raw(adata()).raw), "of type Raw. Pass adata.raw.to_adata()."),
     "modalities": (lambda: counts().fit(MuData()), "mdata['rna']"),
     "modalities of a table": (lambda: table().fit(MuData()), "mdata['rna']"),
     "modalities of images": (lambda: images().fit(MuData()), "mdata['rna']"),

@@ -339,7 +339,7 @@ def is_anndata(x: Any) -> bool:
 
 
 def refuse_collections(x: Any) -> None:
-    """Refuse what holds several AnnData: it is read one row after the other, without an end."""
+    """Refuse what holds AnnData, or part of one: NumPy would read it one row after the other, without an end."""
     do = next((COLLECTIONS[name] for name in _classes(x) if name in COLLECTIONS), None)
     if do is not None:
         raise DataError("X must be one matrix of rows", f"it is of type {type(x).__name__}", do)
@@ -353,6 +353,7 @@ COLLECTIONS = {  # what to pass instead
     "MuData": "Pass one of its modalities, such as mdata['rna'].",
     "AnnCollection": "Pass collection[:].to_adata().",
     "AnnCollectionView": "Pass view.to_adata().",
+    "Raw": "Pass adata.raw.to_adata().",
     "SpatialData": "Pass one of its tables, such as sdata.tables['table'].",
 }
 COLUMNS = "X must have the columns that the model was fitted on"

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import datetime
 import functools
+import hashlib
+import json
 import os
 import shlex
 import tempfile
@@ -19,11 +22,13 @@ import pandas as pd
 import polars as pl
 import pytest
 import torch
+from forging import forge
 from scipy import sparse
 from sklearn.exceptions import NotFittedError
 from small import COUNTS, DIGITS, NAMES, WINE, counts, images, mixed, table
 from torch import nn
 
+import elbowroom
 from elbowroom import (
     EASE,
     Fold,
@@ -33,6 +38,7 @@ from elbowroom import (
     Reading,
     Schema,
     Split,
+    Sweep,
     TableVAE,
     evaluate,
     quality,
@@ -740,7 +746,137 @@ FILES: dict[str, Case] = {
 
 # ---- saved models and runs -------------------------------------------------------------------------------------------
 
-SAVED: dict[str, Case] = {}
+
+def forged(edit: Callable[[Any, Any], Any], kind: str = "table") -> Any:
+    """A saved model whose files were changed, and whose checksums were then made right, as it is loaded."""
+    with tempfile.TemporaryDirectory() as folder:
+        return elbowroom.load(forge(getattr(fitted(), kind).save(f"{folder}/m"), edit))
+
+
+def put(*path: Any, value: Any) -> Callable[[Any, Any], None]:
+    """What puts a value into a configuration."""
+
+    def edit(config: Any, _: Any) -> None:
+        for key in path[:-1]:
+            config = config[key]
+        config[path[-1]] = value
+
+    return edit
+
+
+def in_history(old: str, new: str) -> Callable[[Any, Any], None]:
+    """What replaces a text of the history."""
+    return lambda _, files: files.update({"history.json": files["history.json"].replace(old.encode(), new.encode())})
+
+
+def saved_to(place: str, prepare: Callable[[Path], Any]) -> Any:
+    """A model that is saved to a place in a new folder, where something was done before."""
+    with tempfile.TemporaryDirectory() as folder:
+        prepare(Path(folder))
+        return fitted().table.save(f"{folder}/{place}")
+
+
+def changed(change: Callable[[Any], Any]) -> Any:
+    """A fitted model that is saved after something in it was changed."""
+    model = copy.deepcopy(fitted().table)
+    change(model)
+    with tempfile.TemporaryDirectory() as folder:
+        return model.save(f"{folder}/m")
+
+
+class Mine(TableVAE):
+    """An estimator of the caller's own."""
+
+
+def resumed(facts: Any) -> Any:
+    """A run that is to go on from a checkpoint with a right checksum, which says something else."""
+    text = facts if isinstance(facts, str) else json.dumps(facts)
+    header = json.dumps({"__metadata__": {"facts": text}}).encode()
+    content = len(header).to_bytes(8, "little") + header
+    with tempfile.TemporaryDirectory() as folder:
+        digest = hashlib.blake2b(content, digest_size=16).hexdigest()
+        (Path(folder) / f"step-000000000001-{digest}.safetensors").write_bytes(content)
+        return table(epochs=1).fit(WINE, checkpoint=folder)
+
+
+def swept(settings: Any) -> Any:
+    """A sweep whose settings say this."""
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "sweep.json").write_text(json.dumps(settings))
+        return Sweep.load(folder)
+
+
+LAYERS = {"class": "MLP", "inputs": 13, "hidden": [1] * 3_000_000, "activation": "silu"}
+BLOCKS = {"class": "ImageEncoder", "shape": [1, 8, 8], "channels": [4], "blocks": 10**9, "width": 8}
+NESTED = functools.reduce(lambda inner, _: [inner], range(700), 1)
+FACTS = {
+    "format": 1, "run": {"seed": 0}, "step": 1, "records": [], "complete": False, "seconds": 1.0, "backend": "default",
+    "circumstances": {},
+}  # fmt: skip
+
+SAVED: dict[str, Case] = {
+    "saved to nothing": (lambda: fitted().table.save(""), "'' is none"),
+    "saved to a number": (lambda: fitted().table.save(3), "3 is none"),
+    "a null character": (lambda: elbowroom.load("a\0b"), "'a\\x00b' is none"),
+    "saved into a model": (
+        lambda: saved_to("m/inner", lambda here: fitted().table.save(here / "m")), "a path that is not in a model"),
+    "saved over a file": (lambda: saved_to("f", lambda here: (here / "f").touch()), "is something else"),
+    "saved over a pipe": (lambda: saved_to("m", lambda here: os.mkfifo(here / "m")), "is something else"),
+    "saved to a folder of others": (
+        lambda: saved_to("f", lambda here: ((here / "f").mkdir(), (here / "f" / "x").touch())), "is something else"),
+    "saved below a file": (lambda: saved_to("f/m", lambda here: (here / "f").touch()), "into a folder that exists"),
+    "saved to a name that is too long": (lambda: saved_to("x" * 256, lambda _: None), "File name too long"),
+    "loaded from what is not there": (lambda: elbowroom.load("nowhere"), "nowhere does not exist"),
+    "loaded from a file": (lambda: elbowroom.load(__file__), "test_bad_inputs.py is a file"),
+    "a class of one's own": (
+        lambda: Mine(n_latents=2, hidden=(4,), epochs=1, random_state=0).fit(WINE).save("m"), "test_bad_inputs.Mine"),
+    "weights that are no numbers": (
+        lambda: changed(lambda m: m.model_.latent.head.bias.data.fill_(np.nan)), "holds values that are not finite"),
+    "another beta than that of fit": (
+        lambda: changed(lambda m: m.set_params(beta=2)), "beta is 2, but it was fitted with 1"),
+    "a width that is not the model's": (
+        lambda: changed(lambda m: setattr(m, "n_features_in_", 12)), "the number of features is 13 and 12"),
+    "an attribute that JSON does not know": (
+        lambda: changed(lambda m: setattr(m, "likelihood_reason_", {1j})), "not JSON serializable"),
+    "as many blocks as fill all memory": (
+        lambda: forged(put("model", "encoder", value=BLOCKS)), "blocks of ImageEncoder is 1e+09"),
+    "three million layers": (
+        lambda: forged(put("model", "encoder", value=LAYERS)), "hidden of MLP is a list of 3,000,000"),
+    "as many features as fill all memory": (
+        lambda: forged(put("model", "likelihood", "features", value=10**15)), "features of Gaussian is 1e+15"),
+    "lists in lists": (lambda: forged(put("parameters", "hidden", value=NESTED)), "hidden"),
+    "truth for a number": (lambda: forged(put("model", "latent", "size", value=True)), "DiagonalLatent is True"),
+    "a number for the truth": (lambda: forged(put("model", "encoder", "gated", value=0)), "gated of MLP is 0"),
+    "NaN in a configuration": (
+        lambda: forged(put("model", "encoder", "dropout", value=np.nan)), "dropout of MLP is nan"),
+    "parts that do not go together": (
+        lambda: forged(put("model", "prior", "size", value=3)), "its parts do not go together"),
+    "another number of names": (
+        lambda: forged(put("fitted", "feature_names_in_", value=["a"]), "frame"), "the number of names is 1 and 13"),
+    "labels twice": (
+        lambda: forged(put("fitted", "context_categories_", value=["odd", "odd"]), "told"), "labels of the context"),
+    "a label more": (
+        lambda: forged(put("fitted", "context_categories_", value=["a", "b", "c"]), "told"), "context is 2 and 3"),
+    "an image of no size": (lambda: forged(put("fitted", "image_shape_", value=[8, 0]), "images"), "at least 1"),
+    "an attribute that is missing": (
+        lambda: forged(lambda config, _: config["fitted"].pop("schema_")), "schema_ is missing"),
+    "text for a figure": (lambda: forged(put("diagnosis", "rate", value="3")), "'3' is not float or int"),
+    "a schema that learned nothing": (
+        lambda: forged(put("fitted", "schema_", value={"a": "count"})), "must say all that it was taught"),
+    "a history that begins late": (lambda: forged(in_history('"epoch": 1', '"epoch": 2')), "record 1 of the history"),
+    "a key twice": (lambda: forged(in_history('"beta"', '"rate"')), "it has 'rate' twice"),
+    "data of no use": (
+        lambda: forged(lambda _, files: files.update({"data.safetensors": files["model.safetensors"]})), "no use for"),
+    "a checkpoint that says nothing": (lambda: resumed({}), "is none ('format')"),
+    "a checkpoint that is no JSON": (lambda: resumed("("), "Expecting value"),
+    "a checkpoint of a later version": (lambda: resumed({"format": 99}), "has format 99"),
+    "a checkpoint of no step": (lambda: resumed(FACTS | {"step": "1"}), "its step is '1'"),
+    "a checkpoint of other products": (lambda: resumed(FACTS | {"backend": "x"}), "its backend is 'x'"),
+    "a checkpoint of no run": (lambda: resumed(FACTS), "its epochs is None, not 1"),
+    "a sweep of no betas": (
+        lambda: swept({"format": "elbowroom sweep", "products": "default"}), "it is broken ('betas')"),
+    "a sweep that is a list": (lambda: swept([1]), "must hold the settings of a sweep"),
+}  # fmt: skip
 
 # ---- the rest --------------------------------------------------------------------------------------------------------
 
@@ -935,7 +1071,42 @@ FILES_COMMANDS: dict[str, Command] = {
         lambda here: csv_at(here, os.fsdecode(b"\xffx.csv")), "fit 'x.csv' --out m", r"Did you mean \udcffx.csv?"),
 }  # fmt: skip
 
-SAVED_COMMANDS: dict[str, Command] = {}
+
+def run_of(**settings: Any) -> Callable[[Path], None]:
+    """What makes a run with these settings beside those that all have."""
+
+    def make(here: Path) -> None:
+        whole = {"file": "x.csv", "out": "m", "kind": "auto", "labels": [], "parameters": {}} | settings
+        (here / "m.run").mkdir()
+        (here / "m.run" / "run.json").write_text(json.dumps(whole))
+
+    return make
+
+
+def piped(here: Path) -> None:
+    """A model and a run whose files are pipes, from which nothing comes."""
+    for folder, name in (("m", "config.json"), ("m.run", "run.json")):
+        (here / folder).mkdir()
+        os.mkfifo(here / folder / name)
+    (here / "x.csv").write_text("a\n1\n")
+
+
+SAVED_COMMANDS: dict[str, Command] = {
+    "a pipe for a model": (piped, "info m", "no regular file"),
+    "a pipe for a run": (piped, "resume m.run", "m.run/run.json"),
+    "a model in the place of a pipe": (piped, "fit x.csv --out m", "m is something else"),
+    "a run of no file": (run_of(file=3), "resume m.run", "of another kind"),
+    "a run with labels that are none": (run_of(labels=[1]), "resume m.run", "its labels are no texts"),
+    "a run of another kind": (run_of(kind="os.system"), "resume m.run", "its kind is 'os.system'"),
+    "a run with a parameter that is none": (
+        lambda here: (run_of(parameters={"epohcs": 1})(here), (here / "x.csv").write_text("a,b\n1,2\n")),
+        "resume m.run", "--epohcs is a parameter of no models"),
+    "a run in a folder of another name": (
+        lambda here: (run_of()(here), (here / "m.run").rename(here / "r")), "resume r", "must be called MODEL.run"),
+    "a folder with a configuration of others": (
+        lambda here: ((here / "m").mkdir(), (here / "m" / "config.json").write_text('{"model_type": "bert"}')),
+        "info m", "not a configuration of Elbowroom"),
+}  # fmt: skip
 
 OTHERS_COMMANDS: dict[str, Command] = {
     "a file that is not there": (

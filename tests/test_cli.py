@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import inspect
 import json
 import os
@@ -15,11 +16,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from forging import file_of
 from scipy import sparse
 from sklearn.utils._param_validation import StrOptions
 
 import elbowroom
-from elbowroom import CountVAE, ImageVAE, InteractionVAE, TableVAE, trainer
+from elbowroom import CountVAE, ImageVAE, InteractionVAE, TableVAE, artefact, trainer
 from elbowroom.beta import POLICIES
 from elbowroom.cli import app, commands, demos, flags, run
 from elbowroom.cli.console import problem_of
@@ -568,7 +570,7 @@ def rows(here, monkeypatch):
     monkeypatch.setattr(trainer, "product_backend", lambda: "default")
     np.save("rows.npy", np.random.default_rng(0).normal(size=(500, 6)))
     assert run(["fit", "rows.npy", "--out", "whole", *RUN, "--no-verbose"]) == 0
-    return (here / "whole" / "model.safetensors").read_bytes()
+    return file_of(here / "whole", "model.safetensors").read_bytes()
 
 
 def stopped(number, step=75):
@@ -586,7 +588,7 @@ def test_ctrl_c_keeps_the_model_so_far_and_resume_goes_on(rows, capsys):
     assert "interrupted" in out
     assert not answer(capsys, "info", "m")["complete"]
     assert answer(capsys, "resume", "m.run")["epochs"] == 6
-    assert Path("m/model.safetensors").read_bytes() == rows
+    assert file_of(Path("m"), "model.safetensors").read_bytes() == rows
     assert not Path("m.run").exists()
 
 
@@ -598,7 +600,7 @@ def test_ctrl_c_in_the_first_epoch_keeps_the_run(rows, capsys):
         "error: interrupted",
     ]
     assert answer(capsys, "resume", "m.run")["complete"]
-    assert Path("m/model.safetensors").read_bytes() == rows
+    assert file_of(Path("m"), "model.safetensors").read_bytes() == rows
 
 
 def test_kill_and_resume(rows, capsys):
@@ -610,7 +612,7 @@ def test_kill_and_resume(rows, capsys):
     assert "Run: elbowroom resume m.run, or add --overwrite" in capsys.readouterr().err
     Path("m.run").rename("n.run")  # the model goes beside the run, wherever that is
     assert answer(capsys, "resume", "n.run/")["complete"]
-    assert Path("n/model.safetensors").read_bytes() == rows
+    assert file_of(Path("n"), "model.safetensors").read_bytes() == rows
     assert not Path("n.run").exists()
 
 
@@ -635,6 +637,44 @@ def test_of_two_processes_that_begin_a_run_one_does(tmp_path):
     with pytest.raises(ArtefactError, match="used by another"):
         run.save()
     assert [path.name for path in tmp_path.iterdir()] == ["m.run"]
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS])
+def test_a_disk_that_is_full_at_the_end_loses_nothing(here, capsys, monkeypatch, code):
+    answer(capsys, "fit", "people.csv", "--label", "class", "--label", "name", "--out", "whole", *QUICK)
+    real, stepped = artefact.write_atomically, trainer.Run._train_step
+
+    def full(path, content):
+        if Path(path).name.startswith("model."):
+            raise OSError(code, os.strerror(code))
+        real(path, content)
+
+    monkeypatch.setattr(artefact, "write_atomically", full)
+    assert run(["fit", "people.csv", "--label", "class", "--label", "name", "--out", "m", *QUICK]) == 1
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith(f"error: the model must be written to {here / 'm'}, but that failed ({os.strerror(code)})")
+    assert said.endswith("What was trained is kept; go on: elbowroom resume m.run")
+    assert not Path("m").exists()
+    assert run(["resume", "m.run"]) == 1
+    assert "elbowroom resume m.run" in capsys.readouterr().err
+    monkeypatch.setattr(artefact, "write_atomically", real)
+    monkeypatch.setattr(trainer.Run, "_train_step", lambda *_: pytest.fail("it trains again"))
+    assert answer(capsys, "resume", "m.run")["complete"]
+    m, whole = (file_of(Path(name), "model.safetensors").read_bytes() for name in ("m", "whole"))
+    assert m == whole
+    assert {path.name for path in here.iterdir() if path.name.startswith(("m", "."))} == {"m"}
+    monkeypatch.setattr(trainer.Run, "_train_step", stepped)
+    assert run(["fit", "people.csv", "--label", "class", "--label", "name", "--out", "m", "--overwrite", *QUICK]) == 0
+
+
+def test_what_a_killed_save_left_is_no_model_and_in_nobodys_way(here, capsys):
+    Path("m").mkdir()
+    Path("m/model.0123456789abcdef.safetensors").write_bytes(b"whole, but not named by anything")
+    Path("m/.config.json.0123456789abcdef.tmp").write_bytes(b"half")
+    assert run(["info", "m"]) == 1
+    assert "m/config.json can not be read" in capsys.readouterr().err
+    assert run(["fit", "people.csv", "--label", "class", "--label", "name", "--out", "m", *QUICK]) == 0
+    assert len(list(Path("m").iterdir())) == 4
 
 
 def test_commands_that_train_keep_the_memory_of_a_step(rows, capsys, monkeypatch):

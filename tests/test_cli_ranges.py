@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from forging import file_of
 
 import elbowroom
 from elbowroom import Sweep, TableVAE, devices, sweep
@@ -235,12 +236,14 @@ def test_a_sweep_from_a_config_file(here, capsys):
     assert json.loads(Path("s/sweep.json").read_text())["warm_start"] is False
 
 
+def weights(model):
+    return file_of(model, "model.safetensors").read_bytes()
+
+
 def test_a_sweep_in_processes(here, capsys):
     answer(capsys, *SWEEP, "--out", "s", "--jobs", "2")
     for name in ("beta-0.1", "beta-1", "beta-4"):
-        assert (here / "s" / name / "model.safetensors").read_bytes() == (
-            here / "swept" / name / "model.safetensors"
-        ).read_bytes()
+        assert weights(here / "s" / name) == weights(here / "swept" / name)
 
 
 STOPPED = """
@@ -274,9 +277,7 @@ def test_the_same_command_goes_on_with_a_sweep_that_was_stopped(here, capsys, nu
     assert "lacks beta-4. Call sweep again" in capsys.readouterr().err
     answer(capsys, *SWEEP, "--out", "s")
     for name in ("beta-0.1", "beta-1", "beta-4"):
-        assert (
-            Path("s", name, "model.safetensors").read_bytes() == Path("swept", name, "model.safetensors").read_bytes()
-        )
+        assert weights(Path("s", name)) == weights(Path("swept", name))
 
 
 def test_a_sweep_that_is_held(here, capsys):

@@ -9,6 +9,7 @@ import os
 import pickle
 import struct
 import sys
+import time
 import warnings
 import zipfile
 from pathlib import Path
@@ -25,7 +26,16 @@ from elbowroom.data import arrays, streams
 from elbowroom.data.readers import READERS, read, read_labels
 from elbowroom.data.writers import WRITERS, Result, check_output, write
 from elbowroom.errors import DataError, ElbowroomError, ElbowroomWarning, MissingDependencyError, ParameterError
-from elbowroom.files import folder_at_once
+from elbowroom.files import (
+    ABANDONED,
+    MAX_JSON,
+    delete_folder,
+    folder_at_once,
+    parse_json,
+    read_file,
+    temporary_name,
+    write_atomically,
+)
 
 anndata = pytest.importorskip("anndata")
 Image = pytest.importorskip("PIL.Image")
@@ -562,31 +572,64 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted(f"t{e}" for e in WRITERS if e != "/")
 
 
-@pytest.mark.parametrize("replace", [False, True])
-def test_a_folder_has_its_name_when_it_is_whole(tmp_path, monkeypatch, replace):
+def test_a_folder_has_its_name_when_it_is_whole(tmp_path):
     place = tmp_path / "made"
-    with folder_at_once(place, replace) as fresh:
+    with folder_at_once(place) as fresh:
         (fresh / "a").write_text("old")
         assert not place.exists()
-    with contextlib.suppress(RuntimeError), folder_at_once(place, replace) as fresh:
+    with contextlib.suppress(RuntimeError), folder_at_once(place) as fresh:
         raise RuntimeError
-    with contextlib.suppress(OSError), folder_at_once(place, replace) as fresh:
+    with pytest.raises(OSError, match=r"not empty|exists"), folder_at_once(place) as fresh:
         (fresh / "a").write_text("new")
-    assert (place / "a").read_text() == ("new" if replace else "old")
-    rename, calls = Path.rename, []
+    assert (place / "a").read_text() == "old"
+    delete_folder(place)
+    assert not list(tmp_path.iterdir())
 
-    def fail_second(self, target):
-        calls.append(target)
-        if len(calls) == 2:
-            raise OSError(5, "Input/output error")
-        return rename(self, target)
 
-    if replace:  # between the two renames there is none: the old one comes back
-        monkeypatch.setattr(Path, "rename", fail_second)
-        with pytest.raises(OSError, match="Input"), folder_at_once(place, replace) as fresh:
-            (fresh / "a").write_text("newest")
-        assert (place / "a").read_text() == "new"
-    assert [path.name for path in tmp_path.iterdir()] == ["made"]
+def test_what_killed_writers_left_is_deleted_by_the_next_one_and_nothing_else(tmp_path):
+    old = time.time() - 2 * ABANDONED
+    names = [temporary_name(tmp_path / name).name for name in ("a.csv", "b", "a.csv", "c.csv")]
+    (tmp_path / names[0]).write_text("half")
+    (tmp_path / names[1]).mkdir()
+    (tmp_path / names[1] / "x").write_text("half")
+    others = [names[2], names[3], ".a.csv.tmp", ".a.csv.0123.tmp", "a.csv.0123456789abcdef.tmp", ".b"]
+    for name in others:
+        (tmp_path / name).write_text("being written, or somebody's")
+    for name in {*names, *others} - {names[2]}:  # which is new
+        os.utime(tmp_path / name, (old, old))
+    write_atomically(tmp_path / "a.csv", "whole")
+    with folder_at_once(tmp_path / "b"):
+        pass
+    assert {path.name for path in tmp_path.iterdir()} == {"a.csv", "b", *others}
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder", "link to a device", "too large"])
+def test_what_might_never_end_is_not_read(tmp_path, kind):
+    place = tmp_path / "x.json"
+    if kind == "pipe":
+        os.mkfifo(place)
+    elif kind == "folder":
+        place.mkdir()
+    elif kind == "too large":
+        place.write_bytes(bytes(9))
+    else:
+        place.symlink_to("/dev/zero")
+    with pytest.raises(OSError, match=r"it is no regular file|it has 9 bytes, of 8"):
+        read_file("/dev/zero" if kind == "device" else place, 8)
+    (tmp_path / "whole").write_bytes(b"12345678")
+    (tmp_path / "link").symlink_to("whole")
+    assert read_file(tmp_path / "link", 8) == b"12345678"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "[", "nothing", "[" * 10**6, '{"a":' * 10**6, "[" + "[]," * 10**7 + "1]", "1," * 10**7, '{"a": 1, "a": 2}',
+     '[{"b": {"a": 1, "c": 1, "a": 1}}]', "9" * 5000, b"\xff\xfe", " " * MAX_JSON + "1"],
+    ids=lambda text: repr(text[:12]),
+)  # fmt: skip
+def test_json_that_is_broken_or_would_fill_memory_is_refused(text):
+    with pytest.raises(ValueError, match=r"it holds too many|nested|twice|Expecting|Exceeds|decode|in range"):
+        parse_json(text)
 
 
 def test_every_reader_is_tested():

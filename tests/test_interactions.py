@@ -321,41 +321,64 @@ def test_bad_interactions_are_refused_in_three_parts(X, options, words):
     assert caught.value.do
 
 
-def test_interactions_come_back_from_their_parts():
-    found = Reading(counts=True).learn(pd.DataFrame(CLICKS))
-    ids, tensors = found.parts()
-    again = Interactions.of_parts(ids, tensors)
+@pytest.mark.parametrize("ids", [["b", "", "ü", "\ud800"], [7, -3, 2**40, 0]])
+def test_interactions_come_back_from_their_tensors(ids):
+    frame = pd.DataFrame({"user": ids, "item": [5, 4, 5, 5], "n": [1, 2, 3, 4]})
+    found = Reading(value="n", counts=True).learn(frame)
+    again = Interactions.of_tensors(found.tensors())
     assert (again.matrix != found.matrix).nnz == 0
-    assert again.users.ids.tolist() == found.users.ids.tolist()
+    assert again.users.ids.tolist() == found.users.ids.tolist() == sorted(ids)
+    assert again.items.ids.tolist() == [4, 5]
+
+
+def letters(*texts):
+    content = "".join(texts).encode()
+    ends = torch.tensor([len(text.encode()) for text in texts]).cumsum(0)
+    return {"users.letters": torch.frombuffer(bytearray(content), dtype=torch.uint8), "users.ends": ends}
 
 
 @pytest.mark.parametrize(
-    ("name", "value"),
+    "change",
     [
-        ("users", ["a", "b"]),
-        ("users", ["b", "a", "c"]),
-        ("users", ["a", 1, "c"]),
-        ("users", "abc"),
-        ("users", [[1], [2], [3]]),
-        ("items", [1, 2**70, 3]),
-        ("items", [True, False, True]),
-        ("starts", torch.tensor([0, 9, 3, 4])),
-        ("starts", torch.tensor([0, 1, 3])),
-        ("starts", torch.tensor([0.0, 1.0, 3.0, 4.0])),
-        ("columns", torch.tensor([0, 1, 0, 7], dtype=torch.int32)),
-        ("columns", torch.tensor([0, 0, 0, -1], dtype=torch.int32)),
-        ("columns", torch.tensor([0, 2, 0, 1], dtype=torch.int32)),
-        ("values", torch.tensor([1.0, math.nan, 1.0, 1.0])),
-        ("values", torch.tensor([1.0, -1.0, 1.0, 1.0])),
-        ("values", torch.ones(4, dtype=torch.float64)),
-        ("values", torch.ones(5)),
+        letters("a", "b"),
+        letters("b", "a", "c"),
+        letters("a", "a", "c"),
+        letters("a" * 5000, *[f"{i:04}" for i in range(6000)]),
+        letters("a", "b", "c") | {"users.ends": torch.tensor([1, 3, 2])},
+        letters("a", "b", "c") | {"users.ends": torch.tensor([1, 2, 2**62])},
+        letters("a", "b", "c") | {"users.ends": torch.tensor([1, 2])},
+        letters("a", "b", "c") | {"users.letters": torch.tensor([255, 98, 99], dtype=torch.uint8)},
+        letters("a", "b", "c") | {"users.letters": torch.tensor([97, 98, 99])},
+        {"users.ids": torch.tensor([1, 2, 3])},
+        {"users.letters": None, "users.ends": None, "users.ids": torch.tensor([1, 3, 2])},
+        {"users.letters": None, "users.ends": None, "users.ids": torch.tensor([[1], [2], [3]])},
+        {"users.letters": None, "users.ends": None, "users.ids": torch.tensor([1.0, 2.0, 3.0])},
+        {"users.letters": None},
+        {"users.letters": None, "users.ends": None},
+        {"users.more": torch.ones(1)},
+        {"more": torch.ones(1)},
+        {"starts": None},
+        {"starts": torch.tensor([0, 9, 3, 4])},
+        {"starts": torch.tensor([0, 1, 3])},
+        {"starts": torch.tensor([0.0, 1.0, 3.0, 4.0])},
+        {"columns": torch.tensor([0, 1, 0, 7], dtype=torch.int32)},
+        {"columns": torch.tensor([0, 0, 0, -1], dtype=torch.int32)},
+        {"columns": torch.tensor([0, 2, 0, 1], dtype=torch.int32)},
+        {"values": torch.tensor([1.0, math.nan, 1.0, 1.0])},
+        {"values": torch.tensor([1.0, math.inf, 1.0, 1.0])},
+        {"values": torch.tensor([1.0, -1.0, 1.0, 1.0])},
+        {"values": torch.ones(4, dtype=torch.float64)},
+        {"values": torch.ones(4, dtype=torch.bfloat16)},
+        {"values": torch.ones(4, 1)},
+        {"values": torch.ones(5)},
     ],
 )
-def test_broken_parts_are_no_interactions(name, value):
-    ids, tensors = Reading().learn(pd.DataFrame(CLICKS)).parts()
-    changed = {**ids, **tensors, name: value}
-    with pytest.raises((ValueError, OverflowError, TypeError)):
-        Interactions.of_parts({k: changed[k] for k in ids}, {k: changed[k] for k in tensors})
+def test_broken_tensors_are_no_interactions(change):
+    tensors = Reading().learn(pd.DataFrame(CLICKS)).tensors()
+    Interactions.of_tensors(tensors)
+    changed = {name: tensor for name, tensor in (tensors | change).items() if tensor is not None}
+    with pytest.raises((ValueError, KeyError, TypeError)):
+        Interactions.of_tensors(changed)
 
 
 def test_a_vocabulary_tells_strangers():

@@ -101,6 +101,8 @@ MOST_LINES, MOST_IN_FUNCTION, MEDIAN = 400, 40, 7
 # Each with its reason; an excuse that is not needed any more fails.
 LONG_FILES = {
     "estimators": "moves with the house",
+    "artefact": "moves with the house",
+    "trainer": "moves with the house",
     "base": "all public methods of the estimators stand in one place, with their docstrings",
     "columns": "moves with the house",
     "data/frames": "moves with the house",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -269,7 +270,8 @@ MOMENTS = ["1.1", "2.3", "before saving beta-1", "after saving beta-1", "after s
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_a_killed_sweep_goes_on_and_ends_with_the_same_bits(swept, tmp_path, moment, started):
     folder = tmp_path / "killed"
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent), "OMP_NUM_THREADS": "1"}
+    path = os.pathsep.join([str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
     words = [sys.executable, "-c", KILLED.format(betas=BETAS, products=devices.product_backend()), moment, str(folder)]
     done = subprocess.run(words, capture_output=True, text=True, env=environment)
     assert done.returncode == -signal.SIGKILL, done.stderr
@@ -281,6 +283,23 @@ def test_a_killed_sweep_goes_on_and_ends_with_the_same_bits(swept, tmp_path, mom
     assert same_sweeps(sweep(images(), SMALL, BETAS, folder), swept[1])
     assert len(started) == 3 - finished
     assert {path.name for path in folder.iterdir()} == {"sweep.json", "beta-0.1", "beta-1", "beta-4"}
+
+
+def test_a_disk_that_is_full_loses_no_model_of_a_sweep(swept, tmp_path, monkeypatch):
+    real = elbowroom.artefact.write_atomically
+
+    def full(path, content):
+        if path.parent.name == "beta-0.1":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(path, content)
+
+    monkeypatch.setattr(elbowroom.artefact, "write_atomically", full)
+    with pytest.raises(ArtefactError, match=r"No space left on device.*The same call goes on; what was trained is"):
+        sweep(images(), SMALL, BETAS, tmp_path / "s")
+    monkeypatch.undo()
+    assert {path.name for path in (tmp_path / "s").iterdir()} == {"sweep.json", "beta-1", "beta-0.1.run"}
+    assert list((tmp_path / "s" / "beta-0.1.run").glob("step-*"))
+    assert same_sweeps(sweep(images(), SMALL, BETAS, tmp_path / "s"), swept[1])
 
 
 def test_ctrl_c_ends_the_sweep_and_keeps_what_was_trained(swept, tmp_path, monkeypatch):

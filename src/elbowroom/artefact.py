@@ -1,7 +1,9 @@
-"""Saved models: a folder of data (JSON, safetensors, a card), checksummed, written at once or not at all.
+"""Saved models: a folder of data (JSON, safetensors, a card), checksummed, of which there is always a whole one.
 
-Nothing in the folder is code. Class names are looked up in the families, the shapes that the configuration implies
-are compared with the weights before anything is allocated, and every surprise is an `ArtefactError`.
+Nothing in the folder is code. `config.json` is its index: it says what the model is, and the checksums of the other
+files, whose names are made of them: `model.0123456789abcdef.safetensors`. A save writes new files beside the old ones
+and then replaces the index, which is one step for the file system; only after that are the old files deleted. Class
+names are looked up in the families, and what the configuration asks for is compared with the weights before it is made.
 """
 
 from __future__ import annotations
@@ -12,7 +14,10 @@ import json
 import math
 import os
 import platform
-from collections.abc import Mapping
+import re
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,23 +29,32 @@ from torch import Tensor, nn
 from elbowroom._version import __version__
 from elbowroom.bodies import BODIES
 from elbowroom.dial import Dial
-from elbowroom.errors import ArtefactError, ElbowroomError
-from elbowroom.files import folder_at_once
+from elbowroom.errors import ArtefactError, ElbowroomWarning
+from elbowroom.files import MAX_JSON, delete, held, parse_json, read_file, write_atomically
 from elbowroom.latents import LATENTS, PRIORS
 from elbowroom.likelihood_items import ITEM_LIKELIHOODS
-from elbowroom.likelihoods import LIKELIHOODS, Table
+from elbowroom.likelihoods import LIKELIHOODS, Mixed, Table
 from elbowroom.vae import VAE
 
-SCHEMA = 3
-CONFIG, WEIGHTS, HISTORY, CARD, CHECKSUMS = (
-    "config.json",
-    "model.safetensors",
-    "history.json",
-    "README.md",
-    "checksums.json",
-)
+SCHEMA = 4
+CONFIG, CARD = "config.json", "README.md"
+WEIGHTS, HISTORY = "model.safetensors", "history.json"
 DATA = "data.safetensors"  # only of models that keep some of their data
-MAX_JSON = 64 * 2**20
+EARLIER = {WEIGHTS, HISTORY, DATA, "checksums.json"}  # names of files up to schema 3
+NAMED = r"(?:(?:model|data)\.[0-9a-f]{16}\.safetensors|history\.[0-9a-f]{16}\.json)"
+OURS = re.compile(rf"{NAMED}|\.(?:{NAMED}|config\.json|README\.md)\.[0-9a-f]{{16}}\.tmp")
+MAX_HEADER = 4 * 2**20  # bytes, of a file of tensors
+MAX_TENSORS = 4096
+ATTEMPTS = 100  # to read a model that is replaced meanwhile
+FREE = {"total", "levels", "sampled"}  # whole numbers in a configuration that may be larger than all weights together
+SPARE = 8  # parts of a model that may have no tensors
+TYPES: dict[str, tuple[type, ...]] = {
+    "str": (str,),
+    "bool": (bool,),
+    "int": (int,),
+    "float": (float, int),
+    "None": (type(None),),
+}
 PARTS: dict[str, type[nn.Module]] = {
     part.__name__: part
     for part in (
@@ -60,171 +74,321 @@ PARTS: dict[str, type[nn.Module]] = {
 class Artefact:
     """What a folder holds: `config` describes the estimator and its model, `weights` are the model's tensors.
 
-    `data` are tensors that the estimator keeps beside its model, such as the histories of users.
+    `data` are tensors that the estimator keeps beside its model, such as the histories of users. The `card` is for
+    people: it is written, and not read again.
     """
 
     config: dict[str, Any]
     history: dict[str, Any]
     weights: dict[str, Tensor]
-    card: str
+    card: str = ""
     data: dict[str, Tensor] = field(default_factory=dict)
 
 
+# ---- writing ---------------------------------------------------------------------------------------------------------
+
+
 def write(artefact: Artefact, path: str | os.PathLike[str]) -> Path:
-    """Write a folder; one that is already there is replaced if it is a saved model, and refused if it is not.
+    """Write a folder. One that is a saved model already is replaced by it, in one step; other files in it stay.
 
     Raises
     ------
     ArtefactError
-        If the path can not be used. Nothing is left half written.
+        If the path can not be used, or can not be written to. What was there before is then as it was.
     """
-    path = Path(path)
+    path = path_of(path)
     place = Path(os.path.realpath(path))  # what a link stands for is written, not the link
-    _check_target(path, place)
-    config = {"format": "elbowroom", "schema": SCHEMA, **artefact.config, "libraries": libraries()}
-    files = {
-        CONFIG: _dump(config),
-        WEIGHTS: _bytes(artefact.weights),
-        HISTORY: _dump(artefact.history),
-        CARD: artefact.card.encode(),
-    } | ({DATA: _bytes(artefact.data)} if artefact.data else {})
-    files[CHECKSUMS] = _dump({name: hashlib.sha256(content).hexdigest() for name, content in files.items()})
+    files, index = _files(artefact)
     try:
-        _write_folder(place, files)
+        _check_target(path, place)
+        _commit(place, files, index, artefact.card.encode(errors="backslashreplace"))
     except OSError as error:
         raise ArtefactError(
-            f"the model must be written to {path}", f"that failed ({error})", "Free space, or choose another folder."
+            f"the model must be written to {path}",
+            f"that failed ({_reason(error)}); the model in memory, and one that was there before, are as they were",
+            "Free space, or choose another folder, and save again.",
         ) from error
     return path
 
 
-def _bytes(tensors: Mapping[str, Tensor]) -> bytes:
-    return safetensors.torch.save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
+def _files(artefact: Artefact) -> tuple[dict[str, bytes], bytes]:
+    """The files of an artefact by what they are called in the folder, and its index."""
+    contents = {WEIGHTS: _bytes(artefact.weights), HISTORY: dump(artefact.history)}
+    contents |= {DATA: _bytes(artefact.data)} if artefact.data else {}
+    sums: dict[str, dict[str, Any]] = {
+        name: {"sha256": _digest(content), "bytes": len(content)} for name, content in contents.items()
+    }
+    config = {"format": "elbowroom", "schema": SCHEMA, **artefact.config, "libraries": libraries(), "files": sums}
+    files = {content_name(name, sums[name]["sha256"]): content for name, content in contents.items()}
+    return files, dump(config | {"checksum": _digest(dump(config))})
 
 
-def is_model(path: str | os.PathLike[str]) -> bool:
-    """Whether a folder says that it is a saved model, whole or not."""
+def _commit(place: Path, files: Mapping[str, bytes], index: bytes, card: bytes) -> None:
+    """Write the files of a model, then its index, then delete what that does not name."""
+    with _held(place) as sure:
+        before, earlier = set(os.listdir(place)), _schema_in(place) < SCHEMA
+        try:
+            for name, content in files.items():
+                write_atomically(place / name, content)
+            write_atomically(place / CONFIG, index)
+        except BaseException:
+            if _index_in(place) != index:  # Ctrl-C may come just after it was replaced
+                for name in files.keys() - before:
+                    delete(place / name)
+            raise
+        for name in set(os.listdir(place)) - {*files, CONFIG}:
+            # where nothing can be held, another process may be about to name what it has just written
+            if (is_ours(name) and (sure or name in before)) or (earlier and name in EARLIER):
+                delete(place / name)
+        try:
+            write_atomically(place / CARD, card)
+        except OSError as error:
+            message = f"the model is saved, but not its card ({_reason(error)})"
+            warnings.warn(message, ElbowroomWarning, stacklevel=4)
+
+
+@contextmanager
+def _held(place: Path) -> Iterator[bool]:
+    """A folder that no other process saves to meanwhile. One that was made for it and stays empty is deleted."""
+    with ExitStack() as stack:
+        for attempt in range(ATTEMPTS):
+            made = not place.exists()
+            place.mkdir(exist_ok=True)
+            try:
+                sure = stack.enter_context(held(place, wait=True))
+                break
+            except FileNotFoundError:  # whoever held it has deleted it
+                if attempt == ATTEMPTS - 1:
+                    raise
+        try:
+            yield sure
+        except BaseException:
+            if made:
+                with suppress(OSError):
+                    place.rmdir()
+            raise
+
+
+def _index_in(place: Path) -> bytes:
+    """The index in a folder, empty if there is none."""
     try:
-        config = _object(_read_file(Path(path) / CONFIG), Path(path))
-    except (OSError, ArtefactError):
-        return False
-    return config.get("format") == "elbowroom" and (Path(path) / CHECKSUMS).is_file()
+        return read_file(place / CONFIG, MAX_JSON)
+    except FileNotFoundError:
+        return b""
 
 
-def _check_target(shown: Path, path: Path) -> None:
-    """Refuse a path that is neither new nor a saved model and nothing else: what is there would be lost."""
-    there = {entry.name for entry in path.iterdir()} if path.is_dir() else set()
-    if path.is_dir() and (not there or is_model(path)):
-        if strange := sorted(there - {CONFIG, WEIGHTS, HISTORY, CARD, CHECKSUMS, DATA}):
-            raise ArtefactError(
-                "a saved model is replaced with its folder",
-                f"{shown} also holds {strange[0]!r}",
-                "Move that away, or choose another path.",
-            )
-        return
-    if path.exists():
+def _schema_in(place: Path) -> int:
+    """The schema of the model in a folder, that of today if there is none."""
+    try:
+        schema = parse_json(_index_in(place))["schema"]
+    except (ValueError, KeyError, TypeError):
+        return SCHEMA
+    return schema if type(schema) is int else SCHEMA
+
+
+def _check_target(shown: Path, place: Path) -> None:
+    """Refuse a path that is neither new nor a saved model: what is there would be lost in between."""
+    parent = place.parent
+    if not is_free(place) and not is_model(place):
         raise ArtefactError("a model is saved to a new folder", f"{shown} is something else", "Choose another path.")
-    if not path.absolute().parent.is_dir():
+    if not parent.is_dir():
         raise ArtefactError(
-            "a model is saved into a folder that exists",
-            f"{path.absolute().parent} does not",
-            "Create it, or choose another.",
+            "a model is saved into a folder that exists", f"{parent} does not", "Create it, or choose another."
+        )
+    if is_model(parent):
+        raise ArtefactError(
+            "a model is saved beside other models", f"{parent} is one itself", "Choose a path that is not in a model."
         )
 
 
-def _write_folder(path: Path, files: Mapping[str, bytes]) -> None:
-    """Write a new folder beside the old one, then swap their names."""
-    with folder_at_once(path, replace=True) as fresh:
-        for name, content in files.items():
-            with (fresh / name).open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
+def is_free(path: str | os.PathLike[str]) -> bool:
+    """Whether nothing is at a path but perhaps an empty folder, or what a save that was killed has left."""
+    path = path_of(path)
+    if not path.is_dir():
+        return not path.exists()
+    return all(is_ours(name) for name in os.listdir(path))
+
+
+def is_model(path: str | os.PathLike[str]) -> bool:
+    """Whether a folder says that it is a saved model, or consists of nothing but the files of one, whole or not."""
+    path = path_of(path)
+    try:
+        names = set(os.listdir(path))
+        content = read_file(path / CONFIG, MAX_JSON)
+    except (OSError, ValueError):
+        return False
+    if any(map(is_ours, names)) and all(is_ours(name) or name in (CONFIG, CARD) for name in names):
+        return True
+    with suppress(ValueError, AttributeError):
+        config = parse_json(content)
+        return config.get("format") == "elbowroom" and ("files" in config or "checksums.json" in names)
+    return False
+
+
+def is_ours(name: str) -> bool:
+    """Whether a name is one that only saves give: of files that an index names, and of those that are not whole yet."""
+    return OURS.fullmatch(name) is not None
+
+
+def path_of(path: Any) -> Path:
+    """A path from what people give as one; ~ is the home folder.
+
+    Raises
+    ------
+    ArtefactError
+        If it is none.
+    """
+    try:
+        found = Path(os.fsdecode(path)).expanduser()
+        if not path or b"\0" in os.fsencode(found):
+            raise ValueError("it is empty, or has a null character")
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ArtefactError("a path is a text", f"{path!r:.80} is none ({error})", "Write 'models/wine'.") from error
+    return found
+
+
+# ---- reading ---------------------------------------------------------------------------------------------------------
 
 
 def read(path: str | os.PathLike[str]) -> Artefact:
     """Read a folder and check that it is whole; no code in it is run, and no model is built.
+
+    No other file is read than the index and those that it names. They must be regular files, or links to such.
 
     Raises
     ------
     ArtefactError
         If the folder is missing, broken, truncated, foreign or from another version.
     """
-    path = Path(path)
-    if not path.is_dir():
-        raise ArtefactError(
-            "a saved model is a folder",
-            f"{path} {'is a file' if path.exists() else 'does not exist'}",
-            "Check the path.",
-        )
+    path = path_of(path)
     try:
-        names = (CONFIG, WEIGHTS, HISTORY, CARD, CHECKSUMS, *((DATA,) if (path / DATA).exists() else ()))
-        content = {name: _read_file(path / name) for name in names}
-    except OSError as error:
+        if not path.is_dir():
+            got = f"{path} {'is a file' if path.exists() else 'does not exist'}"
+            raise ArtefactError("a saved model is a folder", got, "Check the path.")
+        config, content = _contents(path)
+    except (OSError, MemoryError) as error:
+        name = getattr(error, "filename", None) or path
         raise ArtefactError(
-            f"the folder {path} must hold a saved model",
-            f"{error.filename} can not be read ({error.strerror})",
-            "Save it again.",
+            f"the folder {path} must hold a saved model", f"{name} can not be read ({_reason(error)})", "Save it again."
         ) from error
-    _check_sums(path, content)
-    config = _object(content[CONFIG], path / CONFIG)
-    _check_version(config, path)
     history = _object(content[HISTORY], path / HISTORY)
     weights, data = (_tensors(path / name, content[name]) if name in content else {} for name in (WEIGHTS, DATA))
-    return Artefact(config, history, weights, content[CARD].decode(errors="replace"), data)
+    return Artefact(config, history, weights, data=data)
+
+
+def _contents(path: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """The index of a folder and the files that it names, read again where they were replaced meanwhile."""
+    index = b""
+    for _ in range(ATTEMPTS):
+        before, index = index, read_file(path / CONFIG, MAX_JSON)
+        config = _index(index, path)
+        try:
+            return config, {name: _content(path, name, **listed) for name, listed in config["files"].items()}
+        except FileNotFoundError:
+            if index == before:
+                raise
+    raise OSError("it is replaced again and again")
+
+
+def _index(content: bytes, path: Path) -> dict[str, Any]:
+    """The index of a folder, which is as it was written."""
+    config = _object(content, path / CONFIG)
+    _check_version(config, path)
+    rest = {name: value for name, value in config.items() if name != "checksum"}
+    if config.get("checksum") != _digest(dump(rest)) or content != dump(config):
+        raise broken(path / CONFIG, "it is not as it was written")
+    files = config.get("files")
+    if (
+        not isinstance(files, dict)
+        or not {WEIGHTS, HISTORY} <= set(files) <= {WEIGHTS, HISTORY, DATA}
+        or not all(isinstance(listed, dict) and _is_listed(**listed) for listed in files.values())
+    ):
+        raise broken(path / CONFIG, "it does not say what its files are")
+    return config
+
+
+def _is_listed(sha256: Any = None, bytes: Any = None, **more: Any) -> bool:
+    """Whether this is what an index says of a file."""
+    return isinstance(sha256, str) and bool(re.fullmatch("[0-9a-f]{64}", sha256)) and type(bytes) is int and not more
+
+
+def content_name(name: str, sha256: str) -> str:
+    """What a file with a checksum is called in the folder.
+
+    >>> content_name("model.safetensors", "0123456789abcdef" * 4)
+    'model.0123456789abcdef.safetensors'
+    """
+    stem, dot, ending = name.rpartition(".")
+    return f"{stem}.{sha256[:16]}{dot}{ending}"
+
+
+def _content(path: Path, name: str, sha256: str, bytes: int) -> bytes:
+    path = path / content_name(name, sha256)
+    content = read_file(path, max(bytes, 0))
+    if len(content) != bytes or _digest(content) != sha256:
+        raise broken(path, "its checksum differs")
+    return content
 
 
 def _tensors(path: Path, content: bytes) -> dict[str, Tensor]:
+    header = int.from_bytes(content[:8], "little")
+    if header > MAX_HEADER:
+        raise broken(path, f"its header is said to have {header:,} bytes")
     try:
-        return safetensors.torch.load(content)
+        tensors = safetensors.torch.load(content)
     except Exception as error:  # safetensors raises its own kinds, and KeyError for unknown dtypes
-        raise _broken(path, f"its tensors can not be read ({error})") from error
-
-
-def _read_file(path: Path) -> bytes:
-    if path.suffix == ".json" and path.stat().st_size > MAX_JSON:
-        raise _broken(path, f"it has {path.stat().st_size:,} bytes")
-    return path.read_bytes()
-
-
-def _check_sums(path: Path, content: Mapping[str, bytes]) -> None:
-    sums = _object(content[CHECKSUMS], path / CHECKSUMS)
-    expected = {name: hashlib.sha256(data).hexdigest() for name, data in content.items() if name != CHECKSUMS}
-    if _dump(sums) != content[CHECKSUMS] or set(sums) != set(expected):
-        raise _broken(path / CHECKSUMS, "it is not as it was written")
-    for name, digest in expected.items():
-        if sums[name] != digest:
-            raise _broken(path / name, "its checksum differs")
+        raise broken(path, f"its tensors can not be read ({error})") from error
+    if len(tensors) > MAX_TENSORS:
+        raise broken(path, f"it holds {len(tensors):,} tensors")
+    return tensors
 
 
 def _check_version(config: Mapping[str, Any], path: Path) -> None:
     if config.get("format") != "elbowroom" or type(config.get("schema")) is not int:
-        raise _broken(path / CONFIG, "it is not a configuration of Elbowroom")
+        raise broken(path / CONFIG, "it is not a configuration of Elbowroom")
     if config["schema"] != SCHEMA:
         older = config["schema"] < SCHEMA
         raise ArtefactError(
             f"this version of Elbowroom ({__version__}) reads saved models of schema {SCHEMA}",
-            f"{path} has schema {config['schema']}",
+            f"{path} has schema {config['schema']:.6g}",
             f"Fit it again; its settings are in {CONFIG}." if older else "Install the version that saved it.",
         )
 
 
 def _object(content: bytes, path: Path) -> dict[str, Any]:
     try:
-        value = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise _broken(path, f"it is not JSON ({error})") from error
+        value = parse_json(content)
+    except ValueError as error:
+        raise broken(path, f"it is not JSON ({error})") from error
     if not isinstance(value, dict):
-        raise _broken(path, f"it holds a {type(value).__name__}, not an object")
+        raise broken(path, f"it holds a {type(value).__name__}, not an object")
     return value
 
 
-def _dump(value: Any) -> bytes:
+def dump(value: Any) -> bytes:
+    """JSON, always the same for the same value."""
     return json.dumps(value, indent=1, allow_nan=True, sort_keys=True).encode()
 
 
-def _broken(path: Path, why: str) -> ArtefactError:
-    return ArtefactError("a saved model must be whole", f"{path} is broken: {why}", "Copy or save the model again.")
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _bytes(tensors: Mapping[str, Tensor]) -> bytes:
+    return safetensors.torch.save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
+
+
+def _reason(error: BaseException) -> str:
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
+
+
+def broken(path: str | os.PathLike[str], why: object) -> ArtefactError:
+    """The error for a saved model that is not what was saved."""
+    words = " ".join(f"{path} is broken: {why}".split())
+    return ArtefactError("a saved model must be whole", words[:300], "Copy or save the model again.")
+
+
+# ---- models ----------------------------------------------------------------------------------------------------------
 
 
 def config_of(part: nn.Module) -> dict[str, Any]:
@@ -265,16 +429,97 @@ def part_from(config: Any) -> Any:
     if isinstance(config, list):
         return [part_from(item) for item in config]
     if not isinstance(config, dict):
-        if not isinstance(config, str | int | float | bool | None) or (
-            isinstance(config, float) and not math.isfinite(config)
-        ):
-            raise ValueError(f"{config!r} is no configuration")
         return config
     arguments = dict(config)
-    name = arguments.pop("class", None)
-    if name not in PARTS:
-        raise ValueError(f"{name!r} is no part of Elbowroom")
-    return PARTS[name](**{key: part_from(value) for key, value in arguments.items()})
+    return PARTS[arguments.pop("class")](**{key: part_from(value) for key, value in arguments.items()})
+
+
+def check_config(config: Any, weights: Mapping[str, Tensor]) -> None:
+    """Refuse what is no configuration, and one of more or wider layers than weights belong to, before it is built.
+
+    Raises
+    ------
+    ValueError
+        With the first fault.
+    """
+    layers = 0
+    widest = max(sum(tensor.numel() for tensor in weights.values()), 1)
+    todo: list[Any] = [config]
+    while todo:
+        part = todo.pop()
+        name = part.get("class") if isinstance(part, dict) else None
+        if not isinstance(name, str) or name not in PARTS:
+            raise ValueError(f"{name if name else part!r:.60} is no part of Elbowroom")
+        known = inspect.signature(PARTS[name]).parameters
+        for key, value in part.items():
+            if key == "class":
+                continue
+            if key not in known:
+                raise ValueError(f"{name} has no {key!r:.60}")
+            _check_value(f"{key} of {name}", value, str(known[key].annotation), math.inf if key in FREE else widest)
+            todo += [item for item in (value if isinstance(value, list) else [value]) if isinstance(item, dict)]
+        layers += 1 + len(part.get("hidden", ())) + len(part.get("channels", ())) * (1 + max(part.get("blocks", 0), 0))
+        if layers > len(weights) + SPARE:
+            raise ValueError(f"it has more layers than the {len(weights):,} tensors can be of")
+
+
+def _check_value(name: str, value: Any, annotation: str, widest: float) -> None:
+    """Refuse a value that is not of the type that a constructor says, or larger than all the weights together."""
+    within = re.search(r"Sequence\[(.*)\]", annotation)
+    if isinstance(value, list):
+        if within is None or len(value) > widest:
+            raise ValueError(f"{name} is a list of {len(value):,} values")
+        for item in value:
+            _check_value(name, item, within[1], widest)
+        return
+    words = {word.strip() for word in re.sub(r"Sequence\[.*\]", "", annotation).split("|")} - {""}
+    kinds = tuple(kind for word in words for kind in TYPES.get(word, (dict,)))
+    if type(value) not in kinds:
+        raise ValueError(f"{name} is {value!r:.60}, which is of another type")
+    if isinstance(value, int | float) and not (-1 <= value <= widest if type(value) is int else math.isfinite(value)):
+        raise ValueError(f"{name} is {value:.6g}")
+
+
+@contextmanager
+def plain_torch() -> Iterator[None]:
+    """Within, new tensors are on the CPU and in float32, whatever is the default elsewhere: models are made so."""
+    before = torch.get_default_dtype()
+    with torch.device("cpu"):
+        if before is torch.float32:
+            yield
+            return
+        torch.set_default_dtype(torch.float32)
+        try:
+            yield
+        finally:
+            torch.set_default_dtype(before)
+
+
+def outline_of(config: Any, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What the weights of a model must look like, from its configuration: tensors without values.
+
+    Raises
+    ------
+    ValueError
+        If it describes no model, or one that these weights can not be those of.
+    """
+    check_config(config, weights)
+    with plain_torch(), torch.device("meta"):
+        outline = part_from(config)
+    if not isinstance(outline, VAE):
+        raise ValueError(f"it describes a {type(outline).__name__}, not a VAE")
+    expected = weights_of(outline)
+    names = sorted(name for name in {*expected, *weights} if _shape(expected, name) != _shape(weights, name))
+    if names:
+        raise ValueError(f"the weights do not belong to it (for example {names[0]!r:.60})")
+    for name, tensor in weights.items():
+        if not bool(tensor.isfinite().all()):
+            raise ValueError(f"{name!r} holds values that are not finite")
+    return expected
+
+
+def _shape(tensors: Mapping[str, Tensor], name: str) -> tuple[int, ...] | None:
+    return tuple(tensors[name].shape) if name in tensors else None
 
 
 def model_from(artefact: Artefact, path: str | os.PathLike[str]) -> VAE:
@@ -287,24 +532,37 @@ def model_from(artefact: Artefact, path: str | os.PathLike[str]) -> VAE:
     """
     config = artefact.config.get("model")
     try:
-        with torch.device("meta"):
-            outline = part_from(config)
-        if not isinstance(outline, VAE):
-            raise ValueError(f"it describes a {type(outline).__name__}, not a VAE")
-        expected = {name: (tuple(t.shape), t.dtype) for name, t in weights_of(outline).items()}
-        found = {name: (tuple(t.shape), t.dtype) for name, t in artefact.weights.items()}
-        if expected != found:
-            names = sorted(name for name in {*expected, *found} if expected.get(name) != found.get(name))
-            raise ValueError(f"the weights do not belong to it (for example {names[0]!r})")
-        for name, tensor in artefact.weights.items():
-            if not bool(tensor.isfinite().all()):
-                raise ValueError(f"{name!r} holds values that are not finite")
-        with torch.random.fork_rng(devices=[]):
+        expected = outline_of(config, artefact.weights)
+        other = next((n for n, tensor in artefact.weights.items() if tensor.dtype != expected[n].dtype), None)
+        if other is not None:
+            raise ValueError(f"{other!r:.60} is of another dtype")
+        with plain_torch(), torch.random.fork_rng(devices=[]):
             model = part_from(config)
         model.load_state_dict(artefact.weights, strict=False)  # all are there: a tied one has two names
-    except (ElbowroomError, TypeError, ValueError, RuntimeError, OverflowError, RecursionError, MemoryError) as error:
-        raise _broken(Path(path) / CONFIG, f"it describes no model ({str(error).splitlines()[0][:200]})") from error
-    return model.eval()
+        model.eval()
+        _try(model)
+    except Exception as error:  # whatever a forged one leads to
+        raise broken(Path(path) / CONFIG, f"it describes no model ({_reason(error)})") from error
+    return model
+
+
+@torch.no_grad()
+def _try(model: VAE) -> None:
+    """Send a row through a model, whose parts may each be whole and not go together.
+
+    Raises
+    ------
+    ValueError
+        If what comes out has another shape. Anything else may be raised too.
+    """
+    likelihood: Any = model.likelihood
+    groups = zip(likelihood.parts, likelihood.columns, strict=True) if isinstance(likelihood, Mixed) else ()
+    x, noise = torch.zeros(1, likelihood.features), torch.zeros(1, model.n_latents)
+    made = model(x, noise=noise)
+    prior = model.prior_distribution().sample(1, torch.Generator().manual_seed(0))
+    shapes = [tuple(found.shape) for found in (made.z, prior, made.p.mean, made.p.log_prob(x))]
+    if shapes != [noise.shape, noise.shape, x.shape, (1,)] or any(part.features != len(of) for part, of in groups):
+        raise ValueError("its parts do not go together")
 
 
 def libraries() -> dict[str, str]:

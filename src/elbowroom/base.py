@@ -417,7 +417,15 @@ class BaseVAE(TransformerMixin, BaseEstimator, ABC):
         return Path(path)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write the fitted model as a folder of data (JSON, safetensors, a card); `elbowroom.load` reads it."""
+        """Write the fitted model as a folder of data (JSON, safetensors, a card); `elbowroom.load` reads it.
+
+        A model that was there before is replaced in one step.
+
+        Raises
+        ------
+        ArtefactError
+            If it can not be written, or could not be loaded again. This model, and one that was there, stay.
+        """
         check_is_fitted(self)
         return artefact.write(artefact_of(self), path)
 

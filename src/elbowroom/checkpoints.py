@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import re
+import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,8 +20,10 @@ import safetensors.torch
 from torch import Tensor
 
 from elbowroom.data.rows import Rows, evenly
+from elbowroom.devices import PRODUCTS
 from elbowroom.errors import ArtefactError, ElbowroomWarning, ParameterError
-from elbowroom.files import held, write_atomically
+from elbowroom.files import MAX_JSON, held, parse_json, read_file, write_atomically
+from elbowroom.history import check_records
 
 FORMAT = 1
 NAME = re.compile(r"step-(\d{12})-([0-9a-f]{32})\.safetensors")
@@ -104,16 +108,21 @@ class Checkpoints:
         return time.monotonic() >= self._next
 
     def save(self, step: int, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
-        """Write a checkpoint and delete all but the newest ones; where that fails, say so and keep the old ones."""
+        """Write a checkpoint and delete all but the newest ones; where that fails, say so and keep the old ones.
+
+        A run is never ended by it: what was trained is in memory, and the next checkpoint may be written again.
+        """
         start = time.monotonic()
-        copies = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-        content = safetensors.torch.save(copies, metadata={"facts": json.dumps({"format": FORMAT} | facts)})
-        path = self.folder / f"step-{step:012d}-{_digest(content)}.safetensors"
         try:
+            copies = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+            content = safetensors.torch.save(copies, metadata={"facts": json.dumps({"format": FORMAT} | facts)})
+            path = self.folder / f"step-{step:012d}-{_digest(content)}.safetensors"
             write_atomically(path, content)
             self._delete_all_but(path)
-        except OSError as error:
-            message = f"no checkpoint could be written to {self.folder} ({error}); the training goes on without"
+        except (OSError, MemoryError) as error:
+            goes_on = "the training goes on without, and tries again"
+            after = "the model is trained all the same" if facts.get("complete") else goes_on
+            message = f"no checkpoint could be written to {self.folder} ({error}); {after}"
             warnings.warn(message, ElbowroomWarning, stacklevel=2)
         now = time.monotonic()
         self._next = now + max(self.every, (now - start) / SHARE if self.every else 0)
@@ -140,6 +149,23 @@ class Checkpoints:
             )
         return None
 
+    def check(self, state: State, run: Mapping[str, Tensor], steps: int) -> None:
+        """Refuse a state that can not be one of a run, which has these tensors and so many steps an epoch.
+
+        Raises
+        ------
+        ArtefactError
+            With the first fault.
+        """
+        found, facts = state
+        for name in sorted({*found, *run}):
+            one, other = (None if name not in of else (tuple(of[name].shape), of[name].dtype) for of in (found, run))
+            if one != other:
+                raise _foreign(f"the newest in {self.folder}", f"its {name!r:.60} is {one}, not {other}")
+        step, epochs = facts["step"], len(facts["records"])
+        if not 0 <= step - epochs * steps <= steps:
+            raise _foreign(f"the newest in {self.folder}", f"it is of step {step}, after {epochs} epochs of {steps}")
+
     def seed(self) -> int | None:
         """The seed of the run in the folder, None where there is none: for callers whose own is drawn anew."""
         state = self.load()
@@ -159,20 +185,56 @@ class Checkpoints:
 
 
 def _read(path: Path) -> State | None:
-    """The content of a checkpoint, None if it is not what its name says."""
+    """The content of a checkpoint, None if it is not what its name says.
+
+    Raises
+    ------
+    ArtefactError
+        If it was written by something else than a run, or by another version of this library.
+    """
     try:
-        content = path.read_bytes()
-    except OSError:
+        content = read_file(path, sys.maxsize)
+    except (OSError, MemoryError):
         return None
     if _digest(content) != NAME.fullmatch(path.name)[2]:  # type: ignore[index]
         return None
-    size = int.from_bytes(content[:8], "little")
-    facts = json.loads(json.loads(content[8 : 8 + size])["__metadata__"]["facts"])
-    if facts["format"] != FORMAT:
-        raise ArtefactError(
-            f"a checkpoint must have format {FORMAT}", f"{path} has format {facts['format']}", "Train again."
-        )
-    return safetensors.torch.load(content), facts
+    try:
+        size = int.from_bytes(content[:8], "little")
+        facts = parse_json(parse_json(content[8 : 8 + min(size, MAX_JSON)])["__metadata__"]["facts"])
+        if facts["format"] == FORMAT:
+            _check_facts(facts)
+            return safetensors.torch.load(content), facts
+    except Exception as error:  # whatever a forged one leads to
+        raise _foreign(path, error) from error
+    raise ArtefactError(
+        f"a checkpoint must have format {FORMAT}", f"{path} has format {facts['format']!r:.40}", "Train again."
+    )
+
+
+def _check_facts(facts: dict[str, Any]) -> None:
+    """Refuse what a run does not say of itself.
+
+    Raises
+    ------
+    ValueError, KeyError, TypeError
+        With the first fault.
+    """
+    kinds = {"run": dict, "step": int, "records": list, "complete": bool, "backend": str, "circumstances": dict}
+    for name, kind in kinds.items():
+        if type(facts[name]) is not kind:
+            raise ValueError(f"its {name} is {facts[name]!r:.60}")
+    check_records(facts["records"])
+    if not all(type(value) in (str, int) and len(str(value)) < 100 for value in facts["circumstances"].values()):
+        raise ValueError(f"its circumstances are {facts['circumstances']!r:.60}")
+    if facts["backend"] not in PRODUCTS or not 0 <= float(facts["seconds"]) < math.inf:
+        raise ValueError(f"its backend is {facts['backend']!r:.60}, its seconds {facts['seconds']!r:.60}")
+    if type(facts["run"]["seed"]) is not int or not 0 <= facts["step"] < 2**63:
+        raise ValueError(f"its seed is {facts['run']['seed']!r:.60}, its step {facts['step']:.6g}")
+
+
+def _foreign(path: object, why: object) -> ArtefactError:
+    words = " ".join(str(why).split())[:200]
+    return ArtefactError("a checkpoint must be that of a run", f"{path} is none ({words})", "Delete it, and try again.")
 
 
 def _digest(content: bytes) -> str:

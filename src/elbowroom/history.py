@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any, Self
 
 Record = dict[str, float]
+ALWAYS = ("epoch", "step", "beta", "learning_rate", "distortion", "rate", "loss", "seconds")  # in every record
 
 
 @dataclass
@@ -22,6 +24,24 @@ class History:
     notes: list[str] = field(default_factory=list)
     complete: bool = False
     verdict: str = ""
+
+    @classmethod
+    def of(cls, saved: Any) -> Self:
+        """A history from its JSON form.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If it is not that of a model which was trained for an epoch at least.
+        """
+        history = cls(**saved)
+        check_records(history.records)
+        if not history.records:
+            raise ValueError("the history has no records")
+        texts = [history.verdict, *(history.notes if isinstance(history.notes, list) else [None])]
+        if type(history.complete) is not bool or not all(isinstance(text, str) for text in texts):
+            raise ValueError("the notes of the history are no texts, or it does not say whether it is complete")
+        return history
 
     def __len__(self) -> int:
         return len(self.records)
@@ -43,3 +63,22 @@ class History:
         """The record of the epoch that model selection chose: the lowest held-out loss, else the last."""
         held_out = [r for r in self.records if math.isfinite(r.get("held_out_loss", math.nan))]
         return min(held_out, key=lambda r: r["held_out_loss"]) if held_out else self.records[-1]
+
+
+def check_records(records: Any) -> None:
+    """Refuse what are not the records of epochs, one after the other.
+
+    Raises
+    ------
+    ValueError
+        With the first fault.
+    """
+    if not isinstance(records, list):
+        raise ValueError("the history has no list of records")
+    for epoch, record in enumerate(records, 1):
+        if not isinstance(record, dict) or not {*ALWAYS} <= {*record}:
+            raise ValueError(f"record {epoch} of the history lacks something")
+        if not all(type(value) is float or (type(value) is int and abs(value) < 2**63) for value in record.values()):
+            raise ValueError(f"record {epoch} of the history holds something other than numbers")
+        if record["epoch"] != epoch or not all(math.isfinite(record[name]) for name in ("step", "beta", "seconds")):
+            raise ValueError(f"record {epoch} of the history is of no epoch")

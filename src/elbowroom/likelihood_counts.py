@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
@@ -81,6 +82,10 @@ class Counts(Likelihood):
     def distribution(self, kind: type[d.RowDistribution], *parameters: Tensor) -> d.RowDistribution:
         """p(x|z) of a kind, in float64 where the counts need it."""
         return d.LargeCounts(kind, *parameters) if self.large else kind(*parameters)
+
+    def _load_from_state_dict(self, *args: Any) -> None:
+        super()._load_from_state_dict(*args)
+        self.large = bool(self.totals[-1] > LARGE)
 
     @property
     def typical_total(self) -> Tensor:

@@ -3,41 +3,41 @@
 from __future__ import annotations
 
 import inspect
+import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 import numpy as np
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from elbowroom import artefact
 from elbowroom.artefact import Artefact
-from elbowroom.beta import Beta, beta_of
+from elbowroom.beta import Beta, LogUniform, beta_of
+from elbowroom.bodies import check_widths
+from elbowroom.build import table_likelihood
 from elbowroom.card import card
 from elbowroom.columns import Kind, kind_form
 from elbowroom.data.interactions import Interactions
 from elbowroom.data.schema import Schema
-from elbowroom.errors import ArtefactError, ElbowroomError
+from elbowroom.errors import ArtefactError
+from elbowroom.files import parse_json
 from elbowroom.history import History
-from elbowroom.objectives import Elbo, Iwae
+from elbowroom.objectives import Elbo, Iwae, objective_of
 from elbowroom.tasks.diagnose import Diagnosis
 
 
 def artefact_of(estimator: Any) -> Artefact:
-    """All that a fitted estimator is, as data.
+    """All that a fitted estimator is, as data, from which `restore` can make it again.
 
     Raises
     ------
     ArtefactError
-        If a part of it is code of the caller's own.
+        If a part of it is code of the caller's own, or if it could not be loaded again.
     """
-    if estimator.model_.n_latents != estimator.n_latents:
-        raise ArtefactError(
-            "a saved model has the parameters that it was fitted with",
-            f"n_latents is {estimator.n_latents}, but it was fitted with {estimator.model_.n_latents}",
-            "Fit again, or set it back.",
-        )
+    _check_as_fitted(estimator)
     config = {
         "estimator": type(estimator).__name__,
         "parameters": plain_parameters(estimator),
@@ -46,11 +46,56 @@ def artefact_of(estimator: Any) -> Artefact:
         "verdict": estimator.diagnosis_.verdict,
         "model": artefact.config_of(estimator.model_),
     }
-    data: dict[str, Any] = {}
-    if hasattr(estimator, "known_"):
-        config["interactions"], data = estimator.known_.parts()
-    weights = artefact.weights_of(estimator.model_)
-    return Artefact(config, asdict(estimator.history_), weights, card(estimator), data)
+    data = estimator.known_.tensors() if hasattr(estimator, "known_") else {}
+    try:
+        config, history = (parse_json(artefact.dump(part)) for part in (config, asdict(estimator.history_)))
+        weights = _weights(estimator.model_, config["model"])
+        saved = Artefact(config, history, weights, card(estimator), data)
+        _opened({type(estimator).__name__: type(estimator)}, saved, estimator.model_)
+    except Exception as error:
+        raise ArtefactError(
+            "a saved model must be one that can be loaded again",
+            f"this one could not ({' '.join(str(error).split())[:200]})",
+            "Undo what was changed after fit, or fit again.",
+        ) from error
+    return saved
+
+
+def _check_as_fitted(estimator: Any) -> None:
+    """Refuse an estimator whose class is the caller's own, or whose parameters are not those of its model any more."""
+    kind = type(estimator)
+    if not kind.__module__.startswith("elbowroom."):
+        raise ArtefactError(
+            "a model is saved if all its parts are Elbowroom's",
+            f"its class, {kind.__module__}.{kind.__qualname__}, is your own",
+            "Keep the estimator with pickle or joblib, whose files must be trusted like programs.",
+        )
+    now = {"n_latents": estimator.n_latents, "beta": str(beta_of(estimator.beta))}
+    fitted = {"n_latents": estimator.model_.n_latents, "beta": str(estimator.beta_)}
+    for name, value in now.items():
+        if value != fitted[name]:
+            raise ArtefactError(
+                "a saved model has the parameters that it was fitted with",
+                f"{name} is {value}, but it was fitted with {fitted[name]}",
+                "Fit again, or set it back.",
+            )
+
+
+def _weights(model: Any, config: dict[str, Any]) -> dict[str, Tensor]:
+    """The weights of a model in the dtypes in which they are loaded; a device may have kept them in others.
+
+    Raises
+    ------
+    ValueError
+        If digits would be lost.
+    """
+    weights = artefact.weights_of(model)
+    expected = artefact.outline_of(config, weights)
+    found = {name: tensor.detach().to("cpu", expected[name].dtype) for name, tensor in weights.items()}
+    for name, tensor in found.items():
+        if not torch.equal(tensor.to(weights[name].dtype), weights[name].detach().cpu()):
+            raise ValueError(f"{name!r} has the dtype {weights[name].dtype}, not {tensor.dtype}")
+    return found
 
 
 def plain_parameters(estimator: Any) -> dict[str, Any]:
@@ -70,7 +115,7 @@ def name_features(estimator: Any, names: Sequence[str] | None) -> None:
         estimator.feature_names_in_ = np.array(names, dtype=object)
 
 
-def restore(families: dict[str, type], path: str | os.PathLike[str]) -> Any:
+def restore(families: Mapping[str, type], path: str | os.PathLike[str]) -> Any:
     """The fitted estimator that a folder holds, of one of the classes in `families`.
 
     Raises
@@ -78,31 +123,47 @@ def restore(families: dict[str, type], path: str | os.PathLike[str]) -> Any:
     ArtefactError
         If the folder is missing, broken, foreign or hostile. Nothing in it is run.
     """
-    saved = artefact.read(path)
-    model = artefact.model_from(saved, path)
-    try:
-        estimator = _estimator(families, saved.config)
-        estimator.model_ = model
-        estimator.history_ = _history(saved.history)
-        estimator.diagnosis_ = _diagnosis(saved.config["diagnosis"], model.n_latents)
-        estimator.beta_ = beta_of(estimator.beta)
-        if "interactions" in saved.config:
-            estimator.known_ = Interactions.of_parts(saved.config["interactions"], saved.data)
-        if estimator.model_.n_latents != estimator.n_latents:
-            raise ValueError(f"n_latents is {estimator.n_latents}, but the model has {estimator.model_.n_latents}")
-    except (ElbowroomError, KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise ArtefactError(
-            "a saved model must be whole",
-            f"the configuration in {path} is broken: {error}",
-            "Copy or save the model again.",
-        ) from error
+    return opened(families, artefact.read(path), path)
+
+
+def opened(families: Mapping[str, type], saved: Artefact, path: str | os.PathLike[str]) -> Any:
+    """The fitted estimator of an artefact that was read from a path.
+
+    Raises
+    ------
+    ArtefactError
+        If it describes none.
+    """
+    with artefact.plain_torch():
+        model = artefact.model_from(saved, path)
+        try:
+            return _opened(families, saved, model)
+        except Exception as error:  # whatever a forged one leads to
+            why = f"it is no fitted estimator ({error})"
+            raise artefact.broken(artefact.path_of(path) / artefact.CONFIG, why) from error
+
+
+def _opened(families: Mapping[str, type], saved: Artefact, model: Any) -> Any:
+    """The estimator of an artefact, around its model."""
+    estimator = _estimator(families, saved.config)
+    estimator.model_ = model
+    estimator.history_ = History.of(saved.history)
+    estimator.diagnosis_ = _diagnosis(saved.config["diagnosis"], model.n_latents)
+    estimator.beta_ = beta_of(estimator.beta)
+    objective_of(estimator.objective)
+    _exactly(str)(saved.config["verdict"])
+    if hasattr(estimator, "reading"):
+        estimator.known_ = Interactions.of_tensors(saved.data)
+    elif saved.data:
+        raise ValueError("it keeps data that it has no use for")
+    _check_agreement(estimator)
     return estimator
 
 
-def _estimator(families: dict[str, type], config: dict[str, Any]) -> Any:
+def _estimator(families: Mapping[str, type], config: dict[str, Any]) -> Any:
     name = config["estimator"]
     if not isinstance(name, str) or name not in families:
-        raise ValueError(f"{name!r} is no estimator of Elbowroom")
+        raise ValueError(f"{name!r:.60} is no estimator of Elbowroom")
     parameters = config["parameters"]
     known = set(inspect.signature(families[name]).parameters)
     if not isinstance(parameters, dict) or not set(parameters) <= known:
@@ -110,12 +171,49 @@ def _estimator(families: dict[str, type], config: dict[str, Any]) -> Any:
     # a model of an earlier version lacks what came later, whose defaults are what there was before
     estimator = families[name](**parameters)
     estimator._check_parameters()
+    for key in {"hidden", "channels"} & parameters.keys():
+        check_widths(key, parameters[key])
     for key, value in config["fitted"].items():
         setattr(estimator, key, FITTED[key](value))
-    names, width = estimator._names, getattr(estimator, "n_features_in_", None)
-    if names is not None and width is not None and len(names) != width:
-        raise ValueError(f"{len(names)} features are named, of {width}")
+    lacking = [key for key in (*ALWAYS, *OF.get(name, ())) if not hasattr(estimator, key)]
+    if lacking:
+        raise ValueError(f"{lacking[0]} is missing")
     return estimator
+
+
+def _check_agreement(estimator: Any) -> None:
+    """Refuse an estimator whose parts each are whole and do not belong to each other."""
+    model, names = estimator.model_, estimator._names
+    labels, span = estimator.context_categories_, estimator.beta_
+    context = (0 if labels is None else len(labels)) + (0 if model.dial is None else model.dial.width)
+    ends = (span.low, span.high) if isinstance(span, LogUniform) else None
+    same = {
+        "n_latents": (estimator.n_latents, model.n_latents),
+        "beta": (ends, None if model.dial is None else (model.dial.low, model.dial.high)),
+        "the width of the encoder's context": (model.encoder.context, context),
+        "the width of the decoder's context": (model.decoder.context, context),
+        "the number of names": (names and len(names), names and getattr(estimator, "n_features_in_", None)),
+        "the number of features": (model.likelihood.features, _width(estimator)),
+    }
+    for what, (one, other) in same.items():
+        if one != other:
+            raise ValueError(f"{what} is {one!r:.40} and {other!r:.40}")
+    if getattr(estimator, "schema_", None) is not None:
+        with artefact.plain_torch(), torch.device("meta"):
+            wanted = artefact.config_of(table_likelihood(estimator.schema_.cells)[0])
+        if wanted != artefact.config_of(model.likelihood):
+            raise ValueError("the likelihood is not that of the schema")
+
+
+def _width(estimator: Any) -> int:
+    """How many numbers a row of the model has, from what the estimator says of its data."""
+    if hasattr(estimator, "image_shape_"):
+        return math.prod(estimator.image_shape_)
+    features = estimator.n_features_in_
+    if getattr(estimator, "schema_", None) is not None:
+        names = estimator._names or [f"x{i}" for i in range(len(estimator.schema_))]
+        return len(estimator.schema_.cells) if names == list(estimator.schema_) else -1
+    return features if not hasattr(estimator, "known_") or features == len(estimator.known_.items) else -1
 
 
 def _parameter(name: str, value: Any) -> Any:
@@ -142,24 +240,17 @@ def _plain(value: Any) -> Any:
         return value.tolist()
     if isinstance(value, dict):
         return {str(key): _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
-
-
-def _history(saved: dict[str, Any]) -> History:
-    history = History(**saved)
-    if not history.records or not all(
-        isinstance(v, int | float) for record in history.records for v in record.values()
-    ):
-        raise ValueError("the history has no records")
-    if not all(isinstance(note, str) for note in [*history.notes, history.verdict]):
-        raise TypeError("the notes of the history are no texts")
-    return history
+    return [_plain(item) for item in value] if isinstance(value, list | tuple | range) else value
 
 
 def _diagnosis(saved: dict[str, Any], n_latents: int) -> Diagnosis:
-    read: dict[str, Any] = {name: float(value) for name, value in saved.items() if not isinstance(value, list)}
-    read["rate_per_latent"] = np.array(saved["rate_per_latent"], float)
-    read["active"] = np.array(saved["active"], bool)
+    lists = {"rate_per_latent": (float, int), "active": (bool,)}
+    read: dict[str, Any] = {
+        name: np.array([_exactly(*lists[name])(item) for item in _exactly(list)(value)])
+        if name in lists
+        else float(_exactly(float, int)(value))
+        for name, value in saved.items()
+    }
     if not read["rate_per_latent"].shape == read["active"].shape == (n_latents,):
         raise ValueError(f"the diagnosis is not of {n_latents} latents")
     return Diagnosis(**read)
@@ -168,7 +259,16 @@ def _diagnosis(saved: dict[str, Any], n_latents: int) -> Diagnosis:
 def _exactly(*kinds: type) -> Callable[[Any], Any]:
     def check(value: Any) -> Any:
         if type(value) not in kinds:
-            raise TypeError(f"{value!r} is not {' or '.join(kind.__name__ for kind in kinds)}")
+            raise TypeError(f"{value!r:.60} is not {' or '.join(kind.__name__ for kind in kinds)}")
+        return value
+
+    return check
+
+
+def _whole(least: int) -> Callable[[Any], int]:
+    def check(value: Any) -> int:
+        if not least <= _exactly(int)(value) < 2**63:
+            raise ValueError(f"{value:.6g} is no number of at least {least}")
         return value
 
     return check
@@ -188,29 +288,46 @@ def _names(value: Any) -> np.ndarray:
 
 
 def _labels(value: Any) -> np.ndarray | None:
-    label = _exactly(str, int, float, bool)
-    return None if value is None else np.array([label(one) for one in _exactly(list)(value)])
+    if value is None:
+        return None
+    kinds = {type(_exactly(str, int, float, bool)(label)) for label in _exactly(list)(value)}
+    if len(kinds) != 1 or len({*value}) < len(value):
+        raise ValueError("the labels of the context are not different ones of one kind")
+    return np.array(value)
 
 
 def _shape(value: Any) -> tuple[int, ...]:
-    return tuple(_exactly(int)(size) for size in _exactly(list)(value))
+    shape = tuple(_whole(1)(size) for size in _exactly(list)(value))
+    if len(shape) not in (2, 3):
+        raise ValueError(f"images can not have {len(shape)} axes")
+    return shape
 
 
 def _frame_kind(value: Any) -> str | None:
     if value not in (None, "pandas", "polars", "pyarrow", "modin", "cudf"):
-        raise ValueError(f"{value!r} is no kind of data frame")
+        raise ValueError(f"{value!r:.60} is no kind of data frame")
     return value
 
 
 def _range(value: Any) -> tuple[float, float]:
     low, high = (_exactly(float)(end) for end in _exactly(list)(value))
-    if not low < high:
+    if not -math.inf < low < high < math.inf:
         raise ValueError(f"pixels can not go from {low} to {high}")
     return low, high
 
 
+def _likelihood(value: Any) -> str | dict[str, list[Any]]:
+    for columns in _exactly(str, dict)(value).values() if isinstance(value, dict) else ():
+        _exactly(list)(columns)
+    return value
+
+
+def _schema(value: Any) -> Schema | None:
+    return None if value is None else Schema.of(_exactly(dict)(value)).checked()
+
+
 FITTED: dict[str, Callable[[Any], Any]] = {
-    "n_features_in_": _exactly(int),
+    "n_features_in_": _whole(1),
     "feature_names_in_": _names,
     "var_names_": lambda value: None if value is None else _names(value),
     "frame_kind_": _frame_kind,
@@ -219,9 +336,17 @@ FITTED: dict[str, Callable[[Any], Any]] = {
     "layout_": _one_of("channels_first", "channels_last"),
     "pixels_": _one_of("binary", "whole", "real"),
     "context_categories_": _labels,
-    "schema_": lambda value: None if value is None else Schema.of(value),
-    "likelihood_": _exactly(str, dict),
+    "schema_": _schema,
+    "likelihood_": _likelihood,
     "likelihood_reason_": _exactly(str),
-    "seed_": _exactly(int),
-    "epochs_": _exactly(int),
+    "seed_": _whole(0),
+    "epochs_": _whole(1),
+}
+# Without these a loaded estimator would fail later: those of all, and those of one class.
+ALWAYS = ("frame_kind_", "context_categories_", "likelihood_", "likelihood_reason_", "seed_", "epochs_")
+OF = {
+    "TableVAE": ("n_features_in_", "schema_"),
+    "CountVAE": ("n_features_in_", "var_names_"),
+    "ImageVAE": ("image_shape_", "pixel_range_"),
+    "InteractionVAE": ("n_features_in_",),
 }

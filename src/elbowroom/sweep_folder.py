@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -18,7 +17,7 @@ from elbowroom.beta import LARGEST, SMALLEST
 from elbowroom.checkpoints import checksum
 from elbowroom.devices import PRODUCTS, product_backend
 from elbowroom.errors import ArtefactError, ParameterError
-from elbowroom.files import held
+from elbowroom.files import delete, held, read_json
 from elbowroom.randomness import resolve_seed
 from elbowroom.state import plain_parameters
 
@@ -74,8 +73,8 @@ def held_sweep(folder: Path) -> Iterator[None]:
         if new and any(not path.name.startswith(".") for path in folder.iterdir()):
             do = "Choose another name."
             raise ArtefactError("a sweep is written to a new folder", f"{folder} is something else", do)
-        for torn in (*folder.glob(".beta-*"), *folder.glob(f".{SETTINGS}.*.tmp")):  # what was half written
-            shutil.rmtree(torn) if torn.is_dir() else torn.unlink()
+        for torn in (*folder.glob(".beta-*"), *folder.glob(f".{SETTINGS}.*.tmp")):  # what was half written or deleted
+            delete(torn)
         try:
             yield
         except BaseException:
@@ -125,7 +124,7 @@ def settings_in(folder: Path) -> dict[str, Any] | None:
     """The settings of the sweep in a folder, None if there is none."""
     path = folder / SETTINGS
     try:
-        settings = json.loads(path.read_text("utf-8"))
+        settings = read_json(path)
         if settings["format"] != "elbowroom sweep":
             raise ValueError(f"its format is {settings['format']!r}")
         if settings["products"] not in PRODUCTS:
@@ -135,9 +134,11 @@ def settings_in(folder: Path) -> dict[str, Any] | None:
             raise ValueError("its random_state is no whole number")
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         do = "Train again, in another folder."
-        raise ArtefactError(f"{path} must hold the settings of a sweep", f"it is broken ({error})", do) from error
+        raise ArtefactError(
+            f"{path} must hold the settings of a sweep", f"it is broken ({error!s:.200})", do
+        ) from error
     return settings
 
 
@@ -157,6 +158,6 @@ def check_same(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any]) 
         if old.get(key) != new[key]:
             raise ArtefactError(
                 f"the sweep in {folder} must be the one that goes on",
-                f"its {key} is {old.get(key)!r}, not {new[key]!r}",
+                f"its {key} is {old.get(key)!r:.250}, not {new[key]!r:.250}",
                 "Use the settings and the data of that sweep, or another folder.",
             )

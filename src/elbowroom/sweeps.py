@@ -27,6 +27,7 @@ from sklearn.utils.parallel import Parallel, delayed
 from torch import Tensor
 
 from elbowroom import specs
+from elbowroom.artefact import is_model
 from elbowroom.base import BaseVAE
 from elbowroom.data import door
 from elbowroom.devices import product_backend, same_products
@@ -123,7 +124,7 @@ class Sweep:
         if settings is None:
             raise ArtefactError("a sweep is a folder with a sweep.json", f"{folder} has none", "Check the path.")
         places = {beta: place_of(Path(folder), beta) for beta in settings["betas"]}
-        left = [place.name for place in places.values() if not place.exists()]
+        left = [place.name for place in places.values() if not is_model(place)]
         if left:
             do = "Call sweep again with the same settings and data: it goes on."
             raise ArtefactError("a sweep must have a model at every beta", f"{folder} lacks {', '.join(left)}", do)
@@ -236,11 +237,15 @@ class _Fit:
         """The model at a beta: trained, or as an earlier call has saved it."""
         place = None if self.folder is None else place_of(self.folder, beta)
         run = None if place is None else place.with_name(f"{place.name}.run")
-        if place is None or not place.exists():
+        if place is None or not is_model(place):
             model = self._fitted(beta, start, run)
             if place is None:
                 return model
-            model.save(place)
+            try:
+                model.save(place)
+            except ArtefactError as error:
+                do = f"{error.do} The same call goes on; what was trained is kept in {self.folder}."
+                raise ArtefactError(error.expected, error.got, do) from error
         shutil.rmtree(run, ignore_errors=True)  # type: ignore[arg-type]
         return load(place)
 

@@ -110,7 +110,8 @@ class Trainer:
         TrainingError
             If no step of an epoch has a finite loss and gradient. The model has the weights of the epochs before.
         ArtefactError
-            If the checkpoints are of another run, all broken or in use, or can not be written.
+            If the checkpoints are of another run, all broken or in use, or can not be written as the run begins. A
+            checkpoint that can not be written later is a warning: training goes on, and the next one is tried again.
         KeyboardInterrupt
             At Ctrl-C in the first epoch, or when it comes twice.
         """
@@ -367,9 +368,10 @@ class Run:
             if before.get(key) != self.identity.get(key):
                 raise ArtefactError(
                     f"the run in {self.checkpoints.folder} must be the one that is resumed",  # type: ignore[union-attr]
-                    f"its {key} is {before.get(key)!r}, not {self.identity.get(key)!r}",
+                    f"its {key} is {before.get(key)!r:.250}, not {self.identity.get(key)!r:.250}",
                     "Use the settings and the data of that run, or another folder.",
                 )
+        self.checkpoints.check((tensors, facts), self._tensors(), self.steps_per_epoch)  # type: ignore[union-attr]
         with torch.no_grad():
             for name, tensor in self._tensors().items():
                 tensor.copy_(tensors[name])
@@ -379,7 +381,7 @@ class Run:
         if self.backend == "onednn" and not onednn_is_exact():
             self.backend = "default"
         now = circumstances(self.device)
-        differing = [f"{k} {v}, not {now[k]}" for k, v in facts["circumstances"].items() if v != now[k]]
+        differing = [f"{k} {v}, not {now.get(k)}" for k, v in facts["circumstances"].items() if v != now.get(k)]
         if differing and not self.history.complete:
             message = f"the run was begun with {', '.join(differing)}: the last bits of its result may differ"
             warnings.warn(message, ElbowroomWarning, stacklevel=2)

@@ -20,8 +20,11 @@ def facts_of(model: str) -> dict[str, Any]:
         If the folder holds no model, or a broken one.
     """
     from elbowroom import artefact
+    from elbowroom.estimators import ESTIMATORS
+    from elbowroom.state import opened
 
     saved = artefact.read(model)
+    opened(ESTIMATORS, saved, model)  # which checks all that is shown
     try:
         parameters = sum(tensor.numel() for tensor in saved.weights.values())
         return {**_facts(saved.config, saved.history), "weights": parameters, "libraries": saved.config["libraries"]}
@@ -33,7 +36,7 @@ def facts_of(model: str) -> dict[str, Any]:
 def _facts(config: Mapping[str, Any], saved: Mapping[str, Any]) -> dict[str, Any]:
     from elbowroom.history import History
 
-    history = History(**saved)
+    history = History.of(saved)
     fitted, parameters, diagnosis = config["fitted"], config["parameters"], config["diagnosis"]
     return {
         "estimator": config["estimator"],

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import secrets
-import shutil
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -15,7 +14,7 @@ from shlex import quote
 from typing import TYPE_CHECKING, Any, get_args
 
 from elbowroom._version import __version__
-from elbowroom.artefact import is_model
+from elbowroom.artefact import is_free, is_model
 from elbowroom.cli.console import INTERRUPTED, Answer
 from elbowroom.cli.facts import describe, facts_of
 from elbowroom.cli.flags import Kind
@@ -24,7 +23,7 @@ from elbowroom.data.streams import read_text, status
 from elbowroom.data.writers import check_place
 from elbowroom.devices import keep_all_memory
 from elbowroom.errors import ArtefactError, ElbowroomError, ElbowroomWarning, ParameterError
-from elbowroom.files import folder_at_once, held
+from elbowroom.files import delete_folder, folder_at_once, held, parse_json, write_atomically
 from elbowroom.state import name_features
 from elbowroom.sweep_folder import is_sweep
 
@@ -54,7 +53,7 @@ class Run:
         settings = {"format": "elbowroom run", "version": __version__, **asdict(self)}
         try:
             with folder_at_once(self.folder) as fresh:
-                (fresh / SETTINGS).write_text(json.dumps(settings, indent=1), "utf-8")
+                write_atomically(fresh / SETTINGS, json.dumps(settings, indent=1))
         except OSError as error:
             if self.folder.exists():
                 raise _in_use(self.folder) from error
@@ -84,7 +83,7 @@ def check_model_place(out: str, overwrite: bool) -> None:
     """Refuse a place for a model that is taken, or of which a run is not finished."""
     path, run = Path(out), Path(f"{Path(out).absolute()}.run")
     check_place(path)
-    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+    if not is_free(path):
         if not is_model(path):
             raise ParameterError("a model is saved to a new folder", f"{out} is something else", "Choose another name.")
         if not overwrite:
@@ -128,16 +127,18 @@ def open_run(folder: str) -> Run:
         raise ArtefactError("a run is a folder with a run.json", f"{folder} is none", do)
     text = read_text(path, "the settings of a run")
     try:
-        values = json.loads(text)
+        values = parse_json(text.encode())
         kinds = {"file": str, "out": str, "kind": str, "labels": list, "parameters": dict}
         if not all(isinstance(values[name], kind) for name, kind in kinds.items()):
             raise TypeError("its settings are of another kind")
+        if not all(isinstance(label, str) for label in values["labels"]):
+            raise TypeError("its labels are no texts")
         if values["kind"] not in get_args(Kind):
             raise ValueError(f"its kind is {values['kind']!r}")
         run = Run(**{name: values[name] for name in kinds})
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         do = "Train again with elbowroom fit."
-        raise ArtefactError(f"{path} must hold the settings of a run", f"it is broken ({error})", do) from error
+        raise ArtefactError(f"{path} must hold the settings of a run", f"it is broken ({error!s:.200})", do) from error
     place = str(Path(folder).absolute())
     if run.folder.resolve() == Path(place).resolve():
         return run
@@ -153,7 +154,7 @@ def begin(run: Run, verbose: bool) -> Answer:
     data, estimator = _prepare(run, verbose)
     if (run.folder / SETTINGS).exists():  # after all checks, for the old run is lost with it
         with locked(run.folder):
-            shutil.rmtree(run.folder)
+            delete_folder(run.folder)
     run.save()
     return _carry_out(run, data, estimator)
 
@@ -182,16 +183,30 @@ def _carry_out(run: Run, data: Data, estimator: BaseVAE) -> Answer:
             estimator.fit(rows_for(type(estimator).__name__, data), checkpoint=run.folder)
         except BaseException as error:
             if {path.name for path in run.folder.iterdir()} <= {SETTINGS}:
-                shutil.rmtree(run.folder)
+                delete_folder(run.folder)
             elif not isinstance(error, ElbowroomError):
                 note = f"what was trained is kept; go on: elbowroom resume {typed(run.folder)}"
                 warnings.warn(note, ElbowroomWarning, stacklevel=2)
             raise
         name_features(estimator, data.names)
-        estimator.save(run.out)
+        _save(run, estimator)
         if estimator.history_.complete:
-            shutil.rmtree(run.folder)
+            delete_folder(run.folder)
     return _answer(run, data)
+
+
+def _save(run: Run, estimator: BaseVAE) -> None:
+    """Save the model; where that fails, say that the run has what was trained, if it has."""
+    try:
+        estimator.save(run.out)
+    except BaseException as error:
+        kept = f"what was trained is kept; go on: elbowroom resume {typed(run.folder)}"
+        if not any(run.folder.glob("step-*")):  # none could be written either
+            raise
+        if isinstance(error, ArtefactError):
+            raise ArtefactError(error.expected, error.got, f"{error.do} {kept[0].upper()}{kept[1:]}") from error
+        warnings.warn(kept, ElbowroomWarning, stacklevel=2)
+        raise
 
 
 def _answer(run: Run, data: Data) -> Answer:

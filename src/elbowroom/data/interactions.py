@@ -20,6 +20,8 @@ from elbowroom.data.ids import array_of, ids_of, times_of, values_of
 from elbowroom.errors import DataError, ParameterError, counted, unknown
 
 LARGEST = 1e30  # of a value: its square, in float32, is no number
+PARTS = ("starts", "columns", "values")  # of a CSR matrix
+MOST_LETTERS = 2**24  # of a few ids in memory, where all take as much as the longest
 
 
 class Vocabulary:
@@ -48,19 +50,31 @@ class Vocabulary:
         """The ids of a matrix: 0, 1, ..., n - 1."""
         return cls(np.arange(n))
 
+    def tensors(self) -> dict[str, Tensor]:
+        """The ids as tensors: the numbers, or the letters of all texts one after the other, and where each one ends."""
+        if not self.is_text:
+            return {"ids": torch.from_numpy(self.ids.astype(np.int64))}
+        texts = [text.encode(errors="surrogatepass") for text in self.ids.tolist()]
+        letters = np.frombuffer(b"".join(texts), np.uint8).copy()
+        return {"letters": torch.from_numpy(letters), "ends": torch.tensor([*map(len, texts)]).cumsum(0)}
+
     @classmethod
-    def of_list(cls, ids: Any) -> Vocabulary:
-        """From a list of ids, all of one kind, in ascending order.
+    def of_tensors(cls, ids: Tensor | None = None, letters: Tensor | None = None, ends: Tensor | None = None) -> Self:
+        """From what `tensors` made.
 
         Raises
         ------
         ValueError
-            If it is something else.
+            If they are no different numbers or texts in ascending order.
         """
-        kinds = {type(i) for i in ids} if isinstance(ids, list) else set()
-        found = np.array(ids) if kinds in ({int}, {str}) else None
-        if found is None or found.dtype.kind not in "iU" or not (found[1:] > found[:-1]).all():
-            raise ValueError("its ids are no list of different numbers or texts in ascending order")
+        if letters is not None and ends is not None and ids is None:
+            found = _texts(letters, ends)
+        elif ids is not None and letters is None and ends is None and ids.dtype == torch.int64 and ids.ndim == 1:
+            found = ids.numpy()
+        else:
+            raise ValueError("its ids are neither numbers nor texts")
+        if not (found[1:] > found[:-1]).all():
+            raise ValueError("its ids are not different ones in ascending order")
         return cls(found)
 
     @cached_property
@@ -98,38 +112,65 @@ class Interactions:
         merged = read.matrix(values, rows, columns, (len(everybody), len(self.items)))
         return Interactions(merged, everybody, self.items)
 
-    def parts(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        """As ids in JSON, and tensors."""
+    def tensors(self) -> dict[str, Tensor]:
+        """All of it as tensors by name, for a file."""
         matrix = self.matrix
         parts = {"starts": matrix.indptr.astype(np.int64), "columns": matrix.indices.astype(np.int32)}
-        tensors = {name: torch.from_numpy(part) for name, part in (parts | {"values": matrix.data}).items()}
-        return {"users": self.users.ids.tolist(), "items": self.items.ids.tolist()}, tensors
+        found = {name: torch.from_numpy(part) for name, part in (parts | {"values": matrix.data}).items()}
+        for who in ("users", "items"):
+            found |= {f"{who}.{name}": tensor for name, tensor in getattr(self, who).tensors().items()}
+        return found
 
     @classmethod
-    def of_parts(cls, ids: dict[str, Any], tensors: dict[str, Tensor]) -> Self:
-        """From what `parts` made.
+    def of_tensors(cls, tensors: Mapping[str, Tensor]) -> Self:
+        """From what `tensors` made.
 
         Raises
         ------
         ValueError
             If they are no interactions.
         """
-        users, items = (Vocabulary.of_list(ids[name]) for name in ("users", "items"))
-        starts, columns, values = (tensors[name].numpy() for name in ("starts", "columns", "values"))
+        if unknown_names := {name for name in tensors if not name.startswith(("users.", "items."))} - {*PARTS}:
+            raise ValueError(f"its interactions have {min(unknown_names)!r:.60}")
+        users, items = (
+            Vocabulary.of_tensors(**{n[6:]: tensor for n, tensor in tensors.items() if n.startswith(f"{who}.")})
+            for who in ("users", "items")
+        )
+        starts, columns, values = (tensors[name].numpy() for name in PARTS)
         if not (
             (starts.dtype, columns.dtype, values.dtype) == (np.int64, np.int32, np.float32)
-            and (starts.shape, columns.shape) == ((len(users) + 1,), values.shape)
+            and (starts.shape, columns.shape) == ((len(users) + 1,), (len(values),))
             and starts[0] == 0
             and starts[-1] == len(columns)
             and (np.diff(starts) >= 0).all()
             and ((columns >= 0) & (columns < len(items))).all()
-            and (np.isfinite(values) & (values > 0)).all()
+            and ((values > 0) & (values <= LARGEST)).all()
         ):
             raise ValueError("its interactions are no matrix of users and items")
         matrix = sparse.csr_matrix((values, columns, starts.astype(np.int32)), (len(users), len(items)))
         if not matrix.has_canonical_format:
             raise ValueError("its interactions are not in order")
         return cls(matrix, users, items)
+
+
+def _texts(letters: Tensor, ends: Tensor) -> np.ndarray:
+    """Texts (n,) from all their letters, in UTF-8, and where each one ends.
+
+    Raises
+    ------
+    ValueError
+        If they are none, or the longest is so long that an array of them all would not be of their size.
+    """
+    content, places = letters.numpy().tobytes(), ends.tolist()
+    sizes = np.diff(places, prepend=0)
+    if (letters.dtype, ends.dtype) != (torch.uint8, torch.int64) or letters.ndim != 1 or ends.ndim != 1:
+        raise ValueError("its ids are no texts")
+    if not len(places) or places[-1] != len(content) or (sizes < 0).any():
+        raise ValueError("its ids do not end where they are said to")
+    if len(places) * int(sizes.max()) > MOST_LETTERS + 64 * len(content):
+        raise ValueError("its ids are too long")
+    starts = [0, *places[:-1]]
+    return np.array([content[a:b].decode(errors="surrogatepass") for a, b in zip(starts, places, strict=True)])
 
 
 @dataclass(frozen=True)

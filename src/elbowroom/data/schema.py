@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
@@ -22,6 +23,7 @@ from elbowroom.data.infer import infer
 from elbowroom.data.values import held, is_missing, long_enough, scalar, shown_time, sort_of, stamp_of
 from elbowroom.errors import DataError, ElbowroomWarning, ParameterError, unknown
 
+EARLIEST, LATEST = -62_135_596_800, 253_402_300_799  # seconds since 1970 that calendars have: years 1 to 9999
 SDV = {"numerical": None, "categorical": "category", "boolean": "binary", "datetime": "datetime"}
 
 
@@ -77,6 +79,27 @@ class Column:
             do = "Use .dt.tz_localize on it."
             raise DataError(f"the times of column {name!r} must have {wanted}, as in training", f"they have {got}", do)
 
+    def check(self, name: str) -> None:
+        """Refuse a column that leaves something open, or that no values can have taught.
+
+        Raises
+        ------
+        ParameterError
+            With its name.
+        """
+        kind = self.kind
+        whole = isinstance(self.nulls, bool) and kind is not None
+        if isinstance(kind, Category):
+            whole = whole and bool(kind.categories)
+        elif isinstance(kind, Real):
+            numbers = (kind.low, kind.high, kind.step, *(kind.spikes if kind.spikes is not None else (None,)))
+            whole = whole and all(isinstance(n, int | float) and math.isfinite(n) for n in numbers)
+            whole = whole and kind.low <= kind.high and kind.step >= 0  # type: ignore[operator]
+            if whole and kind.sort == "time":
+                whole = kind.low >= EARLIEST and kind.high <= LATEST  # type: ignore[operator]
+        if not whole:
+            expected = f"column {name!r:.60} of a schema must say all that it was taught"
+            raise ParameterError(expected, f"it is {self!r:.200}", "Let fit complete it.")
     def decode(self, cells: np.ndarray) -> np.ndarray:
         """The values (n,) of cells (n, k)."""
         values = self.known.decode(cells[:, int(bool(self.nulls)) :])
@@ -262,6 +285,18 @@ class Schema(Mapping[str, Kind]):
         columns = self.columns | dict.fromkeys(missing, Column())
         return type(self)({name: columns[name].learn(name, series[name]) for name in series})
 
+    def checked(self) -> Self:
+        """The schema, if it is one that was learned.
+
+        Raises
+        ------
+        ParameterError
+            If a column leaves something open, or is one that no table can have taught.
+        """
+        for name, column in self._items():
+            column.check(name)
+        return self
+
     def form(self) -> dict[str, Any]:
         """The JSON form, which `Schema.of` reads."""
         return {"format": "elbowroom schema", "columns": [_form(name, c) for name, c in self.columns.items()]}
@@ -356,8 +391,13 @@ class Schema(Mapping[str, Kind]):
     def native(self, name: str, values: np.ndarray, library: str, beside: Series | None = None) -> Any:
         """A column of a library from its values, in the dtype that it had in training, or beside another column."""
         dtype, categories = self.columns[name].beside(name, beside)
-        return frames.native(values, dtype, library, categories)
-
+        try:
+            return frames.native(values, dtype, library, categories)
+        except DataError:
+            raise
+        except (AttributeError, LookupError, TypeError, ValueError, ArithmeticError) as error:
+            got = f"its dtype is {dtype!r:.60} ({error!s:.100})"
+            raise DataError(f"column {name!r:.60} must be one that {library} can hold", got, "Fit again.") from error
     def frame(self, rows: np.ndarray, library: str, like: Any = None, exact: Mapping[str, Any] | None = None) -> Any:
         """A frame of a library from rows (n, cells), with the dtypes of the frame `like` if there is one.
 

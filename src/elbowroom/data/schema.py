@@ -100,6 +100,7 @@ class Column:
         if not whole:
             expected = f"column {name!r:.60} of a schema must say all that it was taught"
             raise ParameterError(expected, f"it is {self!r:.200}", "Let fit complete it.")
+
     def decode(self, cells: np.ndarray) -> np.ndarray:
         """The values (n,) of cells (n, k)."""
         values = self.known.decode(cells[:, int(bool(self.nulls)) :])
@@ -398,6 +399,7 @@ class Schema(Mapping[str, Kind]):
         except (AttributeError, LookupError, TypeError, ValueError, ArithmeticError) as error:
             got = f"its dtype is {dtype!r:.60} ({error!s:.100})"
             raise DataError(f"column {name!r:.60} must be one that {library} can hold", got, "Fit again.") from error
+
     def frame(self, rows: np.ndarray, library: str, like: Any = None, exact: Mapping[str, Any] | None = None) -> Any:
         """A frame of a library from rows (n, cells), with the dtypes of the frame `like` if there is one.
 

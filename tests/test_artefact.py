@@ -290,6 +290,17 @@ def test_files_that_are_links_are_read(two, tmp_path):
     np.testing.assert_array_equal(elbowroom.load(folder).transform(WINE), two[0].transform(WINE))
 
 
+def test_a_link_to_a_file_of_others_is_refused_and_says_nothing_of_it(two, tmp_path):
+    folder = two[0].save(tmp_path / "m")
+    path = file_of(folder, artefact.HISTORY)
+    (tmp_path / "secret").write_bytes(b"secret" + bytes(path.stat().st_size - 6))
+    path.unlink()
+    path.symlink_to("../secret")
+    with pytest.raises(ArtefactError, match="its checksum differs") as caught:
+        elbowroom.load(folder)
+    assert "secret" not in str(caught.value)
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
 def test_what_is_the_default_of_torch_elsewhere_is_not_seen(two, tmp_path, dtype):
     torch.set_default_dtype(dtype)

@@ -34,6 +34,7 @@ import pytest
 SHORT, LONG, BATCH = 40, 300, 60
 SECONDS, BYTES, PATIENCE = 5.0, 500 * 2**20, 120  # of a case: processor time, memory, and time until it is given up
 Mutator = Callable[[Path, Random], None]
+Targets = dict[str, tuple[Callable[[Path, Random], Path], Callable[[Path], Any]]]
 
 # ---- bytes -----------------------------------------------------------------------------------------------------------
 
@@ -561,7 +562,7 @@ IMAGES = (
     not_an_image,
     folders,
 )
-TARGETS: dict[str, tuple[Callable[[Path, Random], Path], Callable[[Path], Any]]] = {
+TARGETS: Targets = {
     "npy": (mutated("x.npy", write_npy, on_bytes(headed)), read_data),
     "npz": (mutated("x.npz", write_npz, npz_member, npz_values, npz_names), read_data),
     "npz directory": (mutated("x.npz", write_npz, zip_fields), read_data),
@@ -642,11 +643,11 @@ def memory(name: str) -> int:
     return 0
 
 
-def outcome(name: str, seed: int, folder: Path, watch: Watch) -> dict[str, Any]:
+def outcome(targets: Targets, name: str, seed: int, folder: Path, watch: Watch) -> dict[str, Any]:
     """What came of one case."""
     from elbowroom.errors import UNSEEN, ElbowroomError
 
-    make, read = TARGETS[name]
+    make, read = targets[name]
     path = make(folder, Random(seed))
     found: dict[str, Any] = {"case": [name, seed], "faults": []}
     with contextlib.suppress(OSError):
@@ -675,7 +676,7 @@ LIMITS = {"seconds": SECONDS, "bytes": BYTES}
 
 
 def main(root: Path, cases: Sequence[tuple[str, int]]) -> None:
-    """Run cases, and print a line of JSON before and after each."""
+    """Run cases of data files."""
     from elbowroom.data import streams
     from elbowroom.errors import ElbowroomError
 
@@ -691,20 +692,24 @@ def main(root: Path, cases: Sequence[tuple[str, int]]) -> None:
         with warnings.catch_warnings(), contextlib.suppress(ElbowroomError):
             warnings.simplefilter("ignore")
             read(make(folder, Random(0)))
-    watch = Watch([root / canary for canary in CANARIES])
+    run_here(root, cases, TARGETS, Watch([root / canary for canary in CANARIES]))
+
+
+def run_here(root: Path, cases: Sequence[tuple[str, int]], targets: Targets, watch: Watch) -> None:
+    """Run cases, and print a line of JSON before and after each."""
     for i, (name, seed) in enumerate(cases):
         print(json.dumps({"begins": [name, seed]}), flush=True)
         folder = root / str(i)
         folder.mkdir()
-        print(json.dumps(outcome(name, seed, folder, watch)), flush=True)
+        print(json.dumps(outcome(targets, name, seed, folder, watch)), flush=True)
 
 
 # ---- the tests -------------------------------------------------------------------------------------------------------
 
 
-def run(root: Path, cases: Sequence[tuple[str, int]]) -> list[dict[str, Any]]:
-    """What came of cases in a process of their own."""
-    words = [sys.executable, __file__, str(root), *(str(word) for case in cases for word in case)]
+def run(root: Path, cases: Sequence[tuple[str, int]], script: str = __file__) -> list[dict[str, Any]]:
+    """What came of cases in a process of their own, which a script runs."""
+    words = [sys.executable, script, str(root), *(str(word) for case in cases for word in case)]
     ended = subprocess.run(words, capture_output=True, text=True, timeout=1500, check=False)
     said = [json.loads(line) for line in ended.stdout.splitlines() if line.startswith("{")]
     found = [line for line in said if "case" in line]
@@ -712,9 +717,9 @@ def run(root: Path, cases: Sequence[tuple[str, int]]) -> list[dict[str, Any]]:
     return found
 
 
-def check(root: Path, first: int, count: int) -> None:
-    names = itertools.cycle(TARGETS)
-    found = run(root, [(name, seed) for name, seed in zip(names, range(first, first + count), strict=False)])
+def check(root: Path, first: int, count: int, targets: Targets = TARGETS, script: str = __file__) -> None:
+    names = itertools.cycle(targets)
+    found = run(root, [(name, seed) for name, seed in zip(names, range(first, first + count), strict=False)], script)
     faults = [f"{case['case']}: {', '.join(case['faults'])}\n{case['error']}" for case in found if case["faults"]]
     assert not faults, "\n\n".join(faults)
     refused = sum(bool(case["error"]) for case in found)
@@ -753,6 +758,10 @@ print(watch.seen)
     assert "a canary was opened" in said or not sys.platform.startswith("linux")
 
 
+def asked(pairs: Sequence[str]) -> list[tuple[str, int]]:
+    """Cases from the words of a command line."""
+    return [(name, int(seed)) for name, seed in zip(pairs[::2], pairs[1::2], strict=True)]
+
+
 if __name__ == "__main__":
-    pairs = sys.argv[2:]
-    main(Path(sys.argv[1]), [(name, int(seed)) for name, seed in zip(pairs[::2], pairs[1::2], strict=True)])
+    main(Path(sys.argv[1]), asked(sys.argv[2:]))

@@ -1,8 +1,8 @@
 """Forged models and checkpoints, whose checksums are right: each works, or is refused by one clear error.
 
-A case is a name of `TARGETS` and a seed: `make` writes a forged one into an empty folder, and `use` opens it and tries
-it on a row. Many cases run in one process of their own, which watches what each does beside that. To try one case, run
-this file: python tests/test_fuzz_saved.py FOLDER NAME SEED
+A case is a name of `TARGETS` and a seed: the first function writes a forged one into an empty folder, and the second
+opens it and tries it on a row, as in `test_fuzz`, whose watch it is. To try one case, run this file:
+python tests/test_fuzz_saved.py FOLDER NAME SEED
 """
 
 from __future__ import annotations
@@ -11,14 +11,10 @@ import contextlib
 import copy
 import functools
 import hashlib
-import itertools
 import json
 import os
-import subprocess
 import sys
 import tempfile
-import time
-import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -33,15 +29,12 @@ import torch
 from forging import Files, forge, opened
 from scipy import sparse
 from small import DIGITS, WINE, counts, images, table
+from test_fuzz import BATCH, LONG, SHORT, Targets, Watch, asked, check, run_here
 from torch import Tensor
 
 import elbowroom
 from elbowroom import InteractionVAE, artefact, trainer
 from elbowroom.cli.facts import facts_of
-from elbowroom.errors import ElbowroomError
-
-SHORT, LONG, BATCH = 40, 300, 60
-LIMITS = {"seconds": 5.0, "bytes": 500 * 2**20}  # of a case: processor time and memory
 
 # ---- what is forged --------------------------------------------------------------------------------------------------
 
@@ -218,7 +211,7 @@ def replaced(path: Path, random: Random) -> None:
     if random.random() < 0.5:
         os.mkfifo(path)
     else:
-        path.symlink_to(random.choice(("/dev/zero", "/etc/hostname", ".", path.name)))
+        path.symlink_to(random.choice(("/dev/null", ".", path.name)))
 
 
 def try_model(name: str) -> Callable[[Path], None]:
@@ -282,70 +275,17 @@ def put(folder: Path, step: int, content: bytes) -> Path:
 
 
 KINDS = ("range", "schema", "images", "counts", "interactions")
-TARGETS: dict[str, tuple[Callable[[Path, Random], Path], Callable[[Path], Any]]] = {
+TARGETS: Targets = {
     **{name: (model(name), try_model(name)) for name in KINDS},
     "checkpoint": (make_checkpoint, train),
 }
 
-# ---- the process that opens them -------------------------------------------------------------------------------------
-
-RUN = ("subprocess.", "os.exec", "os.system", "os.posix_spawn", "os.spawn", "os.fork", "pickle.find_class")
-PLACES = [os.path.realpath(p) for p in (sys.prefix, sys.base_prefix, artefact.__file__ + "/../..", __file__ + "/..")]
-
-
-class Watch:
-    """What a piece of code does beside its work: programs that it starts, files that it opens."""
-
-    def __init__(self) -> None:
-        self.folder, self.seen = "", list[str]()
-        sys.addaudithook(self.look)
-
-    def look(self, event: str, arguments: tuple[Any, ...]) -> None:
-        if self.folder and event.startswith(RUN):
-            self.seen.append(f"{event} {arguments!r:.80}")
-        if self.folder and event == "open" and isinstance(arguments[0], str | bytes):
-            path = os.path.abspath(os.fsdecode(arguments[0]))
-            if not any(f"{path}/".startswith(f"{place}/") for place in (self.folder, *PLACES, "/proc", "/sys")):
-                self.seen.append(f"open {path}")
-
-
-def memory(name: str) -> int:
-    """Bytes of this process, "VmRSS" now or "VmHWM" at most since it was last set back, where the system says so."""
-    for line in Path("/proc/self/status").read_text().splitlines() if os.path.exists("/proc/self/status") else ():
-        if line.startswith(f"{name}:"):
-            return int(line.split()[1]) * 1024
-    return 0
-
-
-def outcome(name: str, seed: int, folder: Path, watch: Watch) -> dict[str, Any]:
-    """What came of one case."""
-    make, use = TARGETS[name]
-    path = make(folder, Random(seed))
-    found: dict[str, Any] = {"case": [name, seed], "faults": [], "error": ""}
-    with contextlib.suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")
-    before, began = memory("VmRSS"), time.process_time()
-    watch.folder, watch.seen = str(folder), []
-    try:
-        use(path)
-    except ElbowroomError as error:
-        found["error"] = message = str(error)
-        whole = all(part.strip() for part in (error.expected, error.got, error.do))
-        found["faults"] += [] if whole and len(message) < 900 and "\n" not in message else ["not clear"]
-    except BaseException:
-        found["error"] = traceback.format_exc()[-2000:]
-        found["faults"].append("another error")
-    watch.folder = ""
-    found |= {"seconds": time.process_time() - began, "bytes": memory("VmHWM") - before}
-    found["faults"] += watch.seen + [f"{k} {found[k]}" for k, most in LIMITS.items() if found[k] > most]
-    return found
-
 
 def main(root: Path, cases: Sequence[tuple[str, int]]) -> None:
-    """Run cases, and print a line of JSON before and after each."""
+    """Run cases of saved models, after each kind was tried as it is, so that all that is imported is there."""
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
-    for name in {name for name, _ in cases}:  # so that what is imported when it is needed is there
+    for name in TARGETS:
         whole = root / f"whole {name}"
         if name == "checkpoint":
             whole.mkdir()
@@ -353,40 +293,19 @@ def main(root: Path, cases: Sequence[tuple[str, int]]) -> None:
         else:
             fitted(name)[0].save(whole)
         TARGETS[name][1](whole)
-    watch = Watch()
-    for i, (name, seed) in enumerate(cases):
-        print(json.dumps({"begins": [name, seed]}), flush=True)
-        folder = root / str(i)
-        folder.mkdir()
-        print(json.dumps(outcome(name, seed, folder, watch)), flush=True)
-
-
-# ---- the tests -------------------------------------------------------------------------------------------------------
-
-
-def check(root: Path, first: int, count: int) -> None:
-    cases = [*zip(itertools.cycle(TARGETS), range(first, first + count), strict=False)]
-    words = [sys.executable, __file__, str(root), *(str(word) for case in cases for word in case)]
-    ended = subprocess.run(words, capture_output=True, text=True, timeout=1500, check=False)
-    said = [json.loads(line) for line in ended.stdout.splitlines() if line.startswith("{")]
-    found = [line for line in said if "case" in line]
-    assert len(found) == len(cases), f"the process ended ({ended.returncode}) in {said[-1:]}:\n{ended.stderr[-3000:]}"
-    faults = [f"{case['case']}: {', '.join(case['faults'])}\n{case['error']}" for case in found if case["faults"]]
-    assert not faults, "\n\n".join(faults)
-    refused = sum(bool(case["error"]) for case in found)
-    assert count / 4 < refused < count  # else the cases are no more what they were meant to be
+    (root / "canary").write_bytes(bytes(100))
+    run_here(root, cases, TARGETS, Watch([root / "canary"]))
 
 
 def test_forged_models_work_or_are_refused(tmp_path: Path) -> None:
-    check(tmp_path, 0, SHORT)
+    check(tmp_path, 0, SHORT, TARGETS, __file__)
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("first", range(1000, 1000 + LONG, BATCH))
 def test_many_forged_models_work_or_are_refused(tmp_path: Path, first: int) -> None:
-    check(tmp_path, first, BATCH)
+    check(tmp_path, first, BATCH, TARGETS, __file__)
 
 
 if __name__ == "__main__":
-    pairs = sys.argv[2:]
-    main(Path(sys.argv[1]), [(name, int(seed)) for name, seed in zip(pairs[::2], pairs[1::2], strict=True)])
+    main(Path(sys.argv[1]), asked(sys.argv[2:]))

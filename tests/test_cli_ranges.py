@@ -15,7 +15,7 @@ import pytest
 from forging import file_of
 
 import elbowroom
-from elbowroom import Sweep, TableVAE, devices, sweep
+from elbowroom import Sweep, TableVAE, sweep
 from elbowroom.cli import run
 from elbowroom.files import held
 
@@ -247,7 +247,7 @@ def test_a_sweep_in_processes(here, capsys):
 
 
 STOPPED = """
-import os, elbowroom.trainer as trainer, elbowroom.checkpoints as checkpoints, elbowroom.devices as devices
+import os, elbowroom.trainer as trainer, elbowroom.checkpoints as checkpoints
 from elbowroom.cli import main
 
 def step(run, *batch, train=trainer.Run._train_step):
@@ -255,7 +255,6 @@ def step(run, *batch, train=trainer.Run._train_step):
     if run.step == 2 and run.beta.value == 4:
         os.kill(os.getpid(), {signal})
 
-devices._probe = lambda: "{products}"
 trainer.Run._train_step = step
 checkpoints.Checkpoints.__init__.__defaults__ = (0,)
 main()
@@ -264,7 +263,7 @@ main()
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_the_same_command_goes_on_with_a_sweep_that_was_stopped(here, capsys, number):
-    code = STOPPED.format(signal=int(number), products=devices.product_backend())
+    code = STOPPED.format(signal=int(number))
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     words = [sys.executable, "-c", code, *SWEEP, "--out", "s"]
     done = subprocess.run(words, capture_output=True, text=True, env=environment)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +13,18 @@ import torch
 from torch import nn
 
 from elbowroom.bodies import MLP
-from elbowroom.devices import _probe, autocast, device_of, fast_products, onednn_is_exact, product_backend
+from elbowroom.devices import (
+    Processor,
+    autocast,
+    device_of,
+    fast_products,
+    flushed_denormals,
+    onednn_is_exact,
+    processor,
+    product_backend,
+    same_products,
+    standard_defaults,
+)
 from elbowroom.errors import ParameterError
 from elbowroom.modules import describe, may_draw, placed, tensors_of
 
@@ -71,30 +83,88 @@ def test_the_chosen_products_are_exact() -> None:
         assert torch.allclose((a @ b).double(), a.double() @ b.double(), rtol=0, atol=1e-4)
 
 
-def test_the_probe_puts_the_threads_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    inside: list[int] = []
-    monkeypatch.setattr("elbowroom.devices.onednn_is_exact", lambda: True)
-    monkeypatch.setattr("elbowroom.devices._seconds", lambda *_: inside.append(torch.get_num_threads()) or 1.0)
-    torch.set_num_threads(2)
+@pytest.mark.parametrize(
+    ("vendor", "exact", "chosen"),
+    [
+        ("AuthenticAMD", True, "onednn"),
+        ("AuthenticAMD", False, "default"),
+        ("HygonGenuine", True, "onednn"),
+        ("AMD64 Family 25 Model 33 Stepping 0, AuthenticAMD", True, "onednn"),  # as Windows says it
+        ("GenuineIntel", True, "default"),
+        ("aarch64", True, "default"),
+    ],
+)
+def test_products_are_chosen_by_the_processor(vendor: str, exact: bool, chosen: str, monkeypatch: Any) -> None:
+    monkeypatch.setattr("elbowroom.devices.onednn_is_exact", lambda: exact)
+    monkeypatch.setattr("elbowroom.devices.processor", lambda: Processor(vendor))
+    assert product_backend() == chosen
+    with same_products("onednn"):
+        assert product_backend() == ("onednn" if exact else "default")
+    with same_products("default"):
+        assert product_backend() == "default"
+
+
+@pytest.mark.skipif(not Path("/proc/cpuinfo").exists(), reason="no /proc here")
+def test_the_processor_is_that_of_the_system() -> None:
+    found = Path("/proc/cpuinfo").read_text().splitlines()
+    maker = [line.partition(": ")[2] for line in found if line.startswith("vendor_id")]
+    assert processor().vendor == (maker[0] if maker else platform.processor() or platform.machine())
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="threads are started anew on Linux")
+def test_denormals_are_flushed_in_all_threads_and_put_back() -> None:
+    done = subprocess.run([sys.executable, "-c", FLUSHED], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["0.0", "1.0", "0.0", "1.0", "0.0", "1.0", "1.0"]
+
+
+FLUSHED = """
+import torch
+from elbowroom.devices import flushed_denormals
+
+def share():
+    'Of denormal products that come out as zeros, in several threads.'
+    halves = torch.full((400000,), torch.finfo(torch.float32).tiny) * 0.5
+    return (halves.view(torch.int32) == 0).float().mean().item()
+
+torch.set_num_threads(2)
+found = [share()]  # OpenMP has its threads now
+for _ in range(2):
+    with flushed_denormals():
+        found.append(share())
+    found.append(share())
+torch.set_flush_denormal(True)
+with flushed_denormals():
+    found.append(share())
+torch.set_num_threads(1)
+print(*found, share())  # it stays as it was
+"""
+
+
+def test_nothing_is_flushed_where_threads_can_not_be_started_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    def half() -> float:
+        return float(torch.full((1,), torch.finfo(torch.float32).tiny) * 0.5)
+
+    monkeypatch.setattr("elbowroom.devices._restart_threads", lambda: False)
+    with flushed_denormals():
+        assert half() == 0  # there is one thread
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    with flushed_denormals():
+        assert half() > 0
+
+
+def test_defaults_are_put_back_by_the_last_of_two_threads() -> None:
+    torch.set_default_dtype(torch.float64)
+    first, second = standard_defaults(), standard_defaults()
     try:
-        assert _probe.__wrapped__() == "default"
-        assert torch.get_num_threads() == 2
+        for context in (first, second):
+            context.__enter__()
+            assert torch.zeros(1).dtype == torch.float32
+        first.__exit__(None, None, None)
+        assert torch.zeros(1).dtype == torch.float32
+        second.__exit__(None, None, None)
+        assert torch.zeros(1).dtype == torch.float64
     finally:
-        torch.set_num_threads(1)
-    assert set(inside) == {1}
-
-
-def test_products_that_are_not_exact_are_not_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("elbowroom.devices.onednn_is_exact", lambda: False)
-    monkeypatch.setattr("elbowroom.devices._seconds", lambda backend, *_: {"default": 1.0, "onednn": 0.1}[backend])
-    assert _probe.__wrapped__() == "default"
-
-
-@pytest.mark.parametrize(("seconds", "chosen"), [(0.5, "onednn"), (0.79, "onednn"), (0.85, "default"), (2, "default")])
-def test_products_that_are_clearly_faster_are_chosen(seconds: float, chosen: str, monkeypatch: Any) -> None:
-    monkeypatch.setattr("elbowroom.devices.onednn_is_exact", lambda: True)
-    monkeypatch.setattr("elbowroom.devices._seconds", lambda backend, *_: {"default": 1.0, "onednn": seconds}[backend])
-    assert _probe.__wrapped__() == chosen
+        torch.set_default_dtype(torch.float32)
 
 
 def test_autocast() -> None:

@@ -21,6 +21,7 @@ import elbowroom
 from elbowroom import Sweep, TableVAE, devices, sweep, trainer
 from elbowroom.errors import ArtefactError, DataError, ElbowroomError, ElbowroomWarning, ParameterError
 from elbowroom.files import held
+from elbowroom.interrupt import stopping
 from elbowroom.sweeps import middle
 
 BETAS = [4, 0.1, 1]
@@ -235,7 +236,7 @@ KILLED = """
 import os, shutil, sys
 import numpy as np
 from small import DIGITS, images
-from elbowroom import artefact, checkpoints, devices, sweep, trainer
+from elbowroom import artefact, checkpoints, sweep, trainer
 
 moment, folder = sys.argv[1], sys.argv[2]
 trained = []
@@ -257,7 +258,6 @@ def write(artefact, path, write=artefact.write):
     if moment == f"after saving {{path.name}}":
         die()
 
-devices._probe = lambda: "{products}"
 trainer.Run._train_step = step
 artefact.write = write
 checkpoints.Checkpoints.__init__.__defaults__ = (0,)  # after every step
@@ -272,7 +272,7 @@ def test_a_killed_sweep_goes_on_and_ends_with_the_same_bits(swept, tmp_path, mom
     folder = tmp_path / "killed"
     path = os.pathsep.join([str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])])
     environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
-    words = [sys.executable, "-c", KILLED.format(betas=BETAS, products=devices.product_backend()), moment, str(folder)]
+    words = [sys.executable, "-c", KILLED.format(betas=BETAS), moment, str(folder)]
     done = subprocess.run(words, capture_output=True, text=True, env=environment)
     assert done.returncode == -signal.SIGKILL, done.stderr
     finished = len(list(folder.glob("beta-*/config.json")))
@@ -302,14 +302,15 @@ def test_a_disk_that_is_full_loses_no_model_of_a_sweep(swept, tmp_path, monkeypa
     assert same_sweeps(sweep(images(), SMALL, BETAS, tmp_path / "s"), swept[1])
 
 
-def test_ctrl_c_ends_the_sweep_and_keeps_what_was_trained(swept, tmp_path, monkeypatch):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_sweep_and_keeps_what_was_trained(swept, tmp_path, monkeypatch, number):
     def step(run, *batch, train=trainer.Run._train_step):
         train(run, *batch)
         if run.step == 3 and run.beta.value == 0.1:  # in the second epoch of the second model
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), number)
 
     monkeypatch.setattr(trainer.Run, "_train_step", step)
-    with pytest.raises(KeyboardInterrupt):
+    with stopping(), pytest.raises(KeyboardInterrupt):
         sweep(images(), SMALL, BETAS, tmp_path / "s")
     monkeypatch.undo()
     assert {path.name for path in (tmp_path / "s").iterdir()} == {"sweep.json", "beta-1", "beta-0.1.run"}
@@ -319,13 +320,16 @@ def test_ctrl_c_ends_the_sweep_and_keeps_what_was_trained(swept, tmp_path, monke
 def test_a_sweep_keeps_the_products_that_it_began_with(tmp_path, monkeypatch):
     asked = []
     monkeypatch.setattr(devices, "onednn_is_exact", lambda: True)
-    monkeypatch.setattr(
-        trainer.Run, "train", lambda run, _, train=trainer.Run.train: (asked.append(run.backend), train(run, _))
-    )
-    monkeypatch.setattr(devices, "_probe", lambda: "default")
+
+    def train(run, shown, train=trainer.Run.train):
+        asked.append(run.history.products)
+        train(run, shown)
+
+    monkeypatch.setattr(trainer.Run, "train", train)
+    monkeypatch.setattr(devices, "processor", lambda: devices.Processor("GenuineIntel"))
     sweep(table(epochs=2), WINE, BETAS, tmp_path)
     (tmp_path / "beta-4").rename(tmp_path / ".gone")
-    monkeypatch.setattr(devices, "_probe", lambda: "onednn")
+    monkeypatch.setattr(devices, "processor", lambda: devices.Processor("AuthenticAMD"))
     sweep(table(epochs=2), WINE, BETAS, tmp_path)
     assert asked == ["default"] * 4
 

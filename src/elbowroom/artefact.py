@@ -15,7 +15,6 @@ import math
 import os
 import platform
 import re
-import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -28,12 +27,14 @@ from torch import Tensor, nn
 
 from elbowroom._version import __version__
 from elbowroom.bodies import BODIES
+from elbowroom.devices import standard_defaults
 from elbowroom.dial import Dial
-from elbowroom.errors import ArtefactError, ElbowroomWarning
+from elbowroom.errors import ArtefactError, warn
 from elbowroom.files import MAX_JSON, delete, held, parse_json, read_file, write_atomically
 from elbowroom.latents import LATENTS, PRIORS
 from elbowroom.likelihood_items import ITEM_LIKELIHOODS
 from elbowroom.likelihoods import LIKELIHOODS, Mixed, Table
+from elbowroom.randomness import drawing_from
 from elbowroom.vae import VAE
 
 SCHEMA = 4
@@ -144,7 +145,7 @@ def _commit(place: Path, files: Mapping[str, bytes], index: bytes, card: bytes) 
             write_atomically(place / CARD, card)
         except OSError as error:
             message = f"the model is saved, but not its card ({_reason(error)})"
-            warnings.warn(message, ElbowroomWarning, stacklevel=4)
+            warn(message, 4)
 
 
 @contextmanager
@@ -480,21 +481,6 @@ def _check_value(name: str, value: Any, annotation: str, widest: float) -> None:
         raise ValueError(f"{name} is {value:.6g}")
 
 
-@contextmanager
-def plain_torch() -> Iterator[None]:
-    """Within, new tensors are on the CPU and in float32, whatever is the default elsewhere: models are made so."""
-    before = torch.get_default_dtype()
-    with torch.device("cpu"):
-        if before is torch.float32:
-            yield
-            return
-        torch.set_default_dtype(torch.float32)
-        try:
-            yield
-        finally:
-            torch.set_default_dtype(before)
-
-
 def outline_of(config: Any, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """What the weights of a model must look like, from its configuration: tensors without values.
 
@@ -504,7 +490,7 @@ def outline_of(config: Any, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         If it describes no model, or one that these weights can not be those of.
     """
     check_config(config, weights)
-    with plain_torch(), torch.device("meta"):
+    with standard_defaults(), torch.device("meta"):
         outline = part_from(config)
     if not isinstance(outline, VAE):
         raise ValueError(f"it describes a {type(outline).__name__}, not a VAE")
@@ -536,7 +522,7 @@ def model_from(artefact: Artefact, path: str | os.PathLike[str]) -> VAE:
         other = next((n for n, tensor in artefact.weights.items() if tensor.dtype != expected[n].dtype), None)
         if other is not None:
             raise ValueError(f"{other!r:.60} is of another dtype")
-        with plain_torch(), torch.random.fork_rng(devices=[]):
+        with standard_defaults(), drawing_from(torch.Generator()):
             model = part_from(config)
         model.load_state_dict(artefact.weights, strict=False)  # all are there: a tied one has two names
         model.eval()

@@ -28,7 +28,7 @@ from elbowroom.data import door
 from elbowroom.data.choose import Choice, Facts
 from elbowroom.data.rows import Rows, evenly, rows_of
 from elbowroom.data.writers import check_file_place
-from elbowroom.devices import PRECISIONS
+from elbowroom.devices import PRECISIONS, standard_defaults
 from elbowroom.errors import DataError
 from elbowroom.guests import guest_body, own_stream
 from elbowroom.interrupt import Interrupt
@@ -150,6 +150,7 @@ class BaseVAE(TransformerMixin, BaseEstimator, ABC):
 
     # ---- fit -------------------------------------------------------------------------------------------------------
 
+    @standard_defaults()
     def fit(
         self, X: Any, y: Any = None, *, context: Any = None, checkpoint: str | os.PathLike[str] | None = None
     ) -> Self:
@@ -175,6 +176,12 @@ class BaseVAE(TransformerMixin, BaseEstimator, ABC):
         ------
         DataError, ParameterError, TrainingError
             With what was expected, what came and what to do.
+
+        Notes
+        -----
+        Ctrl-C ends the training after the step and keeps the best model so far; in the first epoch it is raised.
+        SIGTERM and SIGHUP do the same, write a checkpoint, and then go to their handlers, of the program or of the
+        system, which ends the process. (In the main thread; ignored signals stay ignored.)
         """
         self._check_parameters()
         self.beta_, objective = beta_of(self.beta), objective_of(self.objective)
@@ -196,15 +203,16 @@ class BaseVAE(TransformerMixin, BaseEstimator, ABC):
         self.epochs_ = epochs_for(len(train), self.batch_size) if self.epochs == "auto" else int(self.epochs)
         checkpoints = None if checkpoint is None else Checkpoints(checkpoint)
         progress = Progress(self.epochs_, silent=not self.verbose)
-        guests = any(isinstance(part, nn.Module) for part in (self.encoder, self.decoder, self.likelihood))
-        with own_stream(seed_of(self.seed_, "guests")) if guests else nullcontext():
-            self.history_ = self._trainer().fit(model, train, self.beta_, objective, held_out, checkpoints, progress)
-        self.model_ = model.eval()
-        some = train.take(evenly(len(train), looked_at(train.features)))
-        with Interrupt():  # training is done: Ctrl-C must not leave it without the rest
+        custom = any(isinstance(part, nn.Module) for part in (self.encoder, self.decoder, self.likelihood))
+        with Interrupt() as interrupt:  # a model that was trained must not be left without the rest
+            with own_stream(seed_of(self.seed_, "guests")) if custom else nullcontext():
+                history = self._trainer().fit(model, train, self.beta_, objective, held_out, checkpoints, progress)
+            interrupt.end()
+            some = train.take(evenly(len(train), looked_at(train.features)))
+            self.history_, self.model_ = history, model.eval()
             generate.settle_prior(model, some, self.seed_)
             self.diagnosis_ = diagnose.diagnose(model, some, self._beta_now)
-        self.history_.verdict = self.diagnosis_.verdict
+            self.history_.verdict = self.diagnosis_.verdict
         return self
 
     def _begin(self, model: VAE, rows: Rows) -> None:
@@ -329,6 +337,7 @@ class BaseVAE(TransformerMixin, BaseEstimator, ABC):
         rows, model = self._open(X, context)
         return generate.posterior_mean(model, rows).numpy()
 
+    @standard_defaults()
     def inverse_transform(self, Z: Any, *, context: Any = None) -> Any:
         """Means E[x|z] of latents (n, n_latents), in the shape of the data."""
         check_is_fitted(self)
@@ -446,6 +455,7 @@ class BaseVAE(TransformerMixin, BaseEstimator, ABC):
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "model_")
 
+    @standard_defaults()
     def _open(self, X: Any, context: Any, dtype: torch.dtype | None = None) -> tuple[Rows, Any]:
         """The rows of X, checked, and the model in their precision, or in the one that is asked for."""
         check_is_fitted(self)
@@ -468,4 +478,4 @@ class BaseVAE(TransformerMixin, BaseEstimator, ABC):
 
 
 def _tensor(codes: np.ndarray | None, dtype: torch.dtype) -> Tensor | None:
-    return None if codes is None else torch.as_tensor(codes, dtype=dtype)
+    return None if codes is None else torch.from_numpy(codes).to(dtype)

@@ -17,6 +17,31 @@ from torch.nn import functional as F
 
 from elbowroom.data.sparse import SparseBatch
 from elbowroom.errors import ParameterError, unknown
+from elbowroom.randomness import module_generator
+
+
+class Linear(nn.Linear):
+    """torch's linear map; its first weights come from `module_generator()`."""
+
+    def reset_parameters(self) -> None:
+        """Draw the first weights, as torch does."""
+        _draw_weights(self)
+
+
+class Conv2d(nn.Conv2d):
+    """torch's convolution; its first weights come from `module_generator()`."""
+
+    def reset_parameters(self) -> None:
+        """Draw the first weights, as torch does."""
+        _draw_weights(self)
+
+
+def _draw_weights(module: nn.Linear | nn.Conv2d) -> None:
+    """Uniform numbers up to 1 / sqrt(fan-in), as torch has them for linear maps and convolutions."""
+    for tensor in (module.weight, module.bias):
+        if tensor is not None:
+            bound = 1 / math.sqrt(module.weight[0].numel())
+            nn.init.uniform_(tensor, -bound, bound, generator=module_generator())
 
 
 class ZeroLinear(nn.Module):
@@ -78,7 +103,7 @@ class SparseLinear(nn.Module):
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.randn(inputs, outputs).div_(math.sqrt(outputs)))
+        self.weight = nn.Parameter(torch.randn(inputs, outputs, generator=module_generator()).div_(math.sqrt(outputs)))
         self.bias = nn.Parameter(torch.zeros(outputs))
 
     def forward(self, x: Tensor | SparseBatch) -> Tensor:
@@ -177,7 +202,7 @@ class MLP(nn.Module):
         self.activation, self.gated, self.context, self.code, self.deaf = activation, gated, context, code, deaf
         self.norm, self.residual, self.sparse, self.dropout = norm, residual, sparse, dropout
         self.layers = nn.ModuleList(self._layer(i, *sizes) for i, sizes in enumerate(pairwise((inputs, *self.hidden))))
-        self.last = nn.Linear((inputs, *self.hidden)[-1], outputs, bias=False) if outputs is not None else None
+        self.last = Linear((inputs, *self.hidden)[-1], outputs, bias=False) if outputs is not None else None
         self.width = outputs if outputs is not None else (inputs, *self.hidden)[-1]
         self.film = Film(context, self.width) if context and not self.hidden else None
 
@@ -193,7 +218,7 @@ class MLP(nn.Module):
 
     def _layer(self, i: int, before: int, width: int) -> Layer:
         sparse = self.sparse and i == 0
-        inner = (SparseLinear if sparse else nn.Linear)(before, width * (1 + self.gated))
+        inner = (SparseLinear if sparse else Linear)(before, width * (1 + self.gated))
         adds = self.residual and before == width and not sparse
         several = len(self.hidden) > 1  # where a layer is the only one, what it hears shifts too
         code, deaf = self.code if several else 0, several and self.deaf in (i, i - len(self.hidden))
@@ -201,8 +226,15 @@ class MLP(nn.Module):
 
     def _with_dropout(self, h: Any) -> Any:
         if isinstance(h, SparseBatch):  # of what is not zero
-            return h.with_values(F.dropout(h.values, self.dropout, self.training))
-        return F.dropout(h, self.dropout, self.training)
+            return h.with_values(self._thinned(h.values))
+        return self._thinned(h)
+
+    def _thinned(self, values: Tensor) -> Tensor:
+        """`torch.nn.functional.dropout`, but that it draws from `module_generator()`."""
+        if not self.training:
+            return values
+        kept = torch.empty_like(values).bernoulli_(1 - self.dropout, generator=module_generator())
+        return values * kept.div_(1 - self.dropout)
 
 
 class Residual(nn.Module):
@@ -210,10 +242,8 @@ class Residual(nn.Module):
 
     def __init__(self, channels: int, activation: str, context: int, code: int = 0) -> None:
         super().__init__()
-        self.first = Layer(
-            nn.Conv2d(channels, channels, 3, padding=1), channels, activation, context=context, code=code
-        )
-        self.second = nn.Conv2d(channels, channels, 3, padding=1)
+        self.first = Layer(Conv2d(channels, channels, 3, padding=1), channels, activation, context=context, code=code)
+        self.second = Conv2d(channels, channels, 3, padding=1)
         nn.init.zeros_(self.second.weight)
         nn.init.zeros_(self.second.bias)  # type: ignore[arg-type]
 
@@ -256,10 +286,10 @@ class ImageEncoder(nn.Module):
         told: dict[str, Any] = {"context": context, "code": code}
         self.stages = nn.ModuleList()
         for i, (a, b) in enumerate(pairwise((self.shape[0], *self.channels))):
-            self.stages.append(Layer(nn.Conv2d(a, b, 3, stride=2, padding=1), b, activation, **told, deaf=i == 0))
+            self.stages.append(Layer(Conv2d(a, b, 3, stride=2, padding=1), b, activation, **told, deaf=i == 0))
             self.stages.extend(Residual(b, activation, **told) for _ in range(blocks))
         height, width_ = halvings(self.shape, len(self.channels))[-1]
-        self.dense = Layer(nn.Linear(self.channels[-1] * height * width_, width), width, activation, **told)
+        self.dense = Layer(Linear(self.channels[-1] * height * width_, width), width, activation, **told)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Map flat images (..., c*h*w) to (..., width)."""
@@ -296,18 +326,18 @@ class ImageDecoder(nn.Module):
         start = self.channels[-1] * math.prod(self.sizes[0])
         self.dense = nn.ModuleList(
             [
-                Layer(nn.Linear(inputs, width), width, activation, **told),
-                Layer(nn.Linear(width, start), start, activation, **told, deaf=len(self.channels) == 1),
+                Layer(Linear(inputs, width), width, activation, **told),
+                Layer(Linear(width, start), start, activation, **told, deaf=len(self.channels) == 1),
             ]
         )
         self.residuals = nn.ModuleList(
             nn.ModuleList(Residual(a, activation, **told) for _ in range(blocks)) for a in reversed(self.channels)
         )
         self.doublings = nn.ModuleList(
-            Layer(nn.Conv2d(a, b, 3, padding=1), b, activation, **told, deaf=stage == len(self.channels))
+            Layer(Conv2d(a, b, 3, padding=1), b, activation, **told, deaf=stage == len(self.channels))
             for stage, (a, b) in enumerate(pairwise(reversed(self.channels)), 2)
         )
-        self.last = nn.Conv2d(self.channels[0], 4 * outputs * self.shape[0], 3, padding=1, bias=False)
+        self.last = Conv2d(self.channels[0], 4 * outputs * self.shape[0], 3, padding=1, bias=False)
 
     def forward(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         """Map latents (..., inputs) to (..., outputs * c*h*w)."""

@@ -15,13 +15,14 @@ from elbowroom import specs
 from elbowroom.beta import LogUniform
 from elbowroom.data.choose import Choice, Facts, look
 from elbowroom.data.rows import Rows
+from elbowroom.devices import standard_defaults
 from elbowroom.dial import Dial
 from elbowroom.errors import ParameterError, unknown
-from elbowroom.guests import guest_likelihood, own_stream
+from elbowroom.guests import guest_likelihood
 from elbowroom.latents import LATENTS, PRIORS, FittedPrior, StandardPrior, VampPrior
 from elbowroom.likelihood_tables import Ordinal
 from elbowroom.likelihoods import LIKELIHOODS, Likelihood, Mixed, Table
-from elbowroom.randomness import generator_at, seed_of
+from elbowroom.randomness import drawing_from, generator_at
 from elbowroom.vae import VAE
 
 ENOUGH = 20_000  # rows that units and marginals are learned from
@@ -100,6 +101,7 @@ def table_likelihood(cells: Mapping[str, str]) -> tuple[Table, dict[str, list[st
     return Table(parts, list(groups.values())), dict(forms)
 
 
+@standard_defaults()
 def check_rows(likelihood: nn.Module, rows: Rows, columns: Sequence[str] | None) -> None:
     """Raise `DataError` with the first cell of the rows that does not fit the likelihood."""
     if not hasattr(likelihood, "check"):
@@ -150,6 +152,7 @@ def column_index(column: Any, features: int, names: Sequence[str] | None) -> int
     return int(column)
 
 
+@standard_defaults()
 def build(
     likelihood: nn.Module,
     bodies: Callable[[int, int, int, int], tuple[nn.Module, nn.Module]],
@@ -166,7 +169,7 @@ def build(
     """
     if covariance not in LATENTS:
         raise unknown("covariance", covariance, LATENTS)
-    with own_stream(seed_of(seed, "weights")):
+    with drawing_from(generator_at(seed, "weights")):
         labels = 0 if rows.context is None else rows.context.shape[1]
         if labels and isinstance(likelihood, Likelihood):
             likelihood.expect_contexts(labels)

@@ -10,7 +10,6 @@ import re
 import sys
 import tempfile
 import time
-import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -21,7 +20,7 @@ from torch import Tensor
 
 from elbowroom.data.rows import Rows, evenly
 from elbowroom.devices import PRODUCTS
-from elbowroom.errors import ArtefactError, ElbowroomWarning, ParameterError
+from elbowroom.errors import ArtefactError, ParameterError, warn
 from elbowroom.files import MAX_JSON, held, parse_json, read_file, write_atomically
 from elbowroom.history import check_records
 
@@ -123,7 +122,7 @@ class Checkpoints:
             goes_on = "the training goes on without, and tries again"
             after = "the model is trained all the same" if facts.get("complete") else goes_on
             message = f"no checkpoint could be written to {self.folder} ({error}); {after}"
-            warnings.warn(message, ElbowroomWarning, stacklevel=2)
+            warn(message, 2)
         now = time.monotonic()
         self._next = now + max(self.every, (now - start) / SHARE if self.every else 0)
 
@@ -140,7 +139,7 @@ class Checkpoints:
             state = _read(path)
             if state is not None:
                 return state
-            warnings.warn(f"checkpoint {path.name} is broken and was skipped", ElbowroomWarning, stacklevel=2)
+            warn(f"checkpoint {path.name} is broken and was skipped", 2)
         if found:
             raise ArtefactError(
                 "a run's folder must hold a checkpoint that is whole",

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 import sys
-import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
@@ -19,7 +18,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from elbowroom.errors import DataError, ElbowroomWarning, ParameterError, counted, unknown
+from elbowroom.errors import DataError, ParameterError, counted, unknown, warn
 
 LATTICE = 1000  # whole numbers over a range of at most so many have a probability each; wider ones a density
 FEW = 12  # different numbers, up to which each has a probability of its own
@@ -342,7 +341,7 @@ class Category(Kind):
             message = (
                 f"column {name!r} has {counted(int(strange.sum()), 'cell')} of a category that the model does not know "
             )
-            warnings.warn(f"{message}(first: row {row}, {plain(values[row])!r})", ElbowroomWarning, stacklevel=2)
+            warn(f"{message}(first: row {row}, {plain(values[row])!r})", 2)
         return np.where(strange, len(self.categories or ()), found)[:, None]
 
     def _codes(self, values: np.ndarray) -> np.ndarray:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import ctypes
 import functools
 import math
+import platform
 import sys
 import threading
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 
@@ -55,102 +56,164 @@ def free_memory(device: torch.device) -> float:
 
 def circumstances(device: torch.device) -> dict[str, str | int]:
     """What may change the last bits of a result."""
-    return {"torch": torch.__version__, "threads": torch.get_num_threads(), "device": device.type}
+    kind = " ".join(filter(None, processor()))
+    return {"torch": torch.__version__, "threads": torch.get_num_threads(), "device": device.type, "processor": kind}
+
+
+class Processor(NamedTuple):
+    """A kind of processor, as far as the system names it: its maker, its family, its model."""
+
+    vendor: str
+    family: str = ""
+    model: str = ""
+
+
+@functools.cache
+def processor() -> Processor:
+    """The kind of this machine's processor."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(errors="replace").partition("\n\n")[0].splitlines()
+    except OSError:
+        lines = []
+    found = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    if "vendor_id" in found:
+        return Processor(found["vendor_id"], found.get("cpu family", ""), found.get("model", ""))
+    return Processor(platform.processor() or platform.machine())  # Windows names the maker at the end
+
+
+# ---- settings of the process ---------------------------------------------------------------------------------------
+
+
+class _Nested:
+    """Counts those that have a setting of the process, of all threads: the first finds what the last puts back."""
+
+    def __init__(self, get: Callable[[], Any], put: Callable[[Any], object], value: Any) -> None:
+        self.get, self.put, self.value = get, put, value
+        self.lock, self.inside, self.before = threading.Lock(), 0, None
+
+    def __enter__(self) -> None:
+        with self.lock:
+            if not self.inside:
+                self.before = self.get()
+                self.put(self.value)
+            self.inside += 1
+
+    def __exit__(self, *exception: object) -> None:
+        with self.lock:
+            self.inside -= 1
+            if not self.inside:
+                self.put(self.before)
+
+
+@contextmanager
+def standard_defaults() -> Iterator[None]:
+    """torch's defaults as a program finds them, float32 on the CPU, whatever the caller has made of them.
+
+    The default dtype is the process's: while one thread is within, new tensors of all threads are float32. It is the
+    decorator of whatever trains or asks a model, `@standard_defaults()`.
+    """
+    elsewhere = torch.get_default_device().type != "cpu"
+    with _DTYPE, torch.device("cpu") if elsewhere else nullcontext():
+        yield
+
+
+_DTYPE = _Nested(torch.get_default_dtype, torch.set_default_dtype, torch.float32)
 
 
 # ---- products ----------------------------------------------------------------------------------------------------
 
-_lock, _probing = threading.Lock(), threading.Lock()
-_told: ContextVar[str] = ContextVar("products", default="")
-_found: list[str] = []  # a stack: of runs in several threads, the last to end puts back what the first one found
 
-
-@contextmanager
-def fast_products(backend: str) -> Iterator[None]:
+def fast_products(backend: str) -> AbstractContextManager[None]:
     """Multiply float32 matrices on the CPU by the named backend, "default" or "onednn", and put the setting back.
 
     The setting is the process's: while one run has it, the products of all threads are made that way.
     """
-    if backend != "onednn":
-        yield
-        return
-    setting: Any = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
-    with _lock:
-        _found.append(setting.fp32_precision)
-        setting.fp32_precision = "bf16"  # routes to oneDNN, and is exact where `onednn_is_exact` says so
-    try:
-        yield
-    finally:
-        with _lock:
-            setting.fp32_precision = _found.pop()
+    return _ONEDNN if backend == "onednn" else nullcontext()
+
+
+def _set_precision(value: str) -> None:
+    torch.backends.mkldnn.matmul.fp32_precision = value  # type: ignore[attr-defined]
+
+
+_ONEDNN = _Nested(
+    lambda: torch.backends.mkldnn.matmul.fp32_precision,  # type: ignore[attr-defined]
+    _set_precision,
+    "bf16",  # routes to oneDNN, and is exact where `onednn_is_exact` says so
+)
+_chosen: ContextVar[str] = ContextVar("products", default="")
 
 
 @functools.cache
 def onednn_is_exact() -> bool:
     """Whether oneDNN makes float32 products in float32; processors with bfloat16 matrix units would use these."""
-    return _error("onednn") < 1e-5
+    if not torch.backends.mkldnn.is_available() or not hasattr(torch.backends.mkldnn, "matmul"):
+        return False
+    generator = torch.Generator().manual_seed(0)
+    a, b = (torch.randn(n, 512, generator=generator, dtype=torch.float32, device="cpu") for n in (128, 512))
+    exact = a.double() @ b.double()
+    with fast_products("onednn"):
+        return float(((a @ b).double() - exact).norm() / exact.norm()) < 1e-5
 
 
 def product_backend() -> str:
-    """The faster of torch's two exact float32 products on this CPU, found by a probe once per process (30 ms).
+    """Which of torch's two float32 products a run takes on this CPU: oneDNN on AMD's processors, if it is exact there.
 
-    Within `same_products` it is the one that was told.
+    torch's default, MKL, leaves these at half their speed. It is a rule and not a timing, so that all runs on a kind of
+    processor have the same bits. Within `same_products` it is the one that is named there.
     """
-    if told := _told.get():
-        return told
-    with _probing:  # a second thread waits: it would measure what the first one has set
-        return _probe()
+    if named := _chosen.get():
+        return named
+    amd = any(maker in processor().vendor for maker in ("AuthenticAMD", "HygonGenuine"))
+    return "onednn" if amd and onednn_is_exact() else "default"
 
 
 @contextmanager
 def same_products(backend: str) -> Iterator[None]:
     """Products as another process has chosen them, where this one has them: the last bits of a result hang on them."""
-    token = _told.set("default" if backend == "onednn" and not onednn_is_exact() else backend)
+    token = _chosen.set("default" if backend == "onednn" and not onednn_is_exact() else backend)
     try:
         yield
     finally:
-        _told.reset(token)
+        _chosen.reset(token)
 
 
-@functools.cache
-def _probe() -> str:
-    if not onednn_is_exact():
-        return "default"
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # several would wait for the slowest, and the choice must not change with the load
+# ---- denormal numbers --------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def flushed_denormals() -> Iterator[None]:
+    """Take numbers below 1e-38 for zeros: units that are dead fill an optimiser with such, which are slow.
+
+    The setting is the calling thread's and that of its OpenMP threads, which take over what it has when they start:
+    they are started anew. Where they can not be, nothing is flushed unless there is one thread, so that a result never
+    hangs on what the process did before. There is no getter, hence a product that shows it.
+    """
+    if torch.get_num_threads() > 1 and not _restart_threads():
+        yield
+        return
+    before = _flushes()
+    torch.set_flush_denormal(True)
     try:
-        factors = _factors()
-        pairs = [(_seconds("default", *factors), _seconds("onednn", *factors)) for _ in range(5)]
+        yield
     finally:
-        torch.set_num_threads(threads)
-    default, onednn = map(min, zip(*pairs, strict=True))
-    return "onednn" if onednn < 0.8 * default else "default"
+        torch.set_flush_denormal(before)
+        _restart_threads()
 
 
-def _factors() -> tuple[torch.Tensor, torch.Tensor]:
-    generator = torch.Generator().manual_seed(0)
-    return torch.randn(128, 512, generator=generator), torch.randn(512, 512, generator=generator)
+def _flushes() -> bool:
+    least = torch.full((1,), torch.finfo(torch.float32).tiny, dtype=torch.float32, device="cpu")
+    return bool((least / 2).view(torch.int32) == 0)
 
 
-def _error(backend: str) -> float:
-    """Relative error of a product, infinite where this torch can not make it so."""
-    if not torch.backends.mkldnn.is_available() or not hasattr(torch.backends.mkldnn, "matmul"):
-        return float("inf")
-    a, b = _factors()
-    exact = a.double() @ b.double()
-    with fast_products(backend):
-        return float(((a @ b).double() - exact).norm() / exact.norm())
+def _restart_threads() -> bool:
+    """Let OpenMP end the threads that it keeps for the calling thread; False where it can not.
 
-
-def _seconds(backend: str, a: torch.Tensor, b: torch.Tensor) -> float:
-    """The least time of a few products."""
-    times = []
-    with fast_products(backend):
-        for _ in range(3):
-            start = time.perf_counter()
-            torch.mm(a, b)
-            times.append(time.perf_counter() - start)
-    return min(times)
+    The next product starts new ones.
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    pause, soft = getattr(ctypes.CDLL(None), "omp_pause_resource_all", None), 1
+    return pause is not None and pause(soft) == 0
 
 
 # ---- memory ------------------------------------------------------------------------------------------------------

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import difflib
 import re
+import warnings
 from collections.abc import Iterable
+from contextlib import suppress
 
 # what a terminal acts on instead of showing it: control characters, and those that turn the direction of text;
 # also separators of lines, and bytes of a file's name that are no text
@@ -67,6 +69,15 @@ class ElbowroomWarning(UserWarning):
 
     def __init__(self, message: str) -> None:
         super().__init__(escaped(message))
+
+
+def warn(message: str, stacklevel: int = 1) -> None:
+    """Give an `ElbowroomWarning`; one that can not be written to stderr is lost, and nothing else with it.
+
+    `stacklevel` counts as that of `warnings.warn` does in the calling function.
+    """
+    with suppress(OSError, ValueError, AttributeError):  # of a stream that is closed, or is none
+        warnings.warn(message, ElbowroomWarning, stacklevel=stacklevel + 1)
 
 
 def counted(n: int, one: str, many: str = "") -> str:

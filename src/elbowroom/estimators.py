@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from numbers import Integral
@@ -21,7 +20,7 @@ from elbowroom.bodies import ImageDecoder, ImageEncoder, check_widths
 from elbowroom.data import cells, choose, door, images
 from elbowroom.data.rows import BinarizedRows, Rows, rows_of
 from elbowroom.data.schema import Schema
-from elbowroom.errors import DataError, ElbowroomWarning, ParameterError, counted
+from elbowroom.errors import DataError, ParameterError, counted, warn
 from elbowroom.recommender import InteractionVAE
 from elbowroom.state import restore
 
@@ -287,7 +286,7 @@ class CountVAE(BaseVAE):
             )
         choice = choose.choose_counts(facts)
         if choice.likelihood == "gaussian":
-            warnings.warn(f"likelihood gaussian: {choice.why}", ElbowroomWarning, stacklevel=4)
+            warn(f"likelihood gaussian: {choice.why}", 4)
         return choice
 
 

@@ -59,7 +59,7 @@ def guest_body(name: str, module: nn.Module, inputs: int, outputs: int | None, c
             f"Add the argument (n, {context}), or fit without context.",
         )
     try:
-        with torch.no_grad():
+        with torch.no_grad(), own_stream(0):
             found = tuple(body.eval().module(*_trial(body, inputs, context)).shape)
     except Exception as error:
         raise ParameterError(wanted, f"it fails: {_first_line(error)}", f"Correct {name}.") from error
@@ -178,7 +178,7 @@ def _first_line(error: Exception) -> str:
 
 @contextmanager
 def own_stream(seed: int) -> Iterator[None]:
-    """Give what draws from PyTorch's global stream (new weights, dropout) a stream of its own, one thread at a time."""
+    """Give custom modules, which draw from torch's global stream, a stream of its own, one thread at a time."""
     with ONE_STREAM, torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         yield

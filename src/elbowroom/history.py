@@ -17,13 +17,15 @@ class History:
 
     Every record has epoch, step, beta and learning_rate at the epoch's end, distortion, rate and loss as means over
     the epoch's training rows, in nats per row, and seconds since the start; with held-out rows also
-    held_out_distortion, held_out_rate and held_out_loss at the fixed evaluation beta.
+    held_out_distortion, held_out_rate and held_out_loss at the fixed evaluation beta. `products` says how matrices
+    were multiplied (`elbowroom.devices`), which the last bits of the weights hang on.
     """
 
     records: list[Record] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     complete: bool = False
     verdict: str = ""
+    products: str = "default"
 
     @classmethod
     def of(cls, saved: Any) -> Self:
@@ -38,7 +40,7 @@ class History:
         check_records(history.records)
         if not history.records:
             raise ValueError("the history has no records")
-        texts = [history.verdict, *(history.notes if isinstance(history.notes, list) else [None])]
+        texts = [history.verdict, history.products, *(history.notes if isinstance(history.notes, list) else [None])]
         if type(history.complete) is not bool or not all(isinstance(text, str) for text in texts):
             raise ValueError("the notes of the history are no texts, or it does not say whether it is complete")
         return history

@@ -1,32 +1,110 @@
-"""Ctrl-C, waited for: a training step is never cut in two."""
+"""Signals that ask a program to end, waited for: a training step is never cut in two, and neither is a file."""
 
 from __future__ import annotations
 
 import signal
 import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Self
+
+ENDING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
+AT_ONCE = 1.0  # seconds in which a signal that comes again is the same one: closing a terminal sends two
+
+
+class Stopped(KeyboardInterrupt):
+    """SIGTERM or SIGHUP came to a program that ends by this (`stopping`)."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.number = number
 
 
 class Interrupt:
-    """Within this context the first SIGINT only sets `came`; the second raises KeyboardInterrupt at once.
+    """Within this context the first SIGINT, SIGTERM or SIGHUP only sets `came`, to its number.
 
-    Python lets the main thread alone do this; in other threads, and where SIGINT is ignored, nothing changes.
+    A second SIGINT raises KeyboardInterrupt at once. SIGTERM and SIGHUP go to their handlers, of the program or of the
+    system, when the context ends. SIGINT ends here; but another `Interrupt` around this one learns of all of them.
+
+    Python lets the main thread alone do this; in other threads, and for signals that are ignored, nothing changes.
+
+    Parameters
+    ----------
+    act : callable, optional
+        What is called when a signal comes.
+    whole : bool
+        Whether what is done within is of no use unless it is done to the end.
     """
 
-    came = False
-    previous: Any = None
+    def __init__(self, act: Callable[[], object] | None = None, whole: bool = False) -> None:
+        self.act, self.whole, self.came, self.asked = act, whole, 0, False
+        self.handlers: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
-        ignored = signal.getsignal(signal.SIGINT) in (signal.SIG_IGN, None)
-        if threading.current_thread() is threading.main_thread() and not ignored:
-            self.previous = signal.signal(signal.SIGINT, self._take)
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, *ENDING):
+                if signal.getsignal(number) not in (signal.SIG_IGN, None):
+                    self.handlers[number] = signal.signal(number, self._take)
+            self.came = next((outer.came for handler in self.handlers.values() if (outer := _interrupt(handler))), 0)
         return self
 
     def __exit__(self, *exception: object) -> None:
-        if self.previous is not None:
-            signal.signal(signal.SIGINT, self.previous)
+        handlers, self.handlers = self.handlers, {}
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        if outer := _interrupt(handlers.get(self.came)):
+            outer.note(self.came)
+        elif self.came in ENDING and self.came in handlers:
+            signal.raise_signal(self.came)
 
-    def _take(self, *_: object) -> None:
-        if self.came:
+    def end(self) -> None:
+        """Go no further after a signal if nobody wants the rest: where it ends the process, or in a `whole`."""
+        handler = self.handlers.get(self.came)
+        if handler == signal.SIG_DFL:
+            self.__exit__()
+        elif (outer := _interrupt(handler)) and outer.whole:
             raise KeyboardInterrupt
-        self.came = True
+
+    def note(self, number: int) -> None:
+        """Learn that a signal came, here or to a context within this one."""
+        if not self.came or number in ENDING:
+            self.came = number
+        if self.act is not None:
+            self.act()
+
+    def _take(self, number: int, _: object) -> None:
+        if self.asked and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.asked = True
+        self.note(number)
+
+
+def _interrupt(handler: Any) -> Interrupt | None:
+    """The context that a handler of signals belongs to, if it does to one."""
+    owner = getattr(handler, "__self__", None)
+    return owner if isinstance(owner, Interrupt) else None
+
+
+@contextmanager
+def stopping() -> Iterator[None]:
+    """Within, SIGTERM and SIGHUP raise `Stopped`, so that a program ends in order, as it does at Ctrl-C."""
+    last = -AT_ONCE
+
+    def stop(number: int, _: object) -> None:
+        nonlocal last
+        again, last = time.monotonic() < last + AT_ONCE, time.monotonic()
+        if not again:
+            raise Stopped(number)
+
+    handlers = {}
+    if threading.current_thread() is threading.main_thread():
+        known = {number: signal.getsignal(number) for number in ENDING}
+        handlers = {number: h for number, h in known.items() if h not in (signal.SIG_IGN, None)}
+    for number in handlers:
+        signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)

@@ -12,10 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from elbowroom.bodies import ZeroLinear
+from elbowroom.bodies import Linear, ZeroLinear
 from elbowroom.data.sparse import SparseBatch
 from elbowroom.errors import ParameterError
 from elbowroom.gaussians import Composite, DiagonalGaussian, FullGaussian, GaussianMixture, StandardGaussian, bounded
+from elbowroom.randomness import module_generator
 
 Posterior = DiagonalGaussian | FullGaussian
 PriorDistribution = StandardGaussian | GaussianMixture
@@ -25,7 +26,7 @@ MIN_LOG_STD, MAX_LOG_STD = -12.0, 6.0  # of what an encoder says, before a dial 
 NOTHING = -60.0  # the log-weight of a component that is not there
 
 
-class Head(nn.Linear):
+class Head(Linear):
     """Features to the parameters of a posterior."""
 
     def forward(self, h: Tensor) -> Tensor:
@@ -152,7 +153,7 @@ class MixturePrior(Prior):
         super().__init__()
         self.size, self.context, self.components = size, context, check_components(components)
         self.told = Told(context, size, components) if context else None
-        self.means = nn.Parameter(torch.randn(components, size))
+        self.means = nn.Parameter(torch.randn(components, size, generator=module_generator()))
         self.log_stds = nn.Parameter(torch.zeros(components, size))
         self.logits = nn.Parameter(torch.zeros(components))
 

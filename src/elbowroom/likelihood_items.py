@@ -19,6 +19,7 @@ from elbowroom.data.sparse import SparseBatch, dot
 from elbowroom.errors import ParameterError
 from elbowroom.item_kernels import ItemKernel, OwnLogits
 from elbowroom.likelihood_base import Likelihood
+from elbowroom.randomness import module_generator
 
 MAX_LOG_DISPERSION = 10.0
 LEAST = 1e-6  # total of a row without events
@@ -222,16 +223,12 @@ class ItemMultinomial(Likelihood):
         if isinstance(sampled, bool) or not isinstance(sampled, int) or sampled < 0:
             raise ParameterError("sampled must be a number of items, or 0 for all", f"it is {sampled!r}", "Try 8192.")
         self.features, self.width, self.sampled, self.tied = features, width, sampled, tied
-        self.table = nn.Parameter(torch.empty(features, width).uniform_(-1, 1).div_(math.sqrt(width)))
+        table = torch.empty(features, width).uniform_(-1, 1, generator=module_generator())
+        self.table = nn.Parameter(table.div_(math.sqrt(width)))
         self.bias = nn.Parameter(torch.zeros(features))
         self.register_buffer("totals", torch.ones(QUANTILES))
         self.register_buffer("log_chance", torch.full((features if sampled else 0,), -math.log(features)))
         self.register_buffer("reach", torch.arange(1, features + 1 if sampled else 1).double() / features)
-
-    @property
-    def draws(self) -> bool:
-        """Whether training draws from torch's global stream."""
-        return bool(self.sampled)
 
     @property
     def uses_total(self) -> bool:
@@ -245,7 +242,8 @@ class ItemMultinomial(Likelihood):
         total = self.totals[QUANTILES // 2] if total is None else total
         if not (self.training and self.sampled):
             return Items(h, self.table, self.bias, total)
-        drawn = torch.searchsorted(self.reach, torch.rand(self.sampled, dtype=torch.float64, device=h.device))
+        u = torch.rand(self.sampled, dtype=torch.float64, device=h.device, generator=module_generator())
+        drawn = torch.searchsorted(self.reach, u)
         log_weight = -math.log(self.sampled) - self.log_chance[drawn]
         return SampledItems(h, self.table, self.bias, total, drawn, log_weight)
 

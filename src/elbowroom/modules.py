@@ -28,14 +28,14 @@ def tensors_of(model: nn.Module) -> dict[str, Tensor]:
 
 
 def may_draw(model: nn.Module) -> bool:
-    """Whether a model in training may draw from torch's global stream: by dropout, or a stranger's modules."""
+    """Whether a model in training may draw from torch's global stream: by torch's dropout, or custom modules."""
     return any(_may_draw(module) for module in model.modules())
 
 
 def _may_draw(module: nn.Module) -> bool:
-    known = type(module).__module__.startswith(("elbowroom.", "torch."))
-    own = any(bool(getattr(module, name, False)) for name in ("dropout", "draws"))
-    return not known or own or "Drop" in type(module).__name__
+    library = type(module).__module__.partition(".")[0]
+    drops = "Drop" in type(module).__name__ or bool(getattr(module, "dropout", False))
+    return library != "elbowroom" and (library != "torch" or drops)
 
 
 def describe(model: nn.Module) -> dict[str, str]:

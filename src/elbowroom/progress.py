@@ -8,23 +8,54 @@ from typing import Any, TextIO
 from elbowroom.errors import escaped
 
 
+class Log:
+    """A stream for what is nice to know: from the first write that fails on, it is silent, and nothing else fails.
+
+    Disks are full, pipes and terminals closed, streams replaced: a run must not end over that. None is silent.
+    """
+
+    def __init__(self, stream: TextIO | None) -> None:
+        self.stream = stream
+        self.encoding = getattr(stream, "encoding", None) or "utf-8"
+
+    def write(self, text: str) -> int:
+        """Write a text, if it can be."""
+        self._try("write", text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush the stream, if it can be."""
+        self._try("flush")
+
+    def isatty(self) -> bool:
+        """Whether it is a terminal."""
+        return bool(self._try("isatty"))
+
+    def _try(self, method: str, *arguments: str) -> Any:
+        try:
+            return None if self.stream is None else getattr(self.stream, method)(*arguments)
+        except Exception:
+            self.stream = None
+            return None
+
+
 class Progress:
     """Shows epochs as they end. Use as a context manager; `silent` shows nothing."""
 
     def __init__(self, epochs: int, silent: bool = False, stream: TextIO | None = None) -> None:
-        self.epochs, self.stream = epochs, stream if stream is not None else sys.stderr
-        self.silent = silent or self.stream is None  # a program without a console has no stderr
+        self.epochs = epochs
+        self.log = Log(None if silent else stream if stream is not None else sys.stderr)
         self.bar: Any = None
 
     def __enter__(self) -> Progress:
-        if not self.silent and self.stream.isatty():
+        if self.log.isatty():
             from rich.console import Console
             from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
             from rich.progress import Progress as Bar
 
             columns = (TextColumn("training"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-            note = TextColumn("{task.fields[note]}")
-            self.bar = Bar(*columns, note, console=Console(file=self.stream), refresh_per_second=4)
+            note, console = TextColumn("{task.fields[note]}"), Console(file=self.log)  # type: ignore[arg-type]
+            self.bar = Bar(*columns, note, console=console, refresh_per_second=4)
             self.bar.start()
             self.task = self.bar.add_task("training", total=self.epochs, note="")
         return self
@@ -35,7 +66,7 @@ class Progress:
 
     def epoch(self, done: int, record: dict[str, float]) -> None:
         """Show that `done` epochs have ended, the last with this record."""
-        if self.silent:
+        if self.log.stream is None:
             return
         note = f"distortion {record['distortion']:.2f}  rate {record['rate']:.2f}  beta {record['beta']:.3g}"
         if "held_out_loss" in record:
@@ -43,12 +74,12 @@ class Progress:
         if self.bar is not None:
             self.bar.update(self.task, completed=done, note=note)
         else:
-            print(f"epoch {done}/{self.epochs}  {note}", file=self.stream, flush=True)
+            self.say(f"epoch {done}/{self.epochs}  {note}")
 
     def say(self, message: str) -> None:
         """Show a message."""
         message = escaped(message)
         if self.bar is not None:
             self.bar.print(message, markup=False, emoji=False, highlight=False)
-        elif not self.silent:
-            print(message, file=self.stream, flush=True)
+        else:
+            print(message, file=self.log, flush=True)

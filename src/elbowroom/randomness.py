@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
@@ -23,6 +26,24 @@ def seed_of(seed: int, *place: object) -> int:
 def generator_at(seed: int, *place: object, device: torch.device | str = "cpu") -> torch.Generator:
     """A generator at a place of the run: the same place gives the same numbers, whatever was drawn before."""
     return torch.Generator(device=device).manual_seed(seed_of(seed, *place))
+
+
+@contextmanager
+def drawing_from(generator: torch.Generator) -> Iterator[None]:
+    """Within, and in this thread alone, modules draw first weights, dropout and sampled items from a generator."""
+    token = _GENERATOR.set(generator)
+    try:
+        yield
+    finally:
+        _GENERATOR.reset(token)
+
+
+def module_generator() -> torch.Generator | None:
+    """What modules draw from: None, torch's global stream, outside of `drawing_from`."""
+    return _GENERATOR.get()
+
+
+_GENERATOR: ContextVar[torch.Generator | None] = ContextVar("generator", default=None)
 
 
 def resolve_seed(random_state: Any) -> int:

@@ -26,10 +26,10 @@ from elbowroom.data.holdout import Fold
 from elbowroom.data.interactions import Interactions, Reading
 from elbowroom.data.rows import InteractionRows, Rows, evenly
 from elbowroom.data.writers import check_file_place
+from elbowroom.devices import standard_defaults
 from elbowroom.errors import DataError, ParameterError
-from elbowroom.guests import own_stream
 from elbowroom.likelihood_items import ITEM_LIKELIHOODS
-from elbowroom.randomness import generator_at, resolve_seed, seed_of
+from elbowroom.randomness import drawing_from, generator_at, resolve_seed, seed_of
 from elbowroom.spectrum import start_at_spectrum
 from elbowroom.tasks import recommend as task
 from elbowroom.tasks.evaluate import gain
@@ -178,7 +178,7 @@ class InteractionVAE(BaseVAE):
         text, why = self._usual if wanted == "auto" else (wanted, "as asked for")
         name, options = specs.parse(text, ITEM_LIKELIHOODS, "likelihood")
         self._check_values(name)
-        with own_stream(seed_of(self.seed_, "items")):
+        with drawing_from(generator_at(self.seed_, "items")):
             likelihood = specs.make(
                 text, ITEM_LIKELIHOODS, "likelihood", rows.features, self._widths[0], bool(self.tied)
             )
@@ -388,6 +388,7 @@ class InteractionVAE(BaseVAE):
         summarise_lists(self, X).write(path)
         return Path(path)
 
+    @standard_defaults()
     def sample(self, n_samples: int = 1, *, random_state: Any = None) -> Any:  # type: ignore[override]
         """New histories: z from the prior, then as many events as a training user has; a CSR matrix (n, items).
 

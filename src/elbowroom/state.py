@@ -22,6 +22,7 @@ from elbowroom.card import card
 from elbowroom.columns import Kind, kind_form
 from elbowroom.data.interactions import Interactions
 from elbowroom.data.schema import Schema
+from elbowroom.devices import standard_defaults
 from elbowroom.errors import ArtefactError
 from elbowroom.files import parse_json
 from elbowroom.history import History
@@ -134,7 +135,7 @@ def opened(families: Mapping[str, type], saved: Artefact, path: str | os.PathLik
     ArtefactError
         If it describes none.
     """
-    with artefact.plain_torch():
+    with standard_defaults():
         model = artefact.model_from(saved, path)
         try:
             return _opened(families, saved, model)
@@ -199,7 +200,7 @@ def _check_agreement(estimator: Any) -> None:
         if one != other:
             raise ValueError(f"{what} is {one!r:.40} and {other!r:.40}")
     if getattr(estimator, "schema_", None) is not None:
-        with artefact.plain_torch(), torch.device("meta"):
+        with standard_defaults(), torch.device("meta"):
             wanted = artefact.config_of(table_likelihood(estimator.schema_.cells)[0])
         if wanted != artefact.config_of(model.likelihood):
             raise ValueError("the likelihood is not that of the schema")

@@ -11,10 +11,13 @@ import json
 import math
 import os
 import shutil
+import signal
+import tempfile
 import threading
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -31,9 +34,10 @@ from elbowroom.artefact import is_model
 from elbowroom.base import BaseVAE
 from elbowroom.data import door
 from elbowroom.devices import product_backend, same_products
-from elbowroom.errors import ArtefactError, ElbowroomWarning, ParameterError
+from elbowroom.errors import ArtefactError, ElbowroomWarning, ParameterError, warn
 from elbowroom.estimators import load
 from elbowroom.files import write_atomically
+from elbowroom.interrupt import ENDING, Interrupt, stopping
 from elbowroom.pick import pick
 from elbowroom.progress import Progress
 from elbowroom.randomness import resolve_seed
@@ -51,6 +55,7 @@ from elbowroom.sweep_folder import (
 from elbowroom.tasks.curve import Curve, curve
 
 WATCHED = 0.2  # seconds between looks at the process that a worker works for
+Trained = tuple[BaseVAE, list[str]]  # a model, and what was worth a look while it was trained
 
 
 @dataclass(frozen=True, eq=False)
@@ -185,7 +190,8 @@ def sweep(
     DataError, ParameterError, TrainingError, ArtefactError
         With what was expected, what came and what to do.
     KeyboardInterrupt
-        At Ctrl-C. What is finished stays in the folder.
+        At Ctrl-C. What is finished stays in the folder, and so do checkpoints of what is not. SIGTERM and SIGHUP do
+        the same, in the workers too, and then go to their handlers; the system's end the process.
     """
     if not isinstance(estimator, BaseVAE):
         raise ParameterError("a sweep trains an estimator of Elbowroom", f"it is {estimator!r}", "Pass TableVAE().")
@@ -255,11 +261,11 @@ class _Fit:
         if model.verbose:
             Progress(0).say(f"beta {specs.value_form(beta)}")
         vars(model)["_start"] = start
-        with same_products(self.products):
+        with same_products(self.products), Interrupt(whole=True) as interrupt:
             model.fit(self.X, context=self.context, checkpoint=run)
         del vars(model)["_start"]
         model.verbose = self.estimator.verbose
-        if not model.history_.complete:  # Ctrl-C
+        if interrupt.came or not model.history_.complete:
             raise KeyboardInterrupt
         name_features(model, self.names)
         return model
@@ -287,13 +293,21 @@ def _train_some(
 ) -> dict[float, BaseVAE]:
     if jobs == 1:
         return {beta: _say(beta, *_trained(fit, beta, start)) for beta in betas}
-    worker = partial(_trained_alone, os.getpid(), replace(fit, shown=False))
-    found = Parallel(n_jobs=min(jobs, len(betas)))(delayed(worker)(beta, start) for beta in betas)
+    with Interrupt() as interrupt, tempfile.TemporaryDirectory() as scratch:
+        stop = Path(scratch) / "stop"  # which the workers look for, and then end what they do as at a signal
+        interrupt.act = stop.touch
+        worker = partial(_trained_alone, os.getpid(), stop, replace(fit, shown=False))
+        try:
+            found = Parallel(n_jobs=min(jobs, len(betas)))(delayed(worker)(beta, start) for beta in betas)
+        except BaseException:
+            if not interrupt.came:  # else it is that a worker has ended
+                raise
+    if interrupt.came or None in found:
+        raise KeyboardInterrupt
     return {beta: _say(beta, *each) for beta, each in zip(betas, found, strict=True)}
 
 
-def _trained(fit: _Fit, beta: float, start: Mapping[str, Tensor] | None) -> tuple[BaseVAE, list[str]]:
-    """A model, and what was worth a look while it was trained."""
+def _trained(fit: _Fit, beta: float, start: Mapping[str, Tensor] | None) -> Trained:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("ignore")
         warnings.simplefilter("always", ElbowroomWarning)
@@ -301,27 +315,43 @@ def _trained(fit: _Fit, beta: float, start: Mapping[str, Tensor] | None) -> tupl
     return model, list(dict.fromkeys(str(warning.message) for warning in caught))
 
 
-def _trained_alone(owner: int, fit: _Fit, beta: float, start: Mapping[str, Tensor] | None) -> tuple[BaseVAE, list[str]]:
-    """The same with one thread, in a process that ends when that of its owner does."""
-    if os.getpid() != owner:
-        threading.Thread(target=_end_with, args=(owner,), daemon=True).start()
-    threads = torch.get_num_threads()
+def _trained_alone(
+    owner: int, stop: Path, fit: _Fit, beta: float, start: Mapping[str, Tensor] | None
+) -> Trained | None:
+    """The same with one thread, in a process that ends when that of its owner does; None where it was stopped."""
+    if stop.exists():
+        return None
+    apart, done, threads = os.getpid() != owner, threading.Event(), torch.get_num_threads()
     torch.set_num_threads(1)
+    if apart:
+        for number in (signal.SIGINT, *ENDING):  # one that waits for work must not end: all others would be killed
+            signal.signal(number, lambda *_: None)
     try:
-        found = _trained(fit, beta, start)
+        with stopping() if apart else nullcontext():
+            if apart:
+                threading.Thread(target=_watch, args=(owner, stop, done), daemon=True).start()
+            found = _trained(fit, beta, start)
+            done.set()
+    except KeyboardInterrupt:
+        return None
     finally:
+        done.set()
         torch.set_num_threads(threads)
     Progress(0, silent=not fit.estimator.verbose).say(f"beta {specs.value_form(beta)} is trained")
     return found
 
 
-def _end_with(owner: int) -> None:
+def _watch(owner: int, stop: Path, done: threading.Event) -> None:
+    """End this process when that of the owner has ended, and until then what it does when it is to stop."""
     while os.getppid() == owner:
+        if not done.is_set() and stop.exists():
+            done.set()
+            os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(WATCHED)
     os._exit(1)
 
 
 def _say(beta: float, model: BaseVAE, notes: Sequence[str]) -> BaseVAE:
     for note in notes:
-        warnings.warn(f"beta {specs.value_form(beta)}: {note}", ElbowroomWarning, stacklevel=5)
+        warn(f"beta {specs.value_form(beta)}: {note}", 5)
     return model

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from decimal import Decimal, InvalidOperation
 from typing import Any
@@ -20,7 +19,8 @@ from elbowroom.data.frame_files import NOTHING
 from elbowroom.data.frames import Series, series_of
 from elbowroom.data.schema import Schema, read
 from elbowroom.data.values import decimals_of, sort_of
-from elbowroom.errors import DataError, ElbowroomWarning, ParameterError, unknown
+from elbowroom.devices import standard_defaults
+from elbowroom.errors import DataError, ParameterError, unknown, warn
 from elbowroom.likelihoods import Table
 from elbowroom.randomness import generator_at, resolve_seed
 from elbowroom.tasks import complete
@@ -132,6 +132,7 @@ def schema_of(estimator: Any, what: str) -> Schema:
     return estimator.schema_
 
 
+@standard_defaults()
 def impute(estimator: Any, X: Any, n: int | None, how: str, context: Any, random_state: Any) -> Any:
     """X with its holes filled, once, or n times by draws."""
     schema, how = schema_of(estimator, "impute"), task.check_how(how)
@@ -160,6 +161,7 @@ def _spread(values: dict[str, np.ndarray], at: Tensor, n: int) -> dict[str, np.n
     return out
 
 
+@standard_defaults()
 def sample_given(estimator: Any, n: int, mean: bool, given: Mapping[str, Any], context: Any, random_state: Any) -> Any:
     """Rows from the model given some of their cells."""
     schema, n = schema_of(estimator, "given"), door.positive("n_samples", n)
@@ -172,7 +174,7 @@ def sample_given(estimator: Any, n: int, mean: bool, given: Mapping[str, Any], c
     rows, size = complete.sample_given(estimator.model_, torch.from_numpy(row), context, n, generator)
     if size < FEW:
         message = f"rows with {dict(given)} are rare in the model: its samples rest on about {size:.1f} different draws"
-        warnings.warn(message, ElbowroomWarning, stacklevel=3)
+        warn(message, 3)
     return write_rows(schema, rows.numpy(), estimator.frame_kind_, exact=exact)
 
 
@@ -235,6 +237,7 @@ def cell_of(schema: Schema, name: str, word: str) -> Any:
 # ---- what is strange -------------------------------------------------------------------------------------------------
 
 
+@standard_defaults()
 def surprises(estimator: Any, X: Any, draws: int) -> tuple[np.ndarray, np.ndarray]:
     """log p(x) of every row (n,), and -log p(column | the rest of its row) of every cell (n, columns), in nats."""
     rows, model = estimator._open(X, None, torch.float64)

@@ -6,7 +6,6 @@ import copy
 import math
 import os
 import time
-import warnings
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from itertools import islice
@@ -25,11 +24,13 @@ from elbowroom.devices import (
     circumstances,
     device_of,
     fast_products,
+    flushed_denormals,
     keep_memory,
     onednn_is_exact,
     product_backend,
+    standard_defaults,
 )
-from elbowroom.errors import ArtefactError, ElbowroomWarning, ParameterError, TrainingError, unknown
+from elbowroom.errors import ArtefactError, ParameterError, TrainingError, unknown, warn
 from elbowroom.guests import ONE_STREAM
 from elbowroom.history import History, Record
 from elbowroom.interrupt import Interrupt
@@ -37,7 +38,7 @@ from elbowroom.modules import describe, may_draw, placed, tensors_of
 from elbowroom.objectives import Elbo, Objective, Terms, distortion_of, with_base
 from elbowroom.optimiser import AVERAGE_EVERY, SCHEDULES, Optimiser, learning_rate_at
 from elbowroom.progress import Progress
-from elbowroom.randomness import generator_at, seed_of
+from elbowroom.randomness import drawing_from, generator_at, seed_of
 from elbowroom.vae import VAE, remembering
 
 
@@ -89,6 +90,7 @@ class Trainer:
             if getattr(self, name) not in known:
                 raise unknown(name, getattr(self, name), known)
 
+    @standard_defaults()
     def fit(
         self,
         model: VAE,
@@ -103,7 +105,8 @@ class Trainer:
 
         The model ends with the weights of the epoch with the lowest held-out loss at the policy's final beta, or
         those of the last epoch where there are no held-out rows. If `checkpoints` has a run with these settings, that
-        run is continued. Ctrl-C after the first epoch keeps the model trained so far; the history says so.
+        run is continued. Ctrl-C after the first epoch keeps the model trained so far; the history says so. SIGTERM and
+        SIGHUP do too, and then go to their handlers; the system's end the process.
 
         Raises
         ------
@@ -121,7 +124,8 @@ class Trainer:
         with placed(model, device), nullcontext() if folder is None else folder.held():
             run = Run(self, model, train, beta, objective or Elbo(), test, folder)  # type: ignore[arg-type]
             run.resume()
-            with fast_products(run.backend), progress or Progress(self.epochs, silent=True) as shown:
+            shown = progress or Progress(self.epochs, silent=True)
+            with fast_products(run.history.products), flushed_denormals(), shown:
                 run.train(shown)
         return run.history
 
@@ -152,7 +156,7 @@ class Run:
         # what every step of this epoch saw: beta, distortion, rate, loss, and whether it was taken
         self.seen = torch.zeros(self.steps_per_epoch, 5, device=self.device)
         self.may_draw = may_draw(self.model)
-        self.backend = product_backend() if self.device.type == "cpu" else "default"
+        self.history.products = product_backend() if self.device.type == "cpu" else "default"
         self.identity = {} if self.checkpoints is None else self._identify()
         self.started = time.monotonic()
 
@@ -183,7 +187,7 @@ class Run:
     # ---- the loop --------------------------------------------------------------------------------------------------
 
     def train(self, progress: Progress) -> None:
-        """Train to the end, to an early stop or to Ctrl-C, and leave the selected weights in the model."""
+        """Train to the end, to an early stop or to a signal, and leave the selected weights in the model."""
         keep_memory()
         alone = ONE_STREAM if self.may_draw else nullcontext()  # torch's global stream is not for two runs at once
         remembered, kept = remembering(self.model, self.averaged), torch.random.fork_rng(enabled=self.may_draw)
@@ -217,7 +221,8 @@ class Run:
         if self.may_draw:
             torch.manual_seed(seed_of(seed, "modules", step))
         batch = self.rows.batch(index, noise)
-        with autocast(self.settings.precision, self.device):
+        drawn_in_modules = drawing_from(generator_at(seed, "modules", step, device=self.device))
+        with drawn_in_modules, autocast(self.settings.precision, self.device):
             terms = self.objective(self.model, batch, noise, drawn.code)
             beta = self.control.step(self._progress(step), batch.x, terms, drawn.betas)
             loss = terms.loss(beta).mean()
@@ -312,7 +317,7 @@ class Run:
 
     def _note(self, message: str) -> None:
         self.history.notes.append(message)
-        warnings.warn(message, ElbowroomWarning, stacklevel=2)
+        warn(message, 2)
 
     @torch.no_grad()
     def _take_best(self) -> None:
@@ -341,7 +346,7 @@ class Run:
             "records": self.history.records,
             "complete": self.history.complete,
             "seconds": time.monotonic() - self.started,
-            "backend": self.backend,
+            "backend": self.history.products,
             "circumstances": circumstances(self.device),
         }
         self.checkpoints.save(self.step, self._tensors(), facts)
@@ -375,16 +380,16 @@ class Run:
         with torch.no_grad():
             for name, tensor in self._tensors().items():
                 tensor.copy_(tensors[name])
-        self.step, self.backend = facts["step"], facts["backend"]
+        self.step = facts["step"]
         self.history.records, self.history.complete = facts["records"], facts["complete"]
         self.started -= facts["seconds"]
-        if self.backend == "onednn" and not onednn_is_exact():
-            self.backend = "default"
-        now = circumstances(self.device)
-        differing = [f"{k} {v}, not {now.get(k)}" for k, v in facts["circumstances"].items() if v != now.get(k)]
+        usable = facts["backend"] != "onednn" or onednn_is_exact()
+        self.history.products = facts["backend"] if usable else "default"
+        begun = facts["circumstances"] | {"products": facts["backend"]}
+        now = circumstances(self.device) | {"products": self.history.products}
+        differing = [f"{name} {value}, not {now.get(name)}" for name, value in begun.items() if value != now.get(name)]
         if differing and not self.history.complete:
-            message = f"the run was begun with {', '.join(differing)}: the last bits of its result may differ"
-            warnings.warn(message, ElbowroomWarning, stacklevel=2)
+            warn(f"the run was begun with {', '.join(differing)}: the last bits of its result may differ", 2)
 
     def _tensors(self) -> dict[str, Tensor]:
         """Everything that changes from step to step."""

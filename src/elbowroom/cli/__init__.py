@@ -85,11 +85,16 @@ def main(tokens: Sequence[str] | None = None) -> NoReturn:
     """Run the command line, and exit."""
     if not os.environ.get("COLUMNS", "80").isdecimal() or int(os.environ.get("COLUMNS", "80")) < 20:
         del os.environ["COLUMNS"]  # no page of help fits into it
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # it gets this number, which a file must not: libraries write to stderr
     sys.exit(run(sys.argv[1:] if tokens is None else tokens))
 
 
 def run(tokens: Sequence[str]) -> int:
-    """Run a command line and return its exit code: 0 done, 1 wrong data or model, 2 wrong usage, 130 Ctrl-C."""
+    """Run a command line and return its exit code: 0 done, 1 wrong data or model, 2 wrong usage, 128 + n signal n."""
     return Console(json="--json" in tokens, debug="--debug" in tokens).run(lambda: app(list(tokens)))
 
 

@@ -6,10 +6,12 @@ import json
 import math
 import os
 import re
+import signal
 import sys
 import traceback
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from typing import Any, TextIO
 
@@ -17,8 +19,10 @@ from cyclopts import CycloptsError, UnknownOptionError
 
 from elbowroom.cli.flags import Parameters
 from elbowroom.errors import UNSEEN, ElbowroomError, ElbowroomWarning, ParameterError, escaped
+from elbowroom.interrupt import Stopped, stopping
+from elbowroom.progress import Log
 
-DONE, FAILED, USAGE, INTERRUPTED, PIPE_CLOSED = 0, 1, 2, 130, 141
+DONE, FAILED, USAGE, SIGNALLED, PIPE_CLOSED = 0, 1, 2, 128, 141
 # what other programs call an option
 ELSEWHERE = {"--seed": "--random-state", "--lr": "--learning-rate", "--latent-dim": "--n-latents"}
 
@@ -58,25 +62,26 @@ class Console:
     def run(self, command: Callable[[], Any]) -> int:
         """Run a command, print its answer or its error, and return the exit code."""
         for stream in (sys.stdout, sys.stderr):
-            if hasattr(stream, "reconfigure"):
-                stream.reconfigure(errors="backslashreplace")  # a file's name may be any bytes
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                warnings.simplefilter("always", ElbowroomWarning)
-                warnings.showwarning = self._note  # type: ignore[assignment]
-                answer = command()
-            code = self._answer(answer) if isinstance(answer, Answer) else DONE
-            if sys.stdout is not None:
-                sys.stdout.flush()
-            return code
-        except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that nothing is flushed into it at exit
-            return PIPE_CLOSED
-        except SystemExit:  # what rich makes of a closed pipe
-            return PIPE_CLOSED
-        except (Exception, KeyboardInterrupt) as error:
-            return self._fail(error)
+            with suppress(AttributeError, OSError, ValueError):
+                stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # a name may be any bytes
+        with stopping():
+            try:
+                return self._run(command)
+            except (BrokenPipeError, SystemExit):  # SystemExit is what rich makes of a closed pipe
+                return PIPE_CLOSED
+            except (Exception, KeyboardInterrupt) as error:
+                return self._fail(problem_of(error), error)
+            finally:
+                for stream in (sys.stdout, sys.stderr):
+                    _settle(stream)
+
+    def _run(self, command: Callable[[], Any]) -> int:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            warnings.simplefilter("always", ElbowroomWarning)
+            warnings.showwarning = self._note  # type: ignore[assignment]
+            answer = command()
+        return self._answer(answer) if isinstance(answer, Answer) else DONE
 
     def _note(self, message: Warning | str, *_: Any) -> None:
         note = " ".join(str(message).split())
@@ -84,29 +89,45 @@ class Console:
             return
         self.notes.append(note)
         if not self.json:
-            say(f"note: {note}", sys.stderr)
+            say(f"note: {note}", Log(sys.stderr))
 
     def _answer(self, answer: Answer) -> int:
         facts = {**answer.facts, "notes": self.notes} if self.notes else answer.facts
-        say(as_json(facts) if self.json else answer.text)
+        try:
+            say(as_json(facts) if self.json else answer.text)
+        except BrokenPipeError:
+            raise
+        except (OSError, ValueError) as error:
+            got = f"that failed ({getattr(error, 'strerror', None) or error})"
+            do = "What the command was to write to files is there."
+            return self._fail(Problem("OutputError", "the answer must be written to standard output", got, do), error)
         return answer.code
 
-    def _fail(self, error: BaseException) -> int:
+    def _fail(self, problem: Problem, error: BaseException) -> int:
         if self.debug:
-            say("".join(traceback.format_exception(error)), sys.stderr)
-        problem = problem_of(error)
+            say("".join(traceback.format_exception(error)).rstrip(), Log(sys.stderr))
         if self.json:
             parts = {"kind": problem.kind, "expected": problem.expected, "got": problem.got, "do": problem.do}
             facts = {"error": {**parts, "message": str(problem)}} | ({"notes": self.notes} if self.notes else {})
-            say(as_json(facts), sys.stderr)
+            say(as_json(facts), Log(sys.stderr))
         else:
-            say(f"error: {problem}", sys.stderr)
+            say(f"error: {problem}", Log(sys.stderr))
         return problem.code
 
 
-def say(text: str, stream: TextIO | None = None) -> None:
+def say(text: str, stream: TextIO | Log | None = None) -> None:
     """Print a text: whatever it has of the data, the terminal shows it and does not act on it."""
-    print(escaped(text, keep="\n\t"), file=stream)
+    print(escaped(text, keep="\n\t"), file=stream, flush=True)
+
+
+def _settle(stream: TextIO | None) -> None:
+    """Throw away what a stream does not take: Python would try again at its exit, and fail over it."""
+    with suppress(AttributeError, OSError, ValueError):
+        try:
+            stream.flush()  # type: ignore[union-attr]
+        except (OSError, ValueError):
+            number = stream.fileno()  # type: ignore[union-attr]
+            os.dup2(os.open(os.devnull, os.O_WRONLY), number)
 
 
 def problem_of(error: BaseException) -> Problem:
@@ -119,7 +140,8 @@ def problem_of(error: BaseException) -> Problem:
     if isinstance(error, CycloptsError):
         return _usage(error)
     if isinstance(error, KeyboardInterrupt):
-        return Problem(kind, "the command was to end by itself", "it was interrupted", "", INTERRUPTED, "interrupted")
+        by, words = signal_of(error), f"interrupted by {error}" if isinstance(error, Stopped) else "interrupted"
+        return Problem(kind, "the command was to end by itself", f"it was {words}", "", SIGNALLED + by, words)
     if _out_of_memory(error):
         got = f"memory ran out ({_first_line(error)})"
         return Problem(kind, "data and model must fit into memory", got, "Use fewer rows or a smaller --batch-size.")
@@ -129,6 +151,11 @@ def problem_of(error: BaseException) -> Problem:
     return Problem(
         kind, "no error that Elbowroom does not know", f"{kind} came: {_first_line(error)}", "Add --debug to see where."
     )
+
+
+def signal_of(error: BaseException | None) -> int:
+    """The number of the signal behind an exception, by default SIGINT's."""
+    return error.number if isinstance(error, Stopped) else signal.SIGINT
 
 
 def in_flags(advice: str) -> str:

@@ -20,7 +20,7 @@ from elbowroom.cli.models import check_not_input, data_for, trained
 from elbowroom.cli.runs import Run, check_model_place, estimator_of, read_for, rows_for, shown, typed
 from elbowroom.data.writers import Result, check_output, check_place, write
 from elbowroom.devices import keep_all_memory
-from elbowroom.errors import ElbowroomError, ElbowroomWarning, ParameterError, counted
+from elbowroom.errors import ElbowroomError, ParameterError, counted, warn
 from elbowroom.files import write_atomically
 from elbowroom.sweep_folder import betas_of_sweep, is_sweep
 from elbowroom.sweeps import sweep as train
@@ -137,8 +137,7 @@ def sweep(
         found = train(estimator, rows, betas, out, jobs=jobs, warm_start=warm_start, names=data.names)
     except BaseException as error:
         if is_sweep(out) and not isinstance(error, ElbowroomError):
-            note = "what was trained is kept; the same command goes on"
-            warnings.warn(note, ElbowroomWarning, stacklevel=2)
+            warn("what was trained is kept; the same command goes on", 2)
         raise
     models = [{"beta": beta, **_ended(os.path.join(out, f"beta-{specs.value_form(beta)}"))} for beta in betas]
     facts = {"sweep": out, "file": data.source, "rows": len(data), "seed": found.first.seed_, "models": models}

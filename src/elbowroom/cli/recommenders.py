@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from elbowroom.cli.runs import shown
 from elbowroom.data.holdout import cut
 from elbowroom.data.readers import Data
 from elbowroom.data.writers import check_output, check_table, write_columns
-from elbowroom.errors import ArtefactError, DataError, ElbowroomWarning, ParameterError, counted
+from elbowroom.errors import ArtefactError, DataError, ParameterError, counted, warn
 from elbowroom.tasks import recommend as task
 from elbowroom.tasks.evaluate import ERRORS, TRAINED_ON, USUAL, Evaluation, fitting, metric_of, trained_on
 
@@ -133,7 +132,7 @@ def _of_new(estimator: Any, data: Data, fold_in: float) -> tuple[elbowroom.Fold,
         nobody = sparse.csr_matrix((1, len(known.items)))
         rows = sparse.vstack([known.matrix, nobody]).tocsr()[known.users.positions(ids)]  # of -1 the last one
         if trained_on(fold, rows):
-            warnings.warn(TRAINED_ON, ElbowroomWarning, stacklevel=2)
+            warn(TRAINED_ON, 2)
     return fold, f"{counted(len(fold), 'user')}, {fold_in:.0%} of their interactions shown, the others to be found"
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import secrets
-import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -15,15 +14,16 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from elbowroom._version import __version__
 from elbowroom.artefact import is_free, is_model
-from elbowroom.cli.console import INTERRUPTED, Answer
+from elbowroom.cli.console import SIGNALLED, Answer, signal_of
 from elbowroom.cli.facts import describe, facts_of
 from elbowroom.cli.flags import Kind
 from elbowroom.data.readers import Data, nearest, read, split_key
 from elbowroom.data.streams import read_text, status
 from elbowroom.data.writers import check_place
 from elbowroom.devices import keep_all_memory
-from elbowroom.errors import ArtefactError, ElbowroomError, ElbowroomWarning, ParameterError
+from elbowroom.errors import ArtefactError, ElbowroomError, ParameterError, warn
 from elbowroom.files import delete_folder, folder_at_once, held, parse_json, write_atomically
+from elbowroom.interrupt import Stopped
 from elbowroom.state import name_features
 from elbowroom.sweep_folder import is_sweep
 
@@ -176,23 +176,33 @@ def read_for(kind: str, source: str, labels: list[str]) -> Data:
 
 
 def _carry_out(run: Run, data: Data, estimator: BaseVAE) -> Answer:
-    """Train and save the model; Ctrl-C saves the model so far and keeps the run."""
+    """Train and save the model; a signal saves the model so far and keeps the run."""
     keep_all_memory()  # the process is ours, and ends when the model is saved
     with locked(run.folder):
         try:
-            estimator.fit(rows_for(type(estimator).__name__, data), checkpoint=run.folder)
+            stopped = _fitted(estimator, rows_for(type(estimator).__name__, data), run)
         except BaseException as error:
             if {path.name for path in run.folder.iterdir()} <= {SETTINGS}:
                 delete_folder(run.folder)
             elif not isinstance(error, ElbowroomError):
-                note = f"what was trained is kept; go on: elbowroom resume {typed(run.folder)}"
-                warnings.warn(note, ElbowroomWarning, stacklevel=2)
+                warn(f"what was trained is kept; go on: elbowroom resume {typed(run.folder)}", 2)
             raise
         name_features(estimator, data.names)
         _save(run, estimator)
         if estimator.history_.complete:
             delete_folder(run.folder)
-    return _answer(run, data)
+    return _answer(run, data, SIGNALLED + signal_of(stopped))
+
+
+def _fitted(estimator: BaseVAE, rows: Any, run: Run) -> Stopped | None:
+    """Fit an estimator, and what stopped it where it has the model so far."""
+    try:
+        estimator.fit(rows, checkpoint=run.folder)
+    except Stopped as stopped:
+        if not estimator.__sklearn_is_fitted__():
+            raise
+        return stopped
+    return None
 
 
 def _save(run: Run, estimator: BaseVAE) -> None:
@@ -205,11 +215,11 @@ def _save(run: Run, estimator: BaseVAE) -> None:
             raise
         if isinstance(error, ArtefactError):
             raise ArtefactError(error.expected, error.got, f"{error.do} {kept[0].upper()}{kept[1:]}") from error
-        warnings.warn(kept, ElbowroomWarning, stacklevel=2)
+        warn(kept, 2)
         raise
 
 
-def _answer(run: Run, data: Data) -> Answer:
+def _answer(run: Run, data: Data, stopped: int) -> Answer:
     facts = {"model": run.out, "file": data.source, "rows": len(data), **facts_of(run.out)}
     text = describe(facts)
     if facts["complete"]:
@@ -217,7 +227,7 @@ def _answer(run: Run, data: Data) -> Answer:
         return Answer(facts, f"{text}\n\nsaved to {shown(Path(run.out))}; {look}")
     facts["run"] = str(run.folder)
     text += f"\n\ninterrupted; the model so far is in {shown(Path(run.out))}; "
-    return Answer(facts, f"{text}go on: elbowroom resume {typed(run.folder)}", INTERRUPTED)
+    return Answer(facts, f"{text}go on: elbowroom resume {typed(run.folder)}", stopped)
 
 
 def estimator_of(run: Run, data: Data, verbose: bool) -> BaseVAE:

@@ -16,6 +16,7 @@ from elbowroom.data.frame_files import check_table_output, write_frame
 from elbowroom.data.readers import read
 from elbowroom.data.writers import Result, check_output, write
 from elbowroom.errors import ParameterError, counted, escaped
+from elbowroom.interrupt import Interrupt
 from elbowroom.tasks.quality import quality as compare
 
 SHOWN = 10  # strange rows that are listed
@@ -36,8 +37,9 @@ def impute(
         return Answer({"out": out, "rows": len(data)}, f"wrote {counted(len(data), 'row')} without holes to {out}")
     path = Path(out)
     names = [str(path.with_name(f"{path.stem}-{i}{path.suffix}")) for i in range(1, len(found) + 1)]
-    for name, frame in zip(names, found, strict=True):
-        write_frame(name, frame)
+    with Interrupt():  # all of them, or none
+        for name, frame in zip(names, found, strict=True):
+            write_frame(name, frame)
     return Answer({"out": names, "rows": len(data)}, f"wrote {counted(len(names), 'imputation')}: {', '.join(names)}")
 
 

@@ -6,7 +6,6 @@ import difflib
 import math
 import os
 import struct
-import warnings
 import zipfile
 from collections.abc import Mapping, Sequence
 from itertools import islice
@@ -17,7 +16,7 @@ import numpy as np
 
 from elbowroom.data.door import check_sparse
 from elbowroom.data.streams import broken, check_ratio, open_bytes, regular, whole
-from elbowroom.errors import DataError, ElbowroomWarning
+from elbowroom.errors import DataError, warn
 
 PREFERRED = ("x", "X", "data", "images", "x_train", "X_train", "train", "arr_0")  # where an .npz has several arrays
 SHARE = 0.5  # of the machine's memory that an array may take; a larger one stays in its file
@@ -155,7 +154,7 @@ def _choose(path: Path, headers: Mapping[str, Header]) -> str:
     if len(fit) > 1:
         others = ", ".join([f"{path.name}:{name}" for name in fit if name != chosen][:MOST_NAMES])
         message = f"{path.name} has several arrays: {chosen!r} is read; others are {others}"
-        warnings.warn(message, ElbowroomWarning, stacklevel=2)
+        warn(message, 2)
     return chosen
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import warnings
 from collections import Counter
 from collections.abc import Sequence
 from itertools import chain, islice
@@ -12,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from elbowroom.data.streams import broken, open_bytes, rows_of_text, whole
-from elbowroom.errors import ElbowroomWarning, counted
+from elbowroom.errors import counted, warn
 
 WORDS = dict.fromkeys(("", "na", "n/a", "nan", "null", "none", "<na>", "#n/a", "?"), "nan") | {
     "true": "1",
@@ -35,7 +34,7 @@ def read_delimited(path: Path) -> tuple[Columns, bool]:
         named = not _are_numbers(header)
         if not named and header:
             note = f"{path.name} has no header: its first line is read as a row"
-            warnings.warn(note, ElbowroomWarning, stacklevel=2)
+            warn(note, 2)
         names = [name.strip() for name in header] if named else [str(i) for i in range(len(header))]
         _check_names(path, names)
         columns = _numbers(path, separator, names, named) or _columns(path, separator, names, named)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from typing import Any, Literal
 
 import numpy as np
 
 from elbowroom.data import door
-from elbowroom.errors import DataError, ElbowroomWarning
+from elbowroom.errors import DataError, warn
 
 Layout = Literal["channels_first", "channels_last"]
 Pixels = Literal["binary", "whole", "real"]
@@ -46,7 +45,7 @@ def layout_of(shape: tuple[int, ...], asked: str = "auto") -> Layout:
     if last:
         return "channels_last"
     message = f"X of shape {shape} is read as {a} channels of {b} x {c}; layout='channels_first' confirms that"
-    warnings.warn(message, ElbowroomWarning, stacklevel=6)
+    warn(message, 6)
     return "channels_first"
 
 

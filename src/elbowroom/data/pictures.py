@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from elbowroom.data.streams import refused, regular, whole
-from elbowroom.errors import DataError, ElbowroomWarning, missing
+from elbowroom.errors import DataError, missing, warn
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pbm")
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")  # Pillow knows more, of which one runs Ghostscript
@@ -43,7 +43,7 @@ def read_folder(folder: Path) -> tuple[np.ndarray, np.ndarray]:
     if any(wide):
         several = f", and of {sum(wide) - 1} more" if sum(wide) > 1 else ""
         message = f"colours have 8 bits: of those of 16 in {paths[wide.index(True)].name}{several} the upper 8 are read"
-        warnings.warn(message, ElbowroomWarning, stacklevel=2)
+        warn(message, 2)
     first = images[0]
     for path, image in zip(paths, images, strict=True):
         if image.shape[:2] != first.shape[:2]:
@@ -74,7 +74,7 @@ def _image_files(folder: Path) -> Iterator[Path]:
         yield from (Path(place, n) for n in names if Path(n).suffix.lower() in SUFFIXES and not n.startswith("."))
     if linked:
         note = f"links to folders are not followed: {linked[0]}{f' and {len(linked) - 1:,} more' * (len(linked) > 1)}"
-        warnings.warn(note, ElbowroomWarning, stacklevel=2)
+        warn(note, 2)
 
 
 def _name(path: Path) -> str:
@@ -173,7 +173,7 @@ def eight_bit(images: np.ndarray, pixels: tuple[float, float]) -> np.ndarray:
 def grid(images: np.ndarray, count: int) -> np.ndarray:
     """One picture of the first 8-bit images of so many, row by row."""
     if count > GRID:
-        warnings.warn(f"the picture shows the first {GRID} of {count} images", ElbowroomWarning, stacklevel=2)
+        warn(f"the picture shows the first {GRID} of {count} images", 2)
         images = images[:GRID]
     times = max(1, math.ceil(TILE / min(images.shape[1:3])))
     images = images.repeat(times, axis=1).repeat(times, axis=2)

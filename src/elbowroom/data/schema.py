@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import re
-import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from decimal import Decimal
@@ -21,7 +20,7 @@ from elbowroom.data.door import opened
 from elbowroom.data.frames import Series
 from elbowroom.data.infer import infer
 from elbowroom.data.values import held, is_missing, long_enough, scalar, shown_time, sort_of, stamp_of
-from elbowroom.errors import DataError, ElbowroomWarning, ParameterError, unknown
+from elbowroom.errors import DataError, ParameterError, unknown, warn
 
 EARLIEST, LATEST = -62_135_596_800, 253_402_300_799  # seconds since 1970 that calendars have: years 1 to 9999
 SDV = {"numerical": None, "categorical": "category", "boolean": "binary", "datetime": "datetime"}
@@ -67,7 +66,7 @@ class Column:
         """Refuse times for what was none in training, the other way round, and clocks of another kind."""
         if isinstance(self.known, Empty):
             message = f"column {name!r} was empty in all training rows: its values are not read"
-            warnings.warn(message, ElbowroomWarning, stacklevel=2)
+            warn(message, 2)
             return
         then, now = stamp_of(self.dtype), stamp_of(series.dtype)
         if self.dtype and (then is None) != (now is None):

@@ -9,6 +9,7 @@ import torch
 from torch import Generator, Tensor
 
 from elbowroom.data.rows import Rows
+from elbowroom.devices import standard_defaults
 from elbowroom.errors import DataError
 from elbowroom.gaussians import normal
 from elbowroom.randomness import generator_at
@@ -69,6 +70,7 @@ def joint(model: VAE, z: Tensor, x: Tensor, context: Tensor | None) -> Tensor:
     return torch.cat([model.decode(part, context).log_kernel(x).double() for part in z.split(at_once)])
 
 
+@standard_defaults()
 @torch.no_grad()
 def completions(model: VAE, rows: Rows, keep: int, draws: int, seed: int) -> Tensor:
     """Rows with missing cells, completed: `keep` draws from p(x_missing | x_known) of every row, (keep, n, D).
@@ -95,6 +97,7 @@ def completions(model: VAE, rows: Rows, keep: int, draws: int, seed: int) -> Ten
     return torch.cat(found, 1)
 
 
+@standard_defaults()
 @torch.no_grad()
 def sample_given(model: VAE, x: Tensor, context: Tensor | None, n: int, generator: Generator) -> tuple[Tensor, float]:
     """n rows from the model given what is known of one row x (1, D), and a context (n, c) of each.
@@ -128,6 +131,7 @@ def _decoded(model: VAE, z: Tensor, context: Tensor | None) -> Any:
     return model.decode(z, None if context is None else context.expand(len(z), -1))
 
 
+@standard_defaults()
 @torch.no_grad()
 def surprises(model: VAE, rows: Rows, draws: int, seed: int) -> tuple[Tensor, Tensor]:
     """log p(x) of every row (n,), and -log p(cell | the rest of its row) of every cell (n, D), in nats.

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from elbowroom.data.rows import Rows, evenly
+from elbowroom.devices import standard_defaults
 from elbowroom.gaussians import DiagonalGaussian, FullGaussian, GaussianMixture
 from elbowroom.latents import Posterior
 from elbowroom.randomness import generator_at
@@ -74,6 +75,7 @@ class Diagnosis:
         return f"{everything.capitalize()} on. For more detail, try more latents or a smaller beta."
 
 
+@standard_defaults()
 @torch.no_grad()
 def diagnose(model: VAE, rows: Rows, beta: float) -> Diagnosis:
     """Diagnose a model on rows; `beta` is the one it was trained with, for the words."""

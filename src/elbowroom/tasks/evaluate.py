@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
@@ -15,7 +14,7 @@ from scipy import stats
 from elbowroom.data import door
 from elbowroom.data.holdout import Fold
 from elbowroom.data.interactions import Interactions, ones_of
-from elbowroom.errors import DataError, ElbowroomWarning, ParameterError, counted, unknown
+from elbowroom.errors import DataError, ParameterError, counted, unknown, warn
 from elbowroom.randomness import normal_by_row
 
 METRIC = re.compile(r"([a-z_]+)@([1-9][0-9]*)(?:\[([a-z]+)\])?")
@@ -162,7 +161,7 @@ def evaluate(model: Ranks, fold: Fold, metrics: str | Sequence[str] | None = Non
         values |= {name: np.asarray(ERRORS[name](errors, hidden.indptr)) for name in metrics if name in ERRORS}
     known = getattr(model, "known_", None)
     if isinstance(known, Interactions) and trained_on(fold, known.matrix):
-        warnings.warn(TRAINED_ON, ElbowroomWarning, stacklevel=2)
+        warn(TRAINED_ON, 2)
     return Evaluation({name: values[name] for name in metrics}, users)
 
 

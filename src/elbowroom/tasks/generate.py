@@ -8,6 +8,7 @@ import torch
 from torch import Generator, Tensor
 
 from elbowroom.data.rows import Batch, Rows, joined
+from elbowroom.devices import standard_defaults
 from elbowroom.gaussians import normal
 from elbowroom.randomness import generator_at, seed_of
 from elbowroom.vae import VAE
@@ -15,12 +16,14 @@ from elbowroom.vae import VAE
 AT_ONCE = 1024
 
 
+@standard_defaults()
 @torch.no_grad()
 def posterior_mean(model: VAE, rows: Rows) -> Tensor:
     """E q(z|x) of every row, (n, d)."""
     return joined((model.encode(batch.x, batch.context).mean for batch in rows.in_order(AT_ONCE)), len(rows))
 
 
+@standard_defaults()
 @torch.no_grad()
 def sample_posterior(model: VAE, rows: Rows, draws: int, generator: Generator) -> Tensor:
     """Draws of z from q(z|x) of every row, (draws, n, d)."""
@@ -36,6 +39,7 @@ def settle_prior(model: VAE, rows: Rows, seed: int) -> None:
         prior.settle(z.transpose(0, 1).flatten(0, 1), seed_of(seed, "settle"))
 
 
+@standard_defaults()
 @torch.no_grad()
 def decode_mean(model: VAE, z: Tensor, context: Tensor | None = None, total: Tensor | None = None) -> Tensor:
     """E[x|z] of latents (n, d), (n, D)."""
@@ -43,6 +47,7 @@ def decode_mean(model: VAE, z: Tensor, context: Tensor | None = None, total: Ten
     return joined((model.decode(z[s], _part(context, s), _part(total, s)).mean for s in at), len(z))
 
 
+@standard_defaults()
 @torch.no_grad()
 def reconstruct(model: VAE, rows: Rows) -> Tensor:
     """E[x|z] at the posterior mean of every row, (n, D)."""
@@ -55,6 +60,7 @@ def reconstruct(model: VAE, rows: Rows) -> Tensor:
     return joined(map(mean, rows.in_order(AT_ONCE)), len(rows))
 
 
+@standard_defaults()
 @torch.no_grad()
 def sample(model: VAE, n: int, generator: Generator, mean: bool = False, context: Tensor | None = None) -> Tensor:
     """Rows drawn from the model: z from the prior, then x from p(x|z), or its mean; (n, D)."""

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from elbowroom.bodies import SparseLinear
 from elbowroom.data.sparse import SparseBatch
+from elbowroom.devices import standard_defaults
 from elbowroom.likelihood_items import Items
 from elbowroom.randomness import generator_at
 from elbowroom.tasks.neighbours import Neighbours
@@ -35,6 +36,7 @@ class Scoring:
     ) -> None:
         self.model, self.noise, self.neighbours, self.weight = model, noise, neighbours, weight
 
+    @standard_defaults()
     @torch.no_grad()
     def __call__(self, histories: Any) -> Tensor:
         """Logits (n, items) for CSR histories (n, items); kept for `exact`."""
@@ -52,6 +54,7 @@ class Scoring:
             scores[self.empty] = self.expected
         return scores
 
+    @standard_defaults()
     @torch.no_grad()
     def exact(self, histories: Any, columns: Tensor) -> Tensor:
         """Scores (n, k) of the items at `columns` (n, k), for the histories that were scored last."""
@@ -62,6 +65,7 @@ class Scoring:
             found[self.empty] = self.expected.double()[columns[self.empty]]
         return found
 
+    @standard_defaults()
     def of_item(self, histories: Any, item: int) -> np.ndarray:
         """Exact scores (n,) of one item for CSR histories (n, items), which may be many."""
         found = []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass
 from numbers import Real
@@ -26,7 +25,8 @@ from elbowroom.data.interactions import (
     listed,
 )
 from elbowroom.data.sparse import SparseBatch
-from elbowroom.errors import DataError, ElbowroomWarning, counted
+from elbowroom.devices import standard_defaults
+from elbowroom.errors import DataError, counted, warn
 from elbowroom.tasks.rank import best, in_order, users_at_once
 
 MARGIN = 16  # candidates beyond the N best, among which exact scores decide
@@ -71,6 +71,7 @@ def lists(
     return found
 
 
+@standard_defaults()
 @torch.no_grad()
 def _lists(
     scorer: Scorer, histories: Any, n: int, only: np.ndarray | None, out: list[Any], exact: Exact | None
@@ -302,7 +303,7 @@ def report_unknown(ids: np.ndarray, refuse: bool) -> None:
     found = f"{counted(len(ids), 'item is', 'items are')} not known ({listed(ids.tolist())})"
     if refuse:
         raise DataError("items must be those that the model was fitted on", found, "Leave them out, or fit again.")
-    warnings.warn(f"{found} and left out", ElbowroomWarning, stacklevel=4)
+    warn(f"{found} and left out", 4)
 
 
 def named(found: Lists, ids: np.ndarray, alone: bool) -> tuple[np.ndarray, np.ndarray]:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from elbowroom.data.rows import Batch, Rows, joined
 from elbowroom.data.sparse import SparseBatch
-from elbowroom.devices import keep_memory
+from elbowroom.devices import keep_memory, standard_defaults
 from elbowroom.objectives import distortion_of
 from elbowroom.randomness import generator_at, normal_by_row
 from elbowroom.vae import VAE
@@ -54,6 +54,7 @@ class LogLikelihood:
         )
 
 
+@standard_defaults()
 @torch.no_grad()
 def distortion_and_rate(model: VAE, rows: Rows, draws: int = 16) -> tuple[np.ndarray, np.ndarray]:
     """-log p(x|z) averaged over draws of z, and KL(q || p), of every row (n,), in nats.
@@ -84,6 +85,7 @@ def noise_of(x: Tensor | SparseBatch, draws: int, model: VAE) -> Tensor:
     return noise.to(next(model.parameters()).dtype)
 
 
+@standard_defaults()
 @torch.no_grad()
 def log_likelihood(model: VAE, rows: Rows, draws: int = 1000, seed: int = 0) -> LogLikelihood:
     """Importance-weighted log-likelihood of every row; each row is encoded once."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import datetime
+import decimal
 import functools
 import hashlib
 import json
@@ -244,7 +245,59 @@ if not torch.cuda.is_available():
 
 # ---- ids and text ----------------------------------------------------------------------------------------------------
 
-IDS: dict[str, Case] = {}
+TWO = [1, 2]
+USERS = pd.to_datetime(["2026-01-31", "2026-02-01"])
+
+
+def pairs(reading: Reading | None = None, **columns: Any) -> Any:
+    """Interactions of a frame: of three items, if it says nothing else."""
+    return (reading or Reading()).learn(pd.DataFrame(columns))
+
+
+def latest(when: Any) -> Any:
+    return Split.latest(pd.DataFrame({"user": [1, 1, 1], "item": [1, 2, 3], "when": when}), "when")
+
+
+IDS: dict[str, Case] = {
+    "dates as ids": (lambda: pairs(Reading("a", "b"), a=USERS, b=TWO), "Timestamp('2026-01-31 00:00:00') (row 0)"),
+    "dates that would become ids": (lambda: pairs(user=USERS, item=TWO), "'user' would, and it holds times (datetime"),
+    "dates as text": (lambda: pairs(a=["2026-01-31"] * 2, b=TWO), "it holds dates (first: '2026-01-31')"),
+    "ids with fractions": (lambda: pairs(user=[1.0, 2.5], item=TWO), "numbers with fractions (first: 2.5)"),
+    "ids with fractions, named": (lambda: pairs(Reading("a", "b"), a=[1.0, 2.5], b=TWO), "'a' has 2.5 (row 1)"),
+    "ids that float64 rounds": (lambda: pairs(user=[1e19, 2e19], item=TWO), "column 'user' has 1e+19 (row 0)"),
+    "ids of more than 64 bits": (lambda: pairs(user=[2**70, 1], item=TWO), "which 64 bits do not hold"),
+    "ids of both signs, too far apart": (lambda: pairs(user=[-1, 2**63], item=TWO), "has 9223372036854775808 (row 1)"),
+    "an id that is pd.NA": (lambda: pairs(user=pd.array([1, None], "Int64"), item=TWO), "missing value, <NA> (row 1)"),
+    "an id that is NaN": (lambda: pairs(user=[1, np.nan], item=TWO), "column 'user' has a missing value, nan (row 1)"),
+    "an id that is None": (lambda: pairs(user=["a", None], item=TWO), "has a missing value, None (row 1)"),
+    "truth values as ids": (lambda: pairs(user=[True, False], item=TWO), "column 'user' has True (row 0)"),
+    "bytes as ids": (lambda: pairs(user=[b"a", b"b"], item=TWO), "column 'user' has b'a' (row 0)"),
+    "decimals with fractions as ids": (
+        lambda: pairs(user=[decimal.Decimal("1.5"), decimal.Decimal(2)], item=TWO), "Decimal('1.5') (row 0)"),
+    "ids of two kinds": (lambda: pairs(user=[1, "x"], item=TWO), "column 'user' has 'x' (row 1)"),
+    "texts and dates as ids": (lambda: pairs(user=["x", USERS[0]], item=TWO), "Timestamp('2026-01-31 00:00:00')"),
+    "lists as ids": (lambda: pairs(user=[[1], [2]], item=TWO), "column 'user' has [1] (row 0)"),
+    "two columns of users": (
+        lambda: pairs(user=TWO, customer_id=TWO, item=TWO), "'customer_id' may all do. Name it with user='user'"),
+    "two columns of items": (lambda: pairs(user=TWO, item_id=TWO, product=TWO), "'item_id', 'product' may all do"),
+    "users and items from one column": (lambda: pairs(Reading("user", "user"), user=TWO, item=TWO), "both are 'user'"),
+    "a log whose names say too little": (lambda: pairs(timestamp=TWO, who=TWO, what=TWO), "'timestamp' would, and"),
+    "times by their numbers": (
+        lambda: pairs(a=[1_700_000_000, 1_700_000_999], b=TWO, c=TWO), "like times since 1970 (first: 1700000000)"),
+    "numbers with a point among three": (lambda: pairs(a=[1.0, 2.0], b=TWO, c=TWO), "it holds numbers with a point"),
+    "ratings that would become items": (lambda: pairs(user=TWO, rating=TWO, what=TWO), "it holds values, by its name"),
+    "columns of one name": (
+        lambda: Reading().learn(pd.DataFrame([[1, 2]], columns=["user", "user"])), "'user' comes more than once"),
+    "values that are text": (
+        lambda: pairs(Reading(value="v"), user=TWO, item=TWO, v=[1, "x"]), "column 'v' has others: 'x' (row 1)"),
+    "values that are missing": (
+        lambda: pairs(Reading(value="v"), user=TWO, item=TWO, v=pd.array([1, None], "Int64")), "'<NA>' (row 1)"),
+    "times of two kinds": (lambda: latest(["2026-01-31", "1700000000", "1700000001"]), "another kind than the first"),
+    "times with and without an offset": (
+        lambda: latest(["2026-01-31T10:00", "2026-01-31T10:00+02:00", "2026-01-31"]), "(row 1)"),
+    "a time that is missing": (lambda: latest(pd.to_datetime(["2026-01-31", None, "2026-02-01"])), "'NaT' (row 1)"),
+    "a time that is a truth value": (lambda: latest([True, False, True]), "'True' (row 0)"),
+}  # fmt: skip
 
 # ---- images, AnnData, counts -----------------------------------------------------------------------------------------
 
@@ -915,7 +968,51 @@ def check_parts(error: Any, place: str) -> None:
 # A command line in a fresh folder: what makes its files there, its words, and what its error must say.
 Command = tuple[Callable[[Path], Any], str, str]
 
-IDS_COMMANDS: dict[str, Command] = {}
+FIT = "fit t.csv --kind interactions --epochs 1 --n-latents 2 --hidden 4 --out m"
+
+
+def in_file(text: str) -> Callable[[Path], Any]:
+    return lambda here: (here / "t.csv").write_text(text)
+
+
+def with_model(text: str) -> Callable[[Path], Any]:
+    """A model of users and items that are numbers, and a file."""
+
+    def make(here: Path) -> None:
+        (here / "t.csv").write_text("user,item\n1,7\n1,8\n2,7\n2,9\n")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            InteractionVAE(2, hidden=(4,), epochs=1).fit(pd.read_csv(here / "t.csv")).save(here / "m")
+        (here / "new.csv").write_text(text)
+
+    return make
+
+
+IDS_COMMANDS: dict[str, Command] = {
+    "an empty user": (in_file("user,item\na,x\n,y\n"), FIT, "column 'user' has an empty one (row 1)"),
+    "an empty item in quotes": (in_file('user,item\na,""\nb,y\n'), FIT, "column 'item' has an empty one (row 0)"),
+    "a log whose first column is none of users": (
+        in_file("timestamp,who,what\n1,a,x\n2,b,y\n"), FIT, "Name it with --user"),
+    "a file of dates, who and what": (
+        in_file("d,who,what\n2026-01-31,a,x\n2026-02-01,b,y\n"), FIT, "'d' would, and it holds times (datetime"),
+    "fractions that would become users": (in_file("a,b,c\n1.5,a,x\n2.5,b,y\n"), FIT, "fractions (first: 1.5)"),
+    "two columns of users": (
+        in_file("user_id,customer,item\na,b,x\nb,c,y\n"), FIT, "Name it with --user user_id"),
+    "two columns of items by themselves": (
+        in_file("user,item,product\na,b,x\nb,c,y\n"), FIT.replace("--kind interactions ", ""), "--item item"),
+    "a column of users that is not there": (in_file("user,item\na,x\n"), f"{FIT} --user usr", "Did you mean 'user'?"),
+    "one column for users and items": (
+        in_file("user,item\na,x\n"), f"{FIT} --user item --item item", "both are 'item'. Name them with --user"),
+    "values that are words": (
+        in_file("user,item,stars\na,x,5\nb,y,many\n"), f"{FIT} --value stars --threshold 4", "'5' (row 0)"),
+    "one column alone": (in_file("user\na\n"), FIT, "it has 1 column"),
+    "interactions of unequal length": (in_file("user,item\na,x\nb\n"), FIT, "line 3 has 1 value, not 2"),
+    "a user who is no number": (with_model(""), "recommend m --user 1_0", "'1_0' is none"),
+    "a user with a leading zero": (with_model(""), "recommend m --user 01", "'01' is none"),
+    "known users of another kind": (
+        with_model("user,item\n1,8\nx,7\n"), "evaluate m new.csv --known", "users must be those"),
+    "a file without known items": (with_model("user,item\n5,x\n6,y\n"), "evaluate m new.csv", "the file has none"),
+}  # fmt: skip
 
 
 def picture(path: Path, pixels: np.ndarray, *more: np.ndarray) -> None:

@@ -243,6 +243,71 @@ def test_a_column_that_turns_to_text_late_keeps_its_numbers(tmp_path):
     assert list(data.column("i")[[7, -1]]) == ["7", "end"]
 
 
+@pytest.mark.parametrize(
+    ("words", "values", "dtype"),
+    [
+        (["1", "+2", "-0"], [1, 2, 0], "int64"),
+        (["1.0", "2"], [1, 2], "int64"),
+        ([str(2**60 + 1), "-3"], [2**60 + 1, -3], "int64"),
+        ([str(2**64 - 1), "3"], [2**64 - 1, 3], "uint64"),
+        ([str(2**64 - 1), "-3"], [str(2**64 - 1), "-3"], "object"),
+        ([str(2**60 + 1), "NA", "1"], [2**60 + 1, None, 1], "Int64"),
+        ([str(2**63), "NA"], [2**63, None], "UInt64"),
+        (["1", "NA"], [1.0, None], "float64"),
+        (["true", "False"], [True, False], "bool"),
+        (["true", "", "FALSE"], [True, None, False], "boolean"),
+        (["true", "1"], ["true", "1"], "object"),
+        (["1e3", ".5"], [1000.0, 0.5], "float64"),
+        (["inf", "1", "-Infinity"], [np.inf, 1.0, -np.inf], "float64"),
+        (["1e400", "1"], [np.inf, 1.0], "float64"),
+        (["1_000", "2"], ["1_000", "2"], "object"),
+        (["0x10", "2"], ["0x10", "2"], "object"),
+        (["٣", "2"], ["٣", "2"], "object"),
+        (["007", "8"], ["007", "8"], "object"),
+        (["0.5", "007"], ["0.5", "007"], "object"),
+        (["9" * 21, "0.5"], ["9" * 21, "0.5"], "object"),
+        (["NA", "null"], [None, None], "float64"),
+        (["NA", "x "], [None, "x "], "object"),
+    ],
+)
+def test_words_of_a_column_are_one_thing(tmp_path, words, values, dtype):
+    for beside in ("1", "x"):  # alone with numbers, or beside text
+        text = "a,b\n" + "".join(f"{word},{beside}\n" for word in words)
+        column = csv_of(tmp_path, text).x["a"]
+        assert [None if pd.isna(value) else value for value in column] == values
+        assert str(column.dtype) == dtype
+
+
+def test_a_code_in_the_last_row_makes_text_of_all(tmp_path):
+    codes = [f"{i % 500:06}" for i in range(150_000)]
+    rows = "".join(f"{i % 300},{code}\n" for i, code in enumerate(codes))
+    found = csv_of(tmp_path, f"user,item\n{rows}7,00X\n")
+    assert found.kind == "interactions"
+    assert sorted(set(found.x["item"])) == [*sorted(set(codes)), "00X"]
+    assert found.x["user"].dtype == np.int64
+    assert set(csv_of(tmp_path, f"a,b\n{rows}", features=["a", "b"]).x["b"]) == set(codes)
+
+
+def test_a_frame_of_polars_where_pandas_is_not_installed(tmp_path, monkeypatch):
+    import importlib.util
+
+    find = importlib.util.find_spec
+    for hidden in (("pandas",), ("pandas", "polars")):
+        monkeypatch.setattr(importlib.util, "find_spec", lambda name, hidden=hidden: name not in hidden and find(name))
+        found = csv_of(tmp_path, f"n,f,c,d\n{2**60 + 1},true,x,2020-01-02\nNA,NA,NA,NA\n").x
+        assert type(found).__module__.split(".")[0] == ("polars" if "polars" not in hidden else "pyarrow")
+        rows = found.rows() if "polars" not in hidden else [tuple(row.values()) for row in found.to_pylist()]
+        assert rows[0][:3] == (2**60 + 1, True, "x")
+        assert str(rows[0][3])[:10] == "2020-01-02"
+        assert rows[1] == (None, None, None, None)
+
+
+def test_a_file_is_read_as_the_model_that_is_to_use_it(tmp_path):
+    found = csv_of(tmp_path, "zip,n\n12345,1\n,2\n", features=["zip", "n"], texts=["zip"])
+    assert found.x["zip"].tolist() == ["12345", None]
+    assert found.x["n"].tolist() == [1, 2]
+
+
 def test_labels_are_kept_aside(tmp_path):
     text = "a,class,b,name\n1,0,2,x\n3,1,4,y\n"
     data = csv_of(tmp_path, text, labels=["class", "name"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from decimal import Decimal
 
 import numpy as np
 import pandas as pd
@@ -283,6 +284,95 @@ def test_frames_are_read_by_their_ids(frame):
     assert rated.matrix.toarray().tolist() == [[2, 0, 0], [3, 0, 5], [0, 4, 0]]  # the last of a's two
     turned = Reading(user="what", item="who").learn(frame(CLICKS))
     assert turned.users.ids.tolist() == [10, 20, 30]
+
+
+NOTE = "users are taken from column {!r}, items from column {!r}"
+
+
+@pytest.mark.parametrize(
+    ("names", "user", "item", "said"),
+    [
+        (["user", "item"], "user", "item", False),
+        (["user_id", "item_id", "rating", "timestamp"], "user_id", "item_id", False),
+        (["userId", "movieId"], "userId", "movieId", False),
+        (["user_id:token", "item_id:token", "rating:float"], "user_id:token", "item_id:token", False),
+        (["this", "that"], "this", "that", False),
+        (["item", "user"], "user", "item", True),
+        (["timestamp", "user_id", "item_id"], "user_id", "item_id", True),
+        (["Rating", "ITEM", "Customer No"], "Customer No", "ITEM", True),
+        (["session", "user", "item"], "user", "item", True),  # of several, who they are rather than when
+        (["visitor", "artist", "track"], "visitor", "track", True),
+        (["this", "that", "other"], "this", "that", True),
+        (["thing", "user"], "user", "thing", True),
+    ],
+)
+@pytest.mark.parametrize("frame", [pd.DataFrame, pl.DataFrame, pa.table])
+def test_columns_are_known_by_their_names(recwarn, names, user, item, said, frame):
+    found = Reading().learn(frame({name: [j, j + 10] for j, name in enumerate(names)}))
+    assert found.users.ids[0] == names.index(user)
+    assert found.items.ids[0] == names.index(item)
+    assert [str(warning.message) for warning in recwarn] == [NOTE.format(user, item)] * said
+
+
+def test_columns_that_are_named_are_taken(recwarn):
+    frame = pd.DataFrame({"user": [1, 2], "item": [3, 4], "customer": [5, 6], "product": [7, 8]})
+    found = Reading(user="customer", item="product").learn(frame)
+    assert (found.users.ids.tolist(), found.items.ids.tolist()) == ([5, 6], [7, 8])
+    assert not recwarn.list
+    played = frame.set_axis(["plays", "user", "item", "x"], axis=1)
+    assert Reading(value="plays", counts=True).learn(played).items.ids.tolist() == [5, 6]
+
+
+@pytest.mark.parametrize(
+    ("ids", "known"),
+    [
+        (np.array([2**63 + 1, 2**63], np.uint64), [2**63, 2**63 + 1]),
+        (pd.array([2**60 + 1, 2**60], "Int64"), [2**60, 2**60 + 1]),
+        ([2**60 + 1, 2**60], [2**60, 2**60 + 1]),
+        ([3.0, -2.0], [-2, 3]),
+        ([Decimal(7), Decimal(2**60 + 1)], [7, 2**60 + 1]),
+        (np.array([1, 2.0], object), [1, 2]),
+        (pd.Categorical(["b", "a"]), ["a", "b"]),
+        (pd.Categorical([20, 10]), [10, 20]),
+        (pa.array(["b", "a"], pa.large_string()), ["a", "b"]),
+        (pa.array(["b", "a"]).dictionary_encode(), ["a", "b"]),
+        (["a\0", "a"], ["a", "a\0"]),
+        (["NA", ""], ["", "NA"]),
+        (["x" * 5000, "y"], ["x" * 5000, "y"]),
+    ],
+)
+def test_ids_of_all_kinds_are_kept(ids, known):
+    columns = {"user": ids, "item": [1, 2]}
+    found = Reading().learn(pa.table(columns) if isinstance(ids, pa.Array) else pd.DataFrame(columns))
+    assert found.users.ids.tolist() == known
+    again = Interactions.of_tensors(found.tensors())
+    assert again.users.ids.tolist() == known
+    assert again.users.ids.dtype == found.users.ids.dtype
+    assert again.users.positions(again.users.ids[::-1]).tolist() == [1, 0]
+
+
+def test_ids_of_either_sign_are_told_apart():
+    small, large = (Vocabulary.learn(ids)[0] for ids in (np.array([-1, 5]), np.array([5, 2**64 - 1], np.uint64)))
+    assert large.positions(small.ids).tolist() == [-1, 0]
+    assert small.positions(large.ids).tolist() == [1, -1]
+    found = Reading().learn(pd.DataFrame({"user": [1, 2], "item": [1, 2]}))
+    more = found.with_more(np.array([2, 2**63], np.uint64), found.matrix, Reading())
+    assert more.users.ids.tolist() == [1, 2, 2**63]
+    with pytest.raises(DataError, match="must fit 64 bits"):
+        Vocabulary.learn(small.ids) and Interactions(found.matrix, small, found.items).with_more(
+            np.array([2, 2**63], np.uint64), found.matrix, Reading()
+        )
+
+
+def test_times_keep_all_their_digits():
+    first = np.datetime64("2026-01-31T00:00:00", "ns")
+    for when in (
+        first + np.array([2, 1, 3]),
+        [1_700_000_000_000_000_002, 1_700_000_000_000_000_001, 1_700_000_000_000_000_003],
+        [f"17{'0' * 16}{i}" for i in (2, 1, 3)],
+    ):
+        frame = pd.DataFrame({"user": [1, 1, 1], "item": ["b", "a", "c"], "when": when})
+        assert Reading().in_time(frame, "when")["item"].tolist() == ["a", "b", "c"]
 
 
 def test_few_interactions_are_left_out_again_and_again():

@@ -29,7 +29,7 @@ LAYERS = [
     ["converters", "columns"],
     # L1: rows, networks, densities
     ["data/__init__", "data/sparse"],
-    ["gaussians", "devices", "bodies", "data/streams", "data/values"],
+    ["gaussians", "devices", "bodies", "data/streams", "data/values", "data/words"],
     ["data/door"],
     ["dial", "warps", "data/frames", "data/infer"],
     ["data/schema", "data/ids"],

@@ -71,7 +71,7 @@ class InteractionVAE(BaseVAE):
         How much the neighbours of a history's items count in lists, beside the model (Shen et al. 2021): 0 leaves them
         out, 4 is good where there are many items. Training does not see them, so that it may be set afterwards.
     user, item, value : str or None
-        Columns of a frame: by default the first, the second, and none.
+        Columns of a frame: by default those that are called so or else the first and the second, and none.
     threshold : float or None
         Interactions of less than this, summed over a user's rows of an item, are left out, negative ones too.
     counts, ratings : bool

@@ -15,10 +15,10 @@ from torch import Tensor
 from elbowroom.build import table_likelihood
 from elbowroom.columns import Binary, Category, Count, Measured, Positive, Real
 from elbowroom.data import door
-from elbowroom.data.frame_files import NOTHING
 from elbowroom.data.frames import Series, series_of
 from elbowroom.data.schema import Schema, read
 from elbowroom.data.values import decimals_of, sort_of
+from elbowroom.data.words import MISSING
 from elbowroom.devices import standard_defaults
 from elbowroom.errors import DataError, ParameterError, unknown, warn
 from elbowroom.likelihoods import Table
@@ -218,7 +218,7 @@ def cell_of(schema: Schema, name: str, word: str) -> Any:
         for category in kind.categories or ():
             if str(category) == word:
                 return bool(category) if sort == "flag" else category
-    if word.strip().lower() in NOTHING:
+    if word.strip().lower() in MISSING:
         return None
     if isinstance(kind, Binary) and word.strip().lower() in TRUTHS:
         truth = TRUTHS[word.strip().lower()]

@@ -153,8 +153,12 @@ class Parameters:
         str | None, of(COUNTS, "", "Column of an .h5ad's .obs that the model is told, such as the batch.")
     ] = None
 
-    user: Annotated[str | None, of(INTERACTIONS, "", "Column of the users; else the first.", metavar="COLUMN")] = None
-    item: Annotated[str | None, of(INTERACTIONS, "", "Column of the items; else the second.", metavar="COLUMN")] = None
+    user: Annotated[
+        str | None, of(INTERACTIONS, "", "Column of the users; else by name, or the first.", metavar="COLUMN")
+    ] = None
+    item: Annotated[
+        str | None, of(INTERACTIONS, "", "Column of the items; else by name, or the second.", metavar="COLUMN")
+    ] = None
     value: Annotated[str | None, of(INTERACTIONS, "", "Column of counts or ratings.", metavar="COLUMN")] = None
     threshold: Annotated[float | None, of(INTERACTIONS, "", "Leave out interactions of less than this.")] = None
     counts: Annotated[bool | None, of(INTERACTIONS, "no", "Keep counts; else every interaction counts once.")] = None

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import narwhals.stable.v2 as nw
 import numpy as np
 
 import elbowroom
 from elbowroom.cli.runs import check_model, rows_for
+from elbowroom.data.ids import as_texts, is_text
+from elbowroom.data.interactions import Vocabulary
 from elbowroom.data.readers import Data, read, split_key
+from elbowroom.data.words import CANONICAL, objects_of, whole_numbers
 from elbowroom.errors import ParameterError
 from elbowroom.sweep_folder import is_sweep
 from elbowroom.sweeps import Sweep
+from elbowroom.tasks.recommend import report_unknown
 
 if TYPE_CHECKING:
     from elbowroom.base import BaseVAE
@@ -31,16 +37,51 @@ def data_for(model: BaseVAE | Sweep, file: str) -> tuple[Data, Any]:
     """A file, and its rows as a model wants them."""
     estimator = model.first if isinstance(model, Sweep) else model
     if not isinstance(estimator, elbowroom.InteractionVAE):
-        data = read(file, features=names_of(estimator))
+        data = read(file, features=names_of(estimator), texts=texts_of(getattr(estimator, "schema_", None) or {}))
         return data, rows_for(type(estimator).__name__, data)
-    data = read(file, interactions=True)
+    data = _with_known_ids(estimator, read(file, interactions=True, reading=estimator.reading))
     users = users_of(estimator, data)
-    return replace(data, rows=None if users is None else users.astype(str)), data.x
+    return replace(data, rows=None if users is None else as_texts(users)), data.x
+
+
+def texts_of(schema: Mapping[str, Any]) -> list[str]:
+    """The columns of a schema whose categories are text: they are that in every file, whatever its words look like."""
+    categories = {name: getattr(kind, "categories", None) or () for name, kind in schema.items()}
+    return [name for name, known in categories.items() if any(isinstance(one, str) for one in known)]
+
+
+def _with_known_ids(estimator: elbowroom.InteractionVAE, data: Data) -> Data:
+    """A file of interactions whose ids are numbers or texts as those are that the model knows.
+
+    A text file does not say which they are, and a part of one may have nothing but numbers.
+    """
+    if not data.interactions:
+        return data
+    frame = nw.from_native(data.x, eager_only=True)
+    roles = estimator.reading.roles(data.x)
+    for name, known in ((roles.user, estimator.users_), (roles.item, estimator.items_)):
+        if frame[name].dtype.is_integer() and is_text(known):
+            frame = frame.with_columns(frame[name].cast(nw.String))
+    if frame[roles.item].dtype == nw.String and not is_text(estimator.items_):
+        frame = _with_numbers(frame, roles.item, estimator.unknown_items == "refuse")
+    return replace(data, x=frame.to_native())
+
+
+def _with_numbers(frame: Any, item: str, refuse: bool) -> Any:
+    """A frame of interactions without the rows whose items can not be known to a model of numbers; they are said."""
+    words = frame[item].to_list()
+    numbers = [CANONICAL.fullmatch(str(word)) is not None for word in words]
+    ids = whole_numbers([objects_of(int(word) for word, number in zip(words, numbers, strict=True) if number)])
+    if ids is None or not len(ids):
+        return frame
+    report_unknown(np.unique([word for word, number in zip(words, numbers, strict=True) if not number]), refuse)
+    column = nw.new_series(item, ids, backend=frame.implementation)
+    return frame.filter(numbers).drop(item).with_columns(column).select(frame.columns)
 
 
 def users_of(estimator: elbowroom.InteractionVAE, data: Data) -> np.ndarray | None:
     """The users of a file of interactions, in the order of the rows that a model makes of it; a matrix has no ids."""
-    return np.unique(estimator.reading.columns(data.x)[0]) if data.interactions else None
+    return Vocabulary.learn(estimator.reading.columns(data.x)[0])[0].ids if data.interactions else None
 
 
 def names_of(estimator: BaseVAE) -> list[str] | None:

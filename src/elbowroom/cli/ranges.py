@@ -128,7 +128,7 @@ def sweep(
     out = out.rstrip("/") or out
     betas = betas_of_sweep(parameters.pop("beta", ()))
     check_place(Path(out))
-    data = read_for(kind, file, labels)
+    data = read_for(kind, file, labels, parameters)
     estimator = estimator_of(Run(file, out, kind, labels, parameters), data, verbose)
     if jobs == 1:
         keep_all_memory()  # the process is ours

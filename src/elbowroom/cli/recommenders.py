@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,9 @@ from elbowroom.cli.console import Answer, listed
 from elbowroom.cli.models import check_not_input, data_for, trained, users_of
 from elbowroom.cli.runs import shown
 from elbowroom.data.holdout import cut
+from elbowroom.data.ids import array_of, is_text
 from elbowroom.data.readers import Data
+from elbowroom.data.words import CANONICAL
 from elbowroom.data.writers import check_output, check_table, write_columns
 from elbowroom.errors import ArtefactError, DataError, ParameterError, counted, warn
 from elbowroom.tasks import recommend as task
@@ -61,16 +62,15 @@ def _users(estimator: Any, file: str | None, out: str | None, users: Sequence[st
         data, rows = data_for(estimator, file)
         ids = users_of(estimator, data)
         return (np.arange(rows.shape[0]) if ids is None else ids), rows
-    ids = estimator.users_
-    if users:
-        ids = np.array(users) if ids.dtype.kind == "U" else np.array([_number(user) for user in users])
+    known = estimator.users_
+    ids = known if not users else array_of(users) if is_text(known) else np.array([_number(user) for user in users])
     return ids, ids
 
 
 def _number(user: str) -> int:
-    if not re.fullmatch(r"[+-]?[0-9]{1,18}(\.0*)?", user):
-        raise ParameterError("the users of this model are whole numbers", f"{user!r} is none", "Correct --user.")
-    return int(user.partition(".")[0])
+    if CANONICAL.fullmatch(user) and int(user) < 2**64:
+        return int(user)
+    raise ParameterError("the users of this model are whole numbers", f"{user!r} is none", "Correct --user.")
 
 
 def lists_as_columns(users: np.ndarray, items: np.ndarray, scores: np.ndarray) -> dict[str, np.ndarray]:

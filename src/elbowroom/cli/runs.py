@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -17,6 +17,7 @@ from elbowroom.artefact import is_free, is_model
 from elbowroom.cli.console import SIGNALLED, Answer, signal_of
 from elbowroom.cli.facts import describe, facts_of
 from elbowroom.cli.flags import Kind
+from elbowroom.data.interactions import Reading
 from elbowroom.data.readers import Data, nearest, read, split_key
 from elbowroom.data.streams import read_text, status
 from elbowroom.data.writers import check_place
@@ -166,13 +167,14 @@ def go_on(run: Run, verbose: bool) -> Answer:
 
 def _prepare(run: Run, verbose: bool) -> tuple[Data, BaseVAE]:
     path, key = split_key(run.file)
-    data = read_for(run.kind, f"{shown(path)}:{key}" if key else shown(path), run.labels)
+    data = read_for(run.kind, f"{shown(path)}:{key}" if key else shown(path), run.labels, run.parameters)
     return data, estimator_of(run, data, verbose)
 
 
-def read_for(kind: str, source: str, labels: list[str]) -> Data:
-    """A file for a kind of model."""
-    return read(source, labels, interactions=None if kind == "auto" else kind == "interactions")
+def read_for(kind: str, source: str, labels: list[str], parameters: Mapping[str, Any]) -> Data:
+    """A file for a kind of model with these parameters."""
+    reading = Reading(**{name: parameters[name] for name in ("user", "item", "value") if name in parameters})
+    return read(source, labels, interactions=None if kind == "auto" else kind == "interactions", reading=reading)
 
 
 def _carry_out(run: Run, data: Data, estimator: BaseVAE) -> Answer:

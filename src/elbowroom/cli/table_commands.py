@@ -80,8 +80,10 @@ def quality(real: str, synthetic: str, test: str | None, target: str | None, out
     """Print how good a synthetic table is, and perhaps write a page about it."""
     if out is not None:
         check_page(out)
-    first, second = read(real).x, read(synthetic).x
-    found = compare(first, second, None if test is None else read(test).x, target)
+    first = read(real)
+    texts = [name for name, column in first.columns.items() if column.dtype == object]
+    second, third = (None if other is None else read(other, texts=texts).x for other in (synthetic, test))
+    found = compare(first.x, second, third, target)
     worst = sorted(found.pairs.items(), key=lambda item: item[1])[:5]
     facts = {
         **found.facts,

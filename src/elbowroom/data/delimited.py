@@ -1,44 +1,118 @@
-"""Tables as text (.csv, .tsv): columns of numbers where all of a column is numbers, else of text."""
+"""Tables as text (.csv, .tsv), read as columns of words: what these mean is decided in `words`, column by column."""
 
 from __future__ import annotations
 
+import csv
+import importlib.util
 import io
+import re
+import warnings
+from codecs import BOM_UTF8
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
+from typing import Any, BinaryIO
 
+import narwhals.stable.v2 as nw
 import numpy as np
 
 from elbowroom.data.streams import broken, open_bytes, rows_of_text, whole
+from elbowroom.data.words import EXACT, NUMBER, Words, as_whole, values_of
 from elbowroom.errors import counted, warn
 
-WORDS = dict.fromkeys(("", "na", "n/a", "nan", "null", "none", "<na>", "#n/a", "?"), "nan") | {
-    "true": "1",
-    "false": "0",
-}
-AT_ONCE = 2**17  # values
-Columns = dict[str, np.ndarray]
+WHAT = "a table as text (UTF-8)"
+AT_ONCE = 2**20  # words
+BLOCK, CHUNK = 2**24, 2**18  # bytes
 
 
-def read_delimited(path: Path) -> tuple[Columns, bool]:
-    """The columns of a table by name, and whether the names are the file's own; without a header they are numbers.
+@dataclass(frozen=True)
+class Delimited:
+    """A table as text, which is read when it is known what for.
+
+    Parameters
+    ----------
+    path : Path
+    separator : str
+    names : sequence of str
+        Names of the columns; where the file has none, numbers.
+    named : bool
+        Whether the names are the file's own.
+    header : int
+        How many lines the names take.
+    """
+
+    path: Path
+    separator: str
+    names: Sequence[str]
+    named: bool
+    header: int
+
+    def columns(self, texts: Collection[str] = ()) -> dict[str, np.ndarray]:
+        """The columns by name, by the rule of tables (`values_of`); those in `texts` are text in any case."""
+        numbers = None if {*texts} & {*self.names} else self._numbers()
+        if numbers is not None:
+            return numbers
+        words = self.words()
+        return {name: words[name].texts() if name in texts else values_of(words[name]) for name in words}
+
+    def words(self) -> dict[str, Words]:
+        """The columns by name, as they are written."""
+        with whole(self.path, WHAT):
+            found = _by_library(self) or _by_line(self)
+            words = dict(zip(self.names, found, strict=True))
+            nameless = values_of(words[""]) if "" in words else None
+            return words if nameless is None else _without_index(words, nameless)
+
+    def _numbers(self) -> dict[str, np.ndarray] | None:
+        """The columns if all is numbers, which NumPy reads fast and in little memory; else None."""
+        with whole(self.path, WHAT), open_bytes(self.path) as file:
+            try:
+                body = Digits(self.after_header(file), self.separator)
+                text = io.TextIOWrapper(io.BufferedReader(body, CHUNK), "ascii", newline="")
+                text._CHUNK_SIZE = CHUNK  # type: ignore[attr-defined]  # the usual 8 KB take as long as the numbers
+                with warnings.catch_warnings(action="ignore"):  # of no rows
+                    values = np.loadtxt(text, delimiter=self.separator, quotechar='"', comments=None, ndmin=2)
+            except ValueError:
+                return None
+        if values.shape[1] != len(self.names) or not len(values) or not np.abs(values).max() < EXACT:
+            return None
+        found = {name: as_whole(values[:, j]) for j, name in enumerate(self.names)}
+        return _without_index(found, found[""]) if "" in found else found
+
+    def after_header(self, file: BinaryIO) -> BinaryIO:
+        """The opened file, read to where its rows begin.
+
+        Raises
+        ------
+        Unusual
+            If its lines end in several ways.
+        """
+        if file.peek(3)[:3] == BOM_UTF8:  # type: ignore[attr-defined]
+            file.read(3)
+        if any(b"\r" in file.readline().rstrip(b"\r\n") for _ in range(self.header)):
+            raise Unusual("lines that end in several ways")
+        return file
+
+
+def read_delimited(path: Path) -> Delimited:
+    """A table as text: its names are read, and the first one of too many or of the same name is refused.
 
     The separator is a tab in a .tsv, and in a .csv the comma or the semicolon, whichever the first line has more of.
     """
-    with whole(path, "a table as text (UTF-8)"):
+    with whole(path, WHAT):
         with _opened(path) as file:
             first = file.readline()
             separator = "\t" if ".tsv" in path.name.lower() else max(",", ";", key=first.count)
-            header = next((row for _, row in rows_of_text(path, chain([first], file), separator)), [])
+            lines, header = next(rows_of_text(path, chain([first], file), separator), (0, []))
         named = not _are_numbers(header)
         if not named and header:
             note = f"{path.name} has no header: its first line is read as a row"
             warn(note, 2)
         names = [name.strip() for name in header] if named else [str(i) for i in range(len(header))]
         _check_names(path, names)
-        columns = _numbers(path, separator, names, named) or _columns(path, separator, names, named)
-        return _without_index(columns), named
+        return Delimited(path, separator, names, named, lines if named else 0)
 
 
 def _opened(path: Path) -> io.TextIOWrapper:
@@ -48,20 +122,8 @@ def _opened(path: Path) -> io.TextIOWrapper:
 def _are_numbers(header: Sequence[str]) -> bool:
     """Whether a first line is values and not names; 0, 1, 2, ... are names that pandas gave."""
     counted = list(header) == [str(i) for i in range(len(header))] and len(header) != 1
-    try:
-        return bool([float(word) for word in header]) and not counted
-    except ValueError:
-        return False
-
-
-def _numbers(path: Path, separator: str, names: Sequence[str], named: bool) -> Columns | None:
-    """The columns if all is numbers, which NumPy reads ten times as fast; else None."""
-    with _opened(path) as file:
-        try:
-            values = np.loadtxt(file, delimiter=separator, quotechar='"', comments=None, skiprows=int(named), ndmin=2)
-        except (ValueError, TypeError):
-            return None
-    return {name: values[:, j] for j, name in enumerate(names)} if values.shape[1] == len(names) else None
+    words = [word.strip() for word in header]
+    return bool(words) and not counted and all(NUMBER.fullmatch(word) or word.lower() == "nan" for word in words)
 
 
 def _check_names(path: Path, names: Sequence[str]) -> None:
@@ -70,10 +132,9 @@ def _check_names(path: Path, names: Sequence[str]) -> None:
         raise broken(path, "a table whose columns have different names", f"two are called {twice!r}")
 
 
-def _without_index(columns: Columns) -> Columns:
+def _without_index(columns: dict[str, Any], nameless: np.ndarray) -> dict[str, Any]:
     """Leave out a column without a name that only counts the rows, as pandas writes an index, or that is empty."""
-    nameless = columns.get("")
-    if nameless is None or len(columns) == 1 or nameless.dtype.kind != "f":
+    if len(columns) == 1 or nameless.dtype.kind not in "if":
         return columns
     first = next(iter(columns)) == ""
     counts = first and any(np.array_equal(nameless, np.arange(len(nameless)) + start) for start in (0, 1))
@@ -81,38 +142,135 @@ def _without_index(columns: Columns) -> Columns:
     return {name: column for name, column in columns.items() if name} if useless else columns
 
 
-def _columns(path: Path, separator: str, names: Sequence[str], named: bool) -> Columns:
-    parts: list[list[np.ndarray]] = [[] for _ in names]
-    with _opened(path) as file:
-        rows = islice(rows_of_text(path, file, separator), int(named), None)
-        while chunk := list(islice(rows, max(1, AT_ONCE // max(1, len(names))))):
-            for number, row in chunk:
-                if len(row) != len(names):
-                    got = f"line {number} has {counted(len(row), 'value')}, not {len(names):,}"
-                    raise broken(path, "a table whose rows are equally long", got)
-            for part, words in zip(parts, zip(*(row for _, row in chunk), strict=True), strict=True):
-                part.append(_values(words))
-    return {name: _joined(part) for name, part in zip(names, parts, strict=True)}
+# ---- fast ways -------------------------------------------------------------------------------------------------------
 
 
-def _values(words: Sequence[str]) -> np.ndarray:
-    try:
-        return np.array(list(map(float, words)))
-    except ValueError:
-        pass
-    if all(word.strip().lower() in ("true", "false") for word in words):
-        return np.array([word.strip().lower() == "true" for word in words])
-    try:
-        return np.array([float(WORDS.get(word.strip().lower(), word)) for word in words])
-    except ValueError:
-        return np.array(words, dtype=object)
+class Unusual(ValueError):
+    """Text that is not what a fast way to read it is for."""
 
 
-def _joined(parts: Sequence[np.ndarray]) -> np.ndarray:
-    if any(part.dtype == object for part in parts):
-        return np.concatenate([part if part.dtype == object else _as_text(part) for part in parts])
-    return np.concatenate(parts) if parts else np.empty(0)
+class Digits(io.RawIOBase):
+    """Bytes of a table that holds nothing but plain numbers, none of them a code such as 007."""
+
+    def __init__(self, file: BinaryIO, separator: str) -> None:
+        self.file, self.last = file, b","
+        marks = bytearray(b"!" * 256)
+        for letters, mark in ((b"123456789", b"1"), (b"0", b"0"), (b".eE", b"."), (b"\r\n" + separator.encode(), b",")):
+            for letter in letters:
+                marks[letter] = mark[0]
+        self.marks = bytes(marks)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Pass on what is read, after a look at it."""
+        content = self.file.read(len(buffer))
+        seen = self.last + content.translate(self.marks, b'+- "')
+        if b"!" in seen or re.search(rb",0[01]", seen):
+            raise Unusual("words or codes")
+        self.last = seen[-2:]
+        buffer[: len(content)] = content
+        return len(content)
 
 
-def _as_text(numbers: np.ndarray) -> np.ndarray:
-    return np.array(["" if np.isnan(number) else f"{number:.17g}" for number in numbers], dtype=object)
+class Plain(io.RawIOBase):
+    """Bytes of a table without quotes, in lines that end in one way; anything else is `Unusual`."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file, self.last, self.spaces = file, b"", False
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Pass on what is read, after a look at it."""
+        content = self.file.read(len(buffer))
+        seen = self.last + content
+        mixed = seen.count(b"\r", 0, -1) != seen.count(b"\r\n") or (not content and self.last == b"\r")
+        if mixed or b'"' in content or (not self.last and content.startswith(BOM_UTF8)):
+            raise Unusual("lines that end in several ways, quotes, or a mark that others would skip")
+        self.last = content[-1:] or self.last
+        self.spaces |= b" " in content
+        buffer[: len(content)] = content
+        return len(content)
+
+
+def _by_library(table: Delimited) -> list[Words] | None:
+    """The columns of a file that pyarrow or polars reads as the csv module does; None of any other."""
+    library = _library()
+    if library is None or not table.names:
+        return None
+    with open_bytes(table.path) as file:
+        try:
+            plain = Plain(table.after_header(file))
+            frame = READERS[library](plain, table.separator, [str(j) for j in range(len(table.names))])
+        except (MemoryError, OSError):
+            raise
+        except Exception:  # what is wrong with it, and where, is said by the other reader
+            return None
+    columns = [frame.get_column(name) for name in frame.columns]
+    if any((column.str.len_chars().max() or 0) > csv.field_size_limit() for column in columns):
+        return None
+    return [Words(column.str.replace_all("^ +", "") if plain.spaces else column) for column in columns]
+
+
+def _library() -> str | None:
+    return next((name for name in READERS if importlib.util.find_spec(name)), None)
+
+
+def _by_pyarrow(file: Plain, separator: str, names: list[str]) -> Any:
+    import pyarrow as pa
+    from pyarrow import csv as reader
+
+    read = reader.ReadOptions(column_names=names, block_size=BLOCK)
+    parse = reader.ParseOptions(delimiter=separator, quote_char=False, double_quote=False)
+    convert = reader.ConvertOptions(column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=False)
+    return nw.from_native(reader.read_csv(file, read, parse, convert), eager_only=True)
+
+
+def _by_polars(file: Plain, separator: str, names: list[str]) -> Any:
+    import polars as pl
+
+    content, commas = file.read(), separator.encode()
+    if not all(line and line.count(commas) == len(names) - 1 for line in content.splitlines()):
+        raise Unusual("empty lines are rows to polars, and it fills up rows that are too short")
+    schema = dict.fromkeys(names, pl.String)
+    frame = pl.read_csv(content, has_header=False, separator=separator, quote_char=None, schema=schema).fill_null("")
+    return nw.from_native(frame, eager_only=True)
+
+
+READERS: dict[str, Callable[[Plain, str, list[str]], Any]] = {"pyarrow": _by_pyarrow, "polars": _by_polars}
+
+
+# ---- line by line ----------------------------------------------------------------------------------------------------
+
+
+def _by_line(table: Delimited) -> list[Words]:
+    library: Any = _library()
+    frames: list[Any] = []
+    pieces: list[list[str]] = [[] for _ in table.names]
+    for columns in _in_pieces(table):
+        if library is None:
+            for piece, words in zip(pieces, columns, strict=True):
+                piece.append("\0".join(words))
+        else:
+            data = {str(j): list(words) for j, words in enumerate(columns)}
+            frames.append(nw.from_dict(data, dict.fromkeys(data, nw.String()), backend=library))
+    if not frames:
+        return [Words(packed=piece) for piece in pieces]
+    frame = nw.concat(frames)
+    return [Words(frame.get_column(name)) for name in frame.columns]
+
+
+def _in_pieces(table: Delimited) -> Iterator[list[tuple[str, ...]]]:
+    """The columns of some rows after others."""
+    width = len(table.names)
+    with _opened(table.path) as file:
+        rows = islice(rows_of_text(table.path, file, table.separator), int(table.named), None)
+        while piece := list(islice(rows, max(1, AT_ONCE // max(1, width)))):
+            for number, row in piece:
+                if len(row) != width:
+                    got = f"line {number} has {counted(len(row), 'value')}, not {width:,}"
+                    raise broken(table.path, "a table whose rows are equally long", got)
+            yield list(zip(*(row for _, row in piece), strict=True))

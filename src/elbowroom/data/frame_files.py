@@ -2,33 +2,66 @@
 
 from __future__ import annotations
 
-import csv
 import datetime
+import importlib.util
 import io
-import re
+import warnings
+from collections.abc import Collection, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import narwhals.stable.v2 as nw
 import numpy as np
 
-from elbowroom.data.delimited import WORDS
-from elbowroom.data.writers import check_output, ending_of
-from elbowroom.errors import ParameterError
+from elbowroom.data.frames import native
+from elbowroom.data.words import MISSING, MOMENT, Words, values_of
+from elbowroom.data.writers import check_output, ending_of, text_writer
+from elbowroom.errors import ElbowroomWarning, ParameterError
 from elbowroom.files import write_atomically
 
-NOTHING = {word for word, meaning in WORDS.items() if meaning == "nan"}
-MOMENT = re.compile(r"\d{4}-\d\d-\d\d([ T]\d\d:\d\d(:\d\d(\.\d{1,6})?)?)?Z?")
 TABLES = (".csv", ".tsv", ".parquet")
 
 
-def typed_column(column: np.ndarray) -> Any:
-    """A column of a file as a frame holds it: words for nothing are holes, and dates are dates."""
-    if column.dtype != object:
-        return column
-    if not all(value is None or isinstance(value, str) for value in column.tolist()):
-        return column.tolist()
-    words = [None if v is None or v.strip().lower() in NOTHING else v for v in column.tolist()]
+NULLABLE = {  # what holds whole numbers and truth values beside missing ones
+    "pandas": {int: "Int64", bool: "boolean"},
+    "polars": {int: "Int64", bool: "Boolean"},
+    "pyarrow": {int: "int64", bool: "bool"},
+}
+UNSIGNED = {"pandas": "UInt64", "polars": "UInt64", "pyarrow": "uint64"}
+
+
+def frame_of_columns(columns: Mapping[str, np.ndarray], ids: Collection[str] = ()) -> Any:
+    """The columns of a text file as a data frame of pandas, polars or pyarrow; as an array if none is installed.
+
+    In those that are ids, no word means that something is missing, and none is a date.
+    """
+    library: Any = next((name for name in NULLABLE if importlib.util.find_spec(name)), None)
+    if library is None or not columns:
+        return array_of_columns(columns)
+    plain = {name: column for name, column in columns.items() if column.dtype != object}
+    others = {n: c.tolist() if n in ids else _typed(c, library) for n, c in columns.items() if c.dtype == object}
+    return nw.from_dict({name: (plain | others)[name] for name in columns}, backend=library).to_native()
+
+
+def array_of_columns(columns: Mapping[str, np.ndarray]) -> np.ndarray:
+    """The columns (n,) as an array (n, columns)."""
+    return np.column_stack(list(columns.values())) if columns else np.empty((0, 0))
+
+
+def _typed(column: np.ndarray, library: str) -> Any:
+    """A column of objects as a frame holds it: text, dates, or what `NULLABLE` is for."""
+    first = next((value for value in column if value is not None), None)
+    if isinstance(first, str):
+        return typed_text(column)
+    large = not isinstance(first, bool) and max((v for v in column if v is not None), default=0) >= 2**63
+    dtype = UNSIGNED[library] if large else NULLABLE[library][type(first)]
+    return native(column, dtype, library)
+
+
+def typed_text(column: np.ndarray) -> list[Any]:
+    """The words of a text column, with None for those that say that something is missing, and dates as dates."""
+    words = [None if word.strip().lower() in MISSING else word for word in column.tolist()]
     known = [word for word in words if word is not None]
     if known and all(MOMENT.fullmatch(word) for word in known):
         try:
@@ -36,6 +69,21 @@ def typed_column(column: np.ndarray) -> Any:
         except ValueError:  # a 31st of February is text
             pass
     return words
+
+
+def pandas_of(table: Any) -> Any:
+    """A pyarrow table as a frame of pandas, in which whole numbers and truth values beside missing ones stay exact."""
+    import pandas as pd
+    import pyarrow as pa
+
+    names = {f"{sign}int{size}": f"{sign.upper()}Int{size}" for sign in ("", "u") for size in (8, 16, 32, 64)}
+    names["bool"] = "boolean"
+    nullable = {pa.type_for_alias(name): pd.api.types.pandas_dtype(dtype) for name, dtype in names.items()}
+    columns = {
+        name: table[name].to_pandas(types_mapper=nullable.get if table[name].null_count else None)
+        for name in table.column_names
+    }
+    return pd.DataFrame(columns)
 
 
 def check_table_output(target: str) -> None:
@@ -54,11 +102,28 @@ def write_frame(target: str, frame: Any) -> None:
         table.write_parquet(whole)
         write_atomically(path, whole.getvalue())
         return
+    lists = {str(name): _words(table[name]) for name in table.columns}
+    changed = [name for name in table.columns if _is_misread(table[name])]
+    if changed:
+        listed = ", ".join(map(repr, changed))
+        message = f"text in {listed} looks like numbers, dates or missing values: a text file is read so"
+        warnings.warn(f"{message}, a .parquet file keeps it as text", ElbowroomWarning, stacklevel=2)
     text = io.StringIO()
-    writer = csv.writer(text, delimiter="\t" if path.suffix.lower() == ".tsv" else ",", lineterminator="\n")
-    writer.writerow(table.columns)
-    writer.writerows(zip(*(_words(table[name]) for name in table.columns), strict=True))
+    writer = text_writer(text, path, chain(lists, *lists.values()))
+    writer.writerow(lists)
+    writer.writerows(zip(*lists.values(), strict=True))
     write_atomically(path, text.getvalue())
+
+
+def _is_misread(column: Any) -> bool:
+    """Whether a column of text comes back from a text file as something else."""
+    if column.dtype not in (nw.String, nw.Categorical, nw.Enum, nw.Object):
+        return False
+    words = column.drop_nulls().to_list()
+    if not words or not all(isinstance(word, str) for word in words):
+        return False
+    found = values_of(Words(packed=[words]))
+    return not isinstance(found[0], str) or typed_text(found) != words
 
 
 def _words(column: Any) -> list[str]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import repeat
 from numbers import Integral, Real
 from typing import Any, ClassVar, Self
 
@@ -16,12 +18,12 @@ from sklearn.utils._param_validation import Interval
 from torch import Tensor
 
 from elbowroom.data import door
-from elbowroom.data.ids import array_of, ids_of, times_of, values_of
-from elbowroom.errors import DataError, ParameterError, counted, unknown
+from elbowroom.data.ids import Roles, all_ids, array_of, as_texts, ids_of, is_text, roles_of, times_of, values_of
+from elbowroom.data.words import objects_of
+from elbowroom.errors import DataError, ElbowroomWarning, ParameterError, counted, unknown
 
 LARGEST = 1e30  # of a value: its square, in float32, is no number
 PARTS = ("starts", "columns", "values")  # of a CSR matrix
-MOST_LETTERS = 2**24  # of a few ids in memory, where all take as much as the longest
 
 
 class Vocabulary:
@@ -30,11 +32,11 @@ class Vocabulary:
     Parameters
     ----------
     ids : array (n,)
-        Different numbers or texts, in ascending order.
+        Different numbers, int64 or uint64, or texts as objects, in ascending order.
     """
 
     def __init__(self, ids: np.ndarray) -> None:
-        self.ids = ids
+        self.ids = ids if ids.dtype.kind in "iu" else ids.astype(object)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -42,8 +44,11 @@ class Vocabulary:
     @classmethod
     def learn(cls, ids: np.ndarray) -> tuple[Vocabulary, np.ndarray]:
         """The different ids, and the position of each one given."""
-        found, positions = np.unique(ids, return_inverse=True)
-        return cls(found), positions.reshape(-1)
+        if not is_text(ids):
+            found, positions = np.unique(ids, return_inverse=True)
+            return cls(found), positions.reshape(-1)
+        known = cls(objects_of(sorted({*ids.tolist()})))
+        return known, known.positions(ids)
 
     @classmethod
     def counting(cls, n: int) -> Vocabulary:
@@ -51,15 +56,25 @@ class Vocabulary:
         return cls(np.arange(n))
 
     def tensors(self) -> dict[str, Tensor]:
-        """The ids as tensors: the numbers, or the letters of all texts one after the other, and where each one ends."""
+        """The ids as tensors: the numbers, or the letters of all texts one after the other, and where each one ends.
+
+        Those of uint64 are the int64 of the same bits, called `unsigned`.
+        """
         if not self.is_text:
-            return {"ids": torch.from_numpy(self.ids.astype(np.int64))}
+            unsigned = self.ids.dtype == np.uint64
+            return {"unsigned" if unsigned else "ids": torch.from_numpy(self.ids.view(np.int64))}
         texts = [text.encode(errors="surrogatepass") for text in self.ids.tolist()]
         letters = np.frombuffer(b"".join(texts), np.uint8).copy()
         return {"letters": torch.from_numpy(letters), "ends": torch.tensor([*map(len, texts)]).cumsum(0)}
 
     @classmethod
-    def of_tensors(cls, ids: Tensor | None = None, letters: Tensor | None = None, ends: Tensor | None = None) -> Self:
+    def of_tensors(
+        cls,
+        ids: Tensor | None = None,
+        unsigned: Tensor | None = None,
+        letters: Tensor | None = None,
+        ends: Tensor | None = None,
+    ) -> Self:
         """From what `tensors` made.
 
         Raises
@@ -67,10 +82,10 @@ class Vocabulary:
         ValueError
             If they are no different numbers or texts in ascending order.
         """
-        if letters is not None and ends is not None and ids is None:
+        if letters is not None and ends is not None and ids is None and unsigned is None:
             found = _texts(letters, ends)
-        elif ids is not None and letters is None and ends is None and ids.dtype == torch.int64 and ids.ndim == 1:
-            found = ids.numpy()
+        elif letters is None and ends is None and (ids is None) != (unsigned is None):
+            found = _numbers(ids) if unsigned is None else _numbers(unsigned).view(np.uint64)
         else:
             raise ValueError("its ids are neither numbers nor texts")
         if not (found[1:] > found[:-1]).all():
@@ -80,14 +95,21 @@ class Vocabulary:
     @cached_property
     def is_text(self) -> bool:
         """Whether the ids are texts."""
-        return self.ids.dtype.kind == "U"
+        return is_text(self.ids)
+
+    @cached_property
+    def _places(self) -> dict[str, int]:
+        return {text: place for place, text in enumerate(self.ids.tolist())}
 
     def positions(self, ids: np.ndarray) -> np.ndarray:
         """The positions of ids (n,), -1 for those that are not known."""
-        if not len(self.ids) or not len(ids) or self.is_text != (ids.dtype.kind == "U"):
+        if not len(self.ids) or not len(ids) or self.is_text != is_text(ids):
             return np.full(len(ids), -1)
-        at = np.minimum(np.searchsorted(self.ids, ids), len(self.ids) - 1)
-        return np.where(self.ids[at] == ids, at, -1)
+        if self.is_text:
+            return np.fromiter(map(self._places.get, ids.tolist(), repeat(-1)), np.int64, len(ids))
+        alike = ids.astype(self.ids.dtype)
+        at = np.minimum(np.searchsorted(self.ids, alike), len(self.ids) - 1)
+        return np.where((self.ids[at] == alike) & ((alike < 0) == (ids < 0)), at, -1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,7 +125,7 @@ class Interactions:
 
     def with_more(self, users: np.ndarray, matrix: Any, reading: Reading) -> Interactions:
         """These and more interactions: the rows of a matrix, of ascending ids of known and of new users."""
-        everybody = Vocabulary(np.union1d(self.users.ids, users))
+        everybody = Vocabulary(all_ids(self.users.ids, users))
         parts = [sparse.coo_matrix(self.matrix), sparse.coo_matrix(matrix)]
         places = [everybody.positions(self.users.ids), everybody.positions(users)]
         rows = np.concatenate([place[part.row] for part, place in zip(parts, places, strict=True)])
@@ -147,10 +169,16 @@ class Interactions:
             and ((values > 0) & (values <= LARGEST)).all()
         ):
             raise ValueError("its interactions are no matrix of users and items")
-        matrix = sparse.csr_matrix((values, columns, starts.astype(np.int32)), (len(users), len(items)))
+        matrix = sparse.csr_matrix((values, columns, starts), (len(users), len(items)))
         if not matrix.has_canonical_format:
             raise ValueError("its interactions are not in order")
         return cls(matrix, users, items)
+
+
+def _numbers(ids: Tensor | None) -> np.ndarray:
+    if ids is None or ids.dtype != torch.int64 or ids.ndim != 1:
+        raise ValueError("its ids are no numbers")
+    return ids.numpy()
 
 
 def _texts(letters: Tensor, ends: Tensor) -> np.ndarray:
@@ -159,7 +187,7 @@ def _texts(letters: Tensor, ends: Tensor) -> np.ndarray:
     Raises
     ------
     ValueError
-        If they are none, or the longest is so long that an array of them all would not be of their size.
+        If they are none.
     """
     content, places = letters.numpy().tobytes(), ends.tolist()
     sizes = np.diff(places, prepend=0)
@@ -167,10 +195,8 @@ def _texts(letters: Tensor, ends: Tensor) -> np.ndarray:
         raise ValueError("its ids are no texts")
     if not len(places) or places[-1] != len(content) or (sizes < 0).any():
         raise ValueError("its ids do not end where they are said to")
-    if len(places) * int(sizes.max()) > MOST_LETTERS + 64 * len(content):
-        raise ValueError("its ids are too long")
     starts = [0, *places[:-1]]
-    return np.array([content[a:b].decode(errors="surrogatepass") for a, b in zip(starts, places, strict=True)])
+    return objects_of(content[a:b].decode(errors="surrogatepass") for a, b in zip(starts, places, strict=True))
 
 
 @dataclass(frozen=True)
@@ -183,7 +209,7 @@ class Reading:
     Parameters
     ----------
     user, item : str or None
-        Columns of a frame; None for the first one and the second one.
+        Columns of a frame; None for those that are called so or, where none is, the first and the second one.
     value : str or None
         Column of a frame with counts or ratings; None for one interaction a row.
     threshold : float or None
@@ -252,26 +278,24 @@ class Reading:
             values, rows, columns = (part[::-1][last] for part in (values, rows, columns))
         return self._admitted(sparse.csr_matrix((values, (rows, columns)), shape))
 
+    def roles(self, X: Any) -> Roles:
+        """Which columns of a frame hold the users and the items."""
+        return roles_of(X, self.user, self.item, self.value)
+
     def columns(self, X: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """User ids, item ids and values of a frame of interactions, each (n,)."""
         frame = nw.from_native(X, eager_only=True)
-        names = list(frame.columns)
-        if len(names) < 2:
-            raise DataError(
-                "a frame of interactions must have a column of users and one of items",
-                f"it has {counted(len(names), 'column')}",
-                "Name them with user=... and item=....",
-            )
-        user, item = (self.user or names[0], self.item or next(n for n in names if n != (self.user or names[0])))
-        for what, name in (("user", user), ("item", item), ("value", self.value)):
-            if name is not None and name not in names:
-                raise unknown(f"the column of the {what}s", name, names)
+        values = np.ones(len(frame))
+        if self.value is not None and self.value in frame.columns:
+            values = values_of(frame.get_column(self.value), self.value)
+        roles = self.roles(X)
+        if roles.note:
+            warnings.warn(roles.note, ElbowroomWarning, stacklevel=4)
         if self.ratings and self.value is None:
             raise DataError("ratings must have a column", "value is None", "Name it with value=....")
-        values = np.ones(len(frame)) if self.value is None else values_of(frame[self.value], self.value)
         return (
-            ids_of(frame[user].to_numpy(), f"column {user!r}"),
-            ids_of(frame[item].to_numpy(), f"column {item!r}"),
+            ids_of(frame.get_column(roles.user), f"column {roles.user!r}"),
+            ids_of(frame.get_column(roles.item), f"column {roles.item!r}"),
             values,
         )
 
@@ -284,11 +308,11 @@ class Reading:
         frame = nw.from_native(X, eager_only=True)
         if time not in frame.columns:
             raise unknown("the column of the times", time, list(frame.columns))
-        times = times_of(frame[time], time)
+        times = times_of(frame.get_column(time), time)
         if len(times) > 1 and (times == times[0]).all():
             raise DataError(
                 "times must differ, to say what comes later",
-                f"column {time!r} holds {frame[time].to_list()[0]!r} alone",
+                f"column {time!r} holds {frame.get_column(time).to_list()[0]!r} alone",
                 "Name another column, or use Split.per_user.",
             )
         return frame[np.argsort(times, kind="stable").tolist()].to_native()
@@ -409,11 +433,11 @@ def histories_of(rows: Iterable[Any], items: Vocabulary, reading: Reading) -> tu
     for i, (_, values) in enumerate(pairs):
         reading.check_values(values, lambda _, i=i: f"history {i}")  # type: ignore[misc]
     flat = [items.positions(ids) for ids, _ in pairs]
-    strangers = [ids[at < 0].astype(str) for (ids, _), at in zip(pairs, flat, strict=True)]
+    strangers = [as_texts(ids[at < 0]) for (ids, _), at in zip(pairs, flat, strict=True)]
     columns, values = (np.concatenate(parts or [np.empty(0)]) for parts in (flat, [values for _, values in pairs]))
     row = np.repeat(np.arange(len(pairs)), [len(at) for at in flat])[columns >= 0]
     matrix = reading.matrix(values[columns >= 0], row, columns[columns >= 0].astype(int), (len(pairs), len(items)))
-    return matrix, np.unique(np.concatenate(strangers)) if strangers else np.empty(0, "U1")
+    return matrix, np.unique(np.concatenate(strangers)) if strangers else np.empty(0, object)
 
 
 def _pairs(row: Any, place: int, reading: Reading) -> tuple[np.ndarray, np.ndarray]:
@@ -504,7 +528,7 @@ def _single(values: np.ndarray) -> np.ndarray:
 
 def is_frame(X: Any) -> bool:
     """Whether X is a data frame."""
-    return isinstance(nw.from_native(X, pass_through=True), nw.DataFrame)
+    return isinstance(door.opened(X), nw.DataFrame)
 
 
 def is_matrix(X: Any) -> bool:

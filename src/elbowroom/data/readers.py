@@ -10,23 +10,27 @@ import importlib.util
 import os
 import stat
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar
 
+import narwhals.stable.v2 as nw
 import numpy as np
 
 from elbowroom.data import arrays
 from elbowroom.data.arrays import Found, check_rows
-from elbowroom.data.delimited import Columns, read_delimited
+from elbowroom.data.delimited import Delimited, read_delimited
 from elbowroom.data.door import check_sparse
-from elbowroom.data.frame_files import typed_column
+from elbowroom.data.frame_files import array_of_columns, frame_of_columns, pandas_of
 from elbowroom.data.hdf5 import check_hdf5
+from elbowroom.data.ids import are_interactions
+from elbowroom.data.interactions import Reading
 from elbowroom.data.pictures import SUFFIXES, read_folder
 from elbowroom.data.streams import changed, check_ratio, fingerprint, regular, status, whole
+from elbowroom.data.words import as_whole, ids_of_words, values_of
 from elbowroom.errors import DataError, ElbowroomWarning, counted, missing
 
 MOST_NAMES = 10_000  # that are looked at for one like a name that is not there
@@ -81,15 +85,35 @@ class Data:
         return self.columns[name]
 
 
-class Table(NamedTuple):
-    """All columns of a table, and whether their names are its own or just numbers."""
+@dataclass(frozen=True)
+class Table:
+    """A data frame that a file holds, whose columns have types."""
 
-    columns: Columns
-    named: bool
+    frame: Any
+    named: ClassVar[bool] = True
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the columns."""
+        return list(nw.from_native(self.frame, eager_only=True).columns)
+
+    def columns(self, texts: Collection[str] = ()) -> dict[str, np.ndarray]:
+        """The columns by name."""
+        table = nw.from_native(self.frame, eager_only=True)
+        return {name: np.asarray(table[name].to_numpy()) for name in self.names}
+
+    def select(self, names: Sequence[str]) -> Any:
+        """Some of the columns as a frame."""
+        return nw.from_native(self.frame, eager_only=True).select(names).to_native()
 
 
 def read(
-    source: str, labels: Sequence[str] = (), features: Sequence[str] | None = None, interactions: bool | None = None
+    source: str,
+    labels: Sequence[str] = (),
+    features: Sequence[str] | None = None,
+    interactions: bool | None = None,
+    reading: Reading | None = None,
+    texts: Collection[str] = (),
 ) -> Data:
     """Read a data file.
 
@@ -102,8 +126,11 @@ def read(
     features : sequence of str, optional
         The features that a model was fitted on: they are taken from a table or an AnnData by name, in this order.
     interactions : bool or None
-        Whether a table has a row for each interaction of a user with an item; None looks at the names of its first
-        two columns.
+        Whether a table has a row for each interaction of a user with an item; None looks at the names of its columns.
+    reading : Reading, optional
+        How interactions will be read: which columns are users and items.
+    texts : collection of str
+        Columns of a text file that are text whatever their words look like, as they are where a model was trained.
 
     Raises
     ------
@@ -112,7 +139,10 @@ def read(
     MissingDependencyError
         If its format needs a package that is not installed.
     """
-    data = _read(source, labels, features, interactions)
+    before = fingerprint(split_key(source)[0])
+    data = _read(source, labels, features, interactions, reading or Reading(), texts)
+    if fingerprint(split_key(source)[0]) != before:
+        raise changed(split_key(source)[0])
     for label in labels:
         data.column(label)
     if 0 in data.x.shape:
@@ -121,22 +151,29 @@ def read(
     return data
 
 
-def _read(source: str, labels: Sequence[str], features: Sequence[str] | None, interactions: bool | None) -> Data:
+def _read(
+    source: str,
+    labels: Sequence[str],
+    features: Sequence[str] | None,
+    interactions: bool | None,
+    reading: Reading,
+    texts: Collection[str],
+) -> Data:
     path, key = split_key(source)
-    reader, before = _reader_of(path), fingerprint(path)
+    reader = _reader_of(path)
     with warnings.catch_warnings():  # of pandas, anndata and such
         warnings.simplefilter("ignore")
         warnings.simplefilter("always", ElbowroomWarning)
         found = reader(path, key) if key else reader(path)
-    if fingerprint(path) != before:
-        raise changed(path)
     if isinstance(found, Found):
         check_rows(source, found.x)
         return Data(source, found.x, found.beside)
-    if isinstance(found, Table):
-        if interactions or (interactions is None and features is None and _are_interactions(found.columns)):
-            return Data(source, _frame(found.columns), found.columns, interactions=True)
-        return _data_of_table(source, found, labels, features)
+    if isinstance(found, Table | Delimited):
+        if interactions is None and features is None:
+            interactions = are_interactions([name for name in found.names if name])
+        if interactions:
+            return _interactions(source, found, reading)
+        return _data_of_table(source, found, labels, features, texts)
     return _with_genes(found, features) if features is not None and hasattr(found.x, "obsm") else found
 
 
@@ -186,59 +223,43 @@ def unknown_column(name: str, known: Iterable[str], source: object) -> DataError
 # ---- tables ----------------------------------------------------------------------------------------------------------
 
 
-def _data_of_table(source: str, table: Table, labels: Sequence[str], features: Sequence[str] | None) -> Data:
+def _data_of_table(
+    source: str, table: Table | Delimited, labels: Sequence[str], features: Sequence[str] | None, texts: Collection[str]
+) -> Data:
     """The features of a table: the columns that a model knows, else all that are not labels."""
-    columns, known = table.columns, features is not None and table.named
+    columns = table.columns(texts)
     for label in labels:
         if label not in columns:
             raise unknown_column(label, columns, source)
-    names = list(features or ()) if known else [name for name in columns if name not in labels]
+    names = list(features) if features is not None and table.named else [n for n in columns if n not in labels]
     for name in names:
         if name not in columns:
             raise unknown_column(name, columns, source)
     used = {name: columns[name] for name in names}
-    named = names if table.named else None
-    whole_numbers = {name: _whole(column) for name, column in columns.items()}
-    return Data(source, _frame(used) if named else _array(used), whole_numbers, named)
+    if isinstance(table, Table):
+        x = table.select(names)
+    else:
+        x = frame_of_columns(used) if table.named else array_of_columns(used)
+    return Data(source, x, {name: as_whole(column) for name, column in columns.items()}, names if table.named else None)
 
 
-def _are_interactions(columns: Columns) -> bool:
-    """Whether the first two columns are called like users and items."""
-    words = [name.strip().lower().removesuffix("id").rstrip("_") for name in list(columns)[:2]]
-    return len(words) == 2 and words[0] in USERS and words[1] in ITEMS
-
-
-def _frame(columns: Columns) -> Any:
-    """A data frame of pandas or polars, or an array if neither is installed."""
-    import narwhals.stable.v2 as nw
-
-    for backend in ("pandas", "polars"):
-        if columns and importlib.util.find_spec(backend):
-            typed = {name: typed_column(column) for name, column in columns.items()}
-            return nw.from_dict(typed, backend=backend).to_native()
-    return _array(columns)
-
-
-def _array(columns: Columns) -> np.ndarray:
-    return np.column_stack(list(columns.values())) if columns else np.empty((0, 0))
-
-
-def _whole(column: np.ndarray) -> np.ndarray:
-    """Whole numbers as int, so that a class is called 3 and not 3.0."""
-    if column.dtype.kind != "f" or not np.isfinite(column).all() or np.abs(column).max(initial=0) >= 2**53:
-        return column
-    return column.astype(np.int64) if (column == np.rint(column)).all() else column
-
-
-def read_table(path: Path) -> Table:
-    """A table as text."""
-    return Table(*read_delimited(path))
+def _interactions(source: str, table: Table | Delimited, reading: Reading) -> Data:
+    """A frame with a row for each interaction. In a text file users and items are ids, and all else as in tables."""
+    if isinstance(table, Table):
+        return Data(source, table.frame, table.columns(), interactions=True)
+    words = table.words()
+    columns = {name: values_of(words[name]) for name in words}
+    frame = frame_of_columns(columns)
+    if isinstance(frame, np.ndarray):
+        raise missing("pandas", "a text file with interactions")
+    roles = reading.roles(frame)
+    for name in roles[:2]:
+        columns[name] = ids_of_words(words[name], f"column {name!r}")
+    return Data(source, frame_of_columns(columns, roles[:2]), columns, interactions=True)
 
 
 def read_parquet(path: Path) -> Table:
     """A table as Parquet."""
-    import narwhals.stable.v2 as nw
-
     backend: Any = next((name for name in ("pyarrow", "polars") if importlib.util.find_spec(name)), None)
     if backend is None:
         raise missing("pyarrow", "a .parquet file")
@@ -246,8 +267,9 @@ def read_parquet(path: Path) -> Table:
         check_ratio(path, regular(path).st_size, 8 * _cells(path, backend))
         options = {"glob": False} if backend == "polars" else {}  # [ and * in a name are no pattern
         table = nw.read_parquet(str(path), backend=backend, **options)
-        names = [name for name in table.columns if not name.startswith("__index_level_")]
-        return Table({name: table[name].to_numpy() for name in names}, True)
+        table = table.select([name for name in table.columns if not name.startswith("__index_level_")])
+        pandas = backend == "pyarrow" and importlib.util.find_spec("pandas")
+        return Table(pandas_of(table.to_native()) if pandas else table.to_native())
 
 
 def _cells(path: Path, backend: str) -> int:
@@ -322,15 +344,13 @@ def read_labels(source: str, data: Data) -> np.ndarray:
     return labels
 
 
-USERS = ("user", "customer", "visitor", "session", "member")
-ITEMS = ("item", "product", "article", "movie", "song", "track", "artist", "book", "page")
 READERS: dict[str, Callable[..., Any]] = {
     ".npy": arrays.read_npy,
     ".npz": arrays.read_npz,
-    ".csv": read_table,
-    ".csv.gz": read_table,
-    ".tsv": read_table,
-    ".tsv.gz": read_table,
+    ".csv": read_delimited,
+    ".csv.gz": read_delimited,
+    ".tsv": read_delimited,
+    ".tsv.gz": read_delimited,
     ".parquet": read_parquet,
     ".h5ad": read_h5ad,
     ".idx": arrays.read_idx,

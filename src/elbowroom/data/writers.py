@@ -8,8 +8,9 @@ import importlib.util
 import io
 import os
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ import numpy as np
 
 from elbowroom.data import pictures
 from elbowroom.data.images import Layout, channels_last
-from elbowroom.errors import ParameterError, missing
+from elbowroom.data.words import whole_numbers
+from elbowroom.errors import DataError, ParameterError, missing
 from elbowroom.files import folder_at_once, write_atomically
 
 AT_ONCE = 2**18  # values of a text file
@@ -155,11 +157,35 @@ def write_columns(target: str, columns: Mapping[str, np.ndarray]) -> None:
     if ending_of(target) == ".parquet":
         write_atomically(path, _parquet(columns))
         return
+    lists = {name: column.tolist() for name, column in columns.items()}
     buffer = io.StringIO()
-    writer = csv.writer(buffer, delimiter="\t" if path.suffix.lower() == ".tsv" else ",", lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(zip(*(column.tolist() for column in columns.values()), strict=True))
+    writer = text_writer(buffer, path, chain(lists, *lists.values()))
+    writer.writerow(lists)
+    writer.writerows(zip(*lists.values(), strict=True))
     write_atomically(path, buffer.getvalue())
+
+
+def text_writer(buffer: io.StringIO, path: Path, words: Iterable[Any]) -> Any:
+    """A csv writer for a .csv or .tsv with these words, which are read back as they are, spaces and all.
+
+    Raises
+    ------
+    DataError
+        If one is not read back.
+    """
+    odd = False
+    for word in words:
+        if isinstance(word, str):
+            odd |= word.startswith(" ") or "\r" in word
+            if "\0" in word or len(word) > csv.field_size_limit():
+                expected = f"text in a table as text has no NUL, and at most {csv.field_size_limit():,} characters"
+                raise DataError(expected, f"{word[:40]!r} is none", "Write .parquet.")
+    return csv.writer(
+        buffer,
+        delimiter="\t" if path.suffix.lower() == ".tsv" else ",",
+        lineterminator="\n",
+        quoting=csv.QUOTE_ALL if odd else csv.QUOTE_MINIMAL,
+    )
 
 
 def check_table(target: str) -> None:
@@ -174,8 +200,17 @@ def _parquet(columns: Mapping[str, Any]) -> bytes:
     import narwhals.stable.v2 as nw
 
     buffer = io.BytesIO()
-    nw.from_dict(columns, backend=_frames()).write_parquet(buffer)
+    plain = {name: _plain(column) for name, column in columns.items()}
+    nw.from_dict(plain, backend=_frames()).write_parquet(buffer)
     return buffer.getvalue()
+
+
+def _plain(column: Any) -> Any:
+    """A column of objects as what libraries of frames take without a look at each value."""
+    if not isinstance(column, np.ndarray) or column.dtype.kind != "O":
+        return column
+    whole = whole_numbers([column]) if all(type(value) is int for value in column) else None
+    return column.tolist() if whole is None else whole
 
 
 def write_npy(path: Path, result: Result) -> None:
@@ -196,9 +231,10 @@ def write_npz(path: Path, result: Result) -> None:
 
 def write_text(path: Path, result: Result) -> None:
     """A table with a header; numbers are as short as they can be read back exactly."""
+    names = (["row"] if result.rows is not None else []) + result.header
     buffer = io.StringIO()
-    writer = csv.writer(buffer, delimiter="\t" if path.suffix.lower() == ".tsv" else ",", lineterminator="\n")
-    writer.writerow((["row"] if result.rows is not None else []) + result.header)
+    writer = text_writer(buffer, path, chain(names, () if result.rows is None else result.rows.tolist()))
+    writer.writerow(names)
     values = result.flat
     size = max(1, AT_ONCE // max(1, values.shape[1]))
     for start in range(0, len(values), size):
@@ -218,7 +254,7 @@ def _words(values: np.ndarray) -> np.ndarray:
 
 def write_parquet(path: Path, result: Result) -> None:
     """A table."""
-    columns: dict[str, Any] = {} if result.rows is None else {"row": result.rows.astype(str).tolist()}
+    columns: dict[str, Any] = {} if result.rows is None else {"row": [*map(str, result.rows.tolist())]}
     columns |= {name: np.ascontiguousarray(column) for name, column in zip(result.header, result.flat.T, strict=True)}
     write_atomically(path, _parquet(columns))
 

@@ -13,6 +13,7 @@ from scipy import sparse
 from torch import Tensor
 
 from elbowroom.data import door
+from elbowroom.data.ids import as_texts, is_text
 from elbowroom.data.interactions import (
     Interactions,
     Reading,
@@ -165,11 +166,10 @@ def _frame(given: Any, known: Interactions, reading: Reading, refuse: bool) -> A
     users, items, values = reading.columns(given)
     reading.check_rows(values)
     columns = known.items.positions(items)
-    report_unknown(np.unique(items[columns < 0].astype(str)), refuse)
-    names, rows = np.unique(users, return_inverse=True)
+    report_unknown(np.unique(as_texts(items[columns < 0])), refuse)
+    everybody, rows = Vocabulary.learn(users)
     at = columns >= 0
-    shape = (len(names), len(known.items))
-    return reading.matrix(values[at], rows.reshape(-1)[at], columns[at], shape)
+    return reading.matrix(values[at], rows[at], columns[at], (len(everybody), len(known.items)))
 
 
 def users_to_add(given: Any, matrix: Any, known: Interactions, reading: Reading) -> np.ndarray:
@@ -256,7 +256,7 @@ def positions_of(items: Any, known: Interactions, refuse: bool = False) -> np.nd
         raise DataError("items must be ids, in one list", f"they are {items!r:.80}", "Pass a flat list, [10, 12].")
     ids = ids_in(given, "the list of items")
     found = known.items.positions(ids)
-    report_unknown(np.unique(ids[found < 0].astype(str)), refuse)
+    report_unknown(np.unique(as_texts(ids[found < 0])), refuse)
     return found[found >= 0]
 
 
@@ -308,8 +308,9 @@ def report_unknown(ids: np.ndarray, refuse: bool) -> None:
 
 def named(found: Lists, ids: np.ndarray, alone: bool) -> tuple[np.ndarray, np.ndarray]:
     """Lists with the caller's ids: -1 or an empty text where there were no more items; one user's as one axis."""
-    nobody = "" if ids.dtype.kind == "U" else -1
-    names = np.where(found.positions >= 0, ids[found.positions], nobody) if len(ids) else found.positions
+    there, nobody = found.positions >= 0, "" if is_text(ids) else -1
+    ids = ids.astype(object) if ids.dtype.kind == "u" and not there.all() else ids  # uint64 has no -1
+    names = np.where(there, ids[found.positions], nobody) if len(ids) else found.positions
     return (names[0], found.scores[0]) if alone else (names, found.scores)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime
 import importlib.util
 import io
-import warnings
 from collections.abc import Collection, Mapping
 from itertools import chain
 from pathlib import Path
@@ -17,7 +16,7 @@ import numpy as np
 from elbowroom.data.frames import native
 from elbowroom.data.words import MISSING, MOMENT, Words, values_of
 from elbowroom.data.writers import check_output, ending_of, text_writer
-from elbowroom.errors import ElbowroomWarning, ParameterError
+from elbowroom.errors import ParameterError, warn
 from elbowroom.files import write_atomically
 
 TABLES = (".csv", ".tsv", ".parquet")
@@ -107,7 +106,7 @@ def write_frame(target: str, frame: Any) -> None:
     if changed:
         listed = ", ".join(map(repr, changed))
         message = f"text in {listed} looks like numbers, dates or missing values: a text file is read so"
-        warnings.warn(f"{message}, a .parquet file keeps it as text", ElbowroomWarning, stacklevel=2)
+        warn(f"{message}, a .parquet file keeps it as text", 2)
     text = io.StringIO()
     writer = text_writer(text, path, chain(lists, *lists.values()))
     writer.writerow(lists)

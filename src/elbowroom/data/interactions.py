@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -20,7 +19,7 @@ from torch import Tensor
 from elbowroom.data import door
 from elbowroom.data.ids import Roles, all_ids, array_of, as_texts, ids_of, is_text, roles_of, times_of, values_of
 from elbowroom.data.words import objects_of
-from elbowroom.errors import DataError, ElbowroomWarning, ParameterError, counted, unknown
+from elbowroom.errors import DataError, ParameterError, counted, unknown, warn
 
 LARGEST = 1e30  # of a value: its square, in float32, is no number
 PARTS = ("starts", "columns", "values")  # of a CSR matrix
@@ -290,7 +289,7 @@ class Reading:
             values = values_of(frame.get_column(self.value), self.value)
         roles = self.roles(X)
         if roles.note:
-            warnings.warn(roles.note, ElbowroomWarning, stacklevel=4)
+            warn(roles.note, 4)
         if self.ratings and self.value is None:
             raise DataError("ratings must have a column", "value is None", "Name it with value=....")
         return (

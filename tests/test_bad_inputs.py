@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import polars as pl
+import pyarrow as pa
 import pytest
 import torch
 from forging import forge
@@ -42,7 +43,9 @@ from elbowroom import (
     Sweep,
     TableVAE,
     evaluate,
+    load,
     quality,
+    sweep,
 )
 from elbowroom.cli import run
 from elbowroom.data.readers import read, read_labels
@@ -933,7 +936,99 @@ SAVED: dict[str, Case] = {
 
 # ---- the rest --------------------------------------------------------------------------------------------------------
 
-OTHERS: dict[str, Case] = {}
+
+class Unreadable:
+    """An array of another library that can not be read, such as one whose file is gone."""
+
+    shape = (3, 2)
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray:
+        raise RuntimeError("the file is gone")
+
+
+@functools.cache
+def wide() -> Any:
+    """A model of a range of beta."""
+    return table(epochs=1, beta="0.1..10").fit(WINE)
+
+
+MASKED = np.ma.masked_greater(WINE, 1500.0)
+DECIMALS = pd.DataFrame({"a": [decimal.Decimal("sNaN"), decimal.Decimal(2)]})
+FAR = pl.DataFrame({"day": pl.Series([6_585_000, 6_585_001], dtype=pl.Int32).cast(pl.Date)})
+
+OTHERS: dict[str, Case] = {
+    "a masked cell": (lambda: numbers().fit(MASKED), "row 10, column 12"),
+    "masked rows in a list": (lambda: numbers().fit(list(MASKED)), "row 10, column 12"),
+    "masked counts": (lambda: counts().fit(np.ma.masked_equal(COUNTS, 7)), "NaN (row 0, column 2"),
+    "masked pixels": (lambda: images().fit(np.ma.masked_less(DIGITS, 1)), "row 0, pixel (0, 0)"),
+    "masked latents": (
+        lambda: fitted().table.inverse_transform(np.ma.array([[0.0, 1.0]], mask=[[True, False]])), "row 0, column 0"),
+    "masked labels": (
+        lambda: table().fit(WINE[:3], context=np.ma.array([1, 2, 3], mask=[0, 1, 0])), "row 1 has none"),
+    "a tensor without values": (lambda: table().fit(torch.ones(5, 3, device="meta")), "on meta"),
+    "a sparse tensor": (lambda: table().fit(torch.eye(4).to_sparse()), "X.to_dense()"),
+    "a nested tensor": (
+        lambda: table().fit(torch.nested.nested_tensor([torch.ones(2), torch.ones(3)])), "a tensor of torch.float32"),
+    "complex tensors": (lambda: table().fit(torch.ones(5, 3, dtype=torch.complex64).conj()), "Complex data"),
+    "a tensor of clicks with a gradient": (
+        lambda: InteractionVAE().fit(torch.ones(5, 3, requires_grad=True)), "requires a gradient"),
+    "latents with a gradient": (
+        lambda: fitted().table.inverse_transform(torch.ones(1, 2, requires_grad=True)), "requires a gradient"),
+    "an array that can not be read": (lambda: table().fit(Unreadable()), "(RuntimeError)"),
+    "clicks that can not be read": (lambda: InteractionVAE().fit(Unreadable()), "of type Unreadable"),
+    "latents that can not be read": (lambda: fitted().table.inverse_transform(Unreadable()), "its shape is ()"),
+    "images that are nothing": (lambda: images().fit(None), "X is None"),
+    "images that are a number": (lambda: images().fit(3), "X is 3"),
+    "images that are a generator": (lambda: images().fit(iter([1])), "iterator"),
+    "a set": (lambda: table().fit({1, 2}), "X is {1, 2}"),
+    "a path of pathlib": (lambda: images().fit(Path("a.png")), "a.png"),
+    "numbers as text": (lambda: table().fit(np.array([["1", "2"]])), "holds str (first: '1')"),
+    "a whole number of 128 bits as a count": (
+        lambda: counts().fit(pl.DataFrame({"a": pl.Series([-(2**70), 2], dtype=pl.Int128)})), "column 'a', -1.18"),
+    "a date of the year 20000": (lambda: numbers().fit(FAR), "column 'day' holds date. "),
+    "a signalling NaN": (lambda: table().fit(DECIMALS), "'a' holds a signalling NaN"),
+    "a schema of nothing": (lambda: Schema.infer(None), "the NoneType None"),
+    "a schema of text": (lambda: Schema.infer("people.csv"), "the str 'people.csv'"),
+    "a schema of a series": (lambda: Schema.infer(pd.Series([1.0])), "the Series"),
+    "a schema of a lazy frame": (lambda: Schema.infer(pl.DataFrame({"a": [1]}).lazy()), "lazy"),
+    "a schema of one dimension": (lambda: Schema.infer(np.arange(3.0)), "shape (3,)"),
+    "a schema of objects": (lambda: Schema.infer(np.array([[object(), 1]])), "(1, 2) and object"),
+    "clicks with names of two levels": (
+        lambda: InteractionVAE().fit(pd.concat([FRAME[["ash"]], FRAME[["hue"]]], axis=1, keys="ab")), "('a', 'ash')"),
+    "clicks with columns of the same name": (
+        lambda: InteractionVAE().fit(pa.Table.from_arrays([pa.array([1]), pa.array([2])], names=["a", "a"])),
+        "'a' comes more than once"),
+    "a model at no path": (lambda: fitted().table.save(None), "path must be a path, but it is None"),
+    "a model at an empty path": (lambda: fitted().table.save(""), "it is ''"),
+    "a model at a path with NUL": (lambda: fitted().table.save("a\0b"), "'a\\x00b'"),
+    "a model at a path that no file system has": (lambda: fitted().table.save("\ud800"), "'\\ud800'"),
+    "a model at a path that is too long": (lambda: fitted().table.save("x" * 300), "'xxx"),
+    "a model from a number": (lambda: load(3), "it is 3"),
+    "a model from a path with NUL": (lambda: load("a\0b"), "'a\\x00b'"),
+    "a report at a list": (lambda: fitted().table.report(WINE, ["r.html"]), "['r.html']"),
+    "a report on nothing": (lambda: fitted().table.report(None), "X is None"),
+    "a report on a number": (lambda: fitted().table.report(3), "X is 3"),
+    "a checkpoint at a number": (lambda: table().fit(WINE, checkpoint=3), "checkpoint must be a path, but it is 3"),
+    "a checkpoint at a path with NUL": (lambda: table().fit(WINE, checkpoint="a\0b"), "checkpoint"),
+    "a sweep at a path with NUL": (lambda: sweep(table(), WINE, [0.1, 1], "a\0b"), "folder must be a path"),
+    "a sweep from nothing": (lambda: Sweep.load(None), "folder must be a path"),
+    "a scorer that returns nothing": (lambda: wide().pick(WINE, lambda m, X: None), "at beta=0.1 it gave None"),
+    "a scorer that returns NaN": (lambda: wide().pick(WINE, lambda m, X: np.nan), "at beta=0.1 it gave nan"),
+    "a scorer that returns text": (lambda: wide().pick(WINE, lambda m, X: "good"), "it gave 'good'"),
+    "a scorer that returns True": (lambda: wide().pick(WINE, lambda m, X: True), "it gave True"),
+    "a scorer that returns many": (lambda: wide().pick(WINE, lambda m, X: np.zeros(3)), "gave array([0."),
+    "a scorer that is never finite": (lambda: wide().pick(WINE, lambda m, X: -np.inf), "the first gave -inf"),
+    "more draws than there can be": (lambda: fitted().table.score_samples(WINE, n_draws=10**30), "at most 2,147"),
+    "more samples than there can be": (lambda: fitted().table.sample(10**30), "at most 2,147,483,647"),
+    "a way to impute that is an array": (
+        lambda: table(epochs=1, schema="infer").fit(FRAME).impute(FRAME, how=np.zeros(2)), "array([0., 0.])"),
+    "names that are a number": (lambda: fitted().table.get_feature_names_out(3), "it is 3"),
+    "context not given, of these labels": (lambda: fitted().told.score(WINE), "of 'even', 'odd'."),
+    "likelihood that is a number of columns": (lambda: table(likelihood={0: [1]}).fit(WINE), "0"),
+    "latents without end": (lambda: table(n_latents=10**23).fit(WINE), "Got 100000"),
+    "a batch without end": (lambda: table(batch_size=10**23).fit(WINE), "Got 100000"),
+    "a width without end": (lambda: table(hidden=(10**23,)).fit(WINE), "100000"),
+}  # fmt: skip
 
 BAD = DATA | ARGUMENTS | PARAMETERS | IDS | ARRAYS | CONDITIONS | RECOMMENDERS | FILES | SAVED | OTHERS
 
@@ -1205,9 +1300,80 @@ SAVED_COMMANDS: dict[str, Command] = {
         "info m", "not a configuration of Elbowroom"),
 }  # fmt: skip
 
+
+def people(here: Path) -> None:
+    (here / "people.csv").write_text("a,b\n" + "".join(f"{i},{i % 7}\n" for i in range(40)))
+
+
+def pictures_file(here: Path) -> None:
+    np.save(here / "i.npy", DIGITS[:30])
+
+
+@functools.cache
+def saved_models() -> Path:
+    """Models that commands are run on."""
+    place = Path(tempfile.mkdtemp())
+    rows = pd.DataFrame({"a": np.arange(40.0), "b": np.arange(40.0) % 7})
+    table(epochs=1).fit(rows).save(place / "plain")
+    table(epochs=1, schema="infer").fit(rows).save(place / "kinds")
+    table(epochs=1).fit(rows, context=np.where(rows["b"] > 3, "high", "low")).save(place / "in-python")
+    wide().save(place / "range")
+    anndata = pytest.importorskip("anndata")
+    donors = pd.DataFrame({"donor": ["d1", "d2"] * 30}, index=[f"c{i}" for i in range(60)])
+    cells = anndata.AnnData(COUNTS.astype(np.float32), obs=donors)
+    counts(epochs=1, batch_key="donor").fit(cells).save(place / "cells")
+    return place
+
+
+def models(here: Path) -> None:
+    people(here)
+    np.save(here / "c.npy", COUNTS)
+    for model in saved_models().iterdir():
+        (here / model.name).symlink_to(model)
+
+
+def settings(here: Path) -> None:
+    people(here)
+    (here / "nul.toml").write_text('likelihood = "a\\u0000b"\n')
+    (here / "kinds.toml").write_text("n_latents = [1, 2]\n")
+    (here / "broken.toml").write_text("n_latents = [\n")
+
+
 OTHERS_COMMANDS: dict[str, Command] = {
     "a file that is not there": (
-        lambda here: (here / "people.csv").write_text("a,b\n1,2\n"), "fit peple.csv --out m", "mean people.csv?"),
+        lambda here: (here / "rows.csv").write_text("a,b\n1,2\n"), "fit rwos.csv --out m", "Did you mean rows.csv?"),
+    "an empty path": (people, "fit '' --out m", "its name is empty"),
+    "an output with NUL": (people, "fit people.csv --out 'a\0b'", "embedded null byte"),
+    "an input with NUL": (people, "fit 'a\0b' --out m", "embedded null byte"),
+    "a model with NUL": (people, "score 'a\0b' people.csv", "a model"),
+    "a flag of Python": (people, "fit people.csv --out m --n_latents 0", "--n-latents must be an int"),
+    "latents below 1": (people, "fit people.csv --out m --n-latents 0", "--n-latents must be an int in the range"),
+    "latents without end": (people, f"fit people.csv --out m --n-latents {10**23}", "--n-latents must be an int"),
+    "a batch without end": (people, f"fit people.csv --out m --batch-size {10**23}", "--batch-size must be an int"),
+    "widths without end": (people, f"fit people.csv --out m --hidden {10**23}", "--hidden"),
+    "a flag of images": (people, "fit people.csv --out m --body conv", "the data is of the kind 'table'. Leave it out"),
+    "a flag of tables": (
+        pictures_file, "fit i.npy --out m --schema infer", "the data is of the kind 'image'. Leave it out"),
+    "a likelihood for other data": (
+        people, "fit people.csv --out m --likelihood bernoulli", "--likelihood bernoulli needs"),
+    "a schema beside a likelihood": (
+        people, "fit people.csv --out m --schema infer --likelihood gaussian", "Leave --likelihood auto"),
+    "a table that is images": (people, "fit people.csv --out m --kind image", "for a table use --kind table"),
+    "images that are a table": (pictures_file, "fit i.npy --out m --kind table", "for images use --kind image"),
+    "a beta of a model of one": (models, "score plain people.csv --beta 2", "Fit with --beta 0.01..10."),
+    "labels not given": (models, "sample cells --out x.npy", "d1, d2, but it is not given. Add --context d1"),
+    "labels not known": (models, "sample cells --out x.npy --context d3", "d1, d2, but it is 'd3'. Add --context d1"),
+    "labels not wanted": (models, "sample plain --out x.csv --context d1", "plain was fitted without context. Leave"),
+    "labels of a model of Python": (models, "sample in-python --out x.csv", "high, low, but it is not given"),
+    "cells without their labels": (models, "score cells c.npy", "fitted with --batch-key donor, but c.npy has no"),
+    "rows without their labels": (models, "encode in-python people.csv --out z.npy", "with context in Python"),
+    "no samples": (models, "sample plain --out x.csv -n 0", "--n-samples must be a whole number, at least 1"),
+    "half a sample": (models, "sample plain --out x.csv -n 2.5", "'2.5' is not a whole number"),
+    "more imputations than there can be": (models, f"impute kinds people.csv --out x.csv --n {10**9}", "10,000"),
+    "a task that is none": (models, "pick range people.csv --task likelihood", "task must be one of"),
+    "a setting with NUL": (settings, "fit people.csv --out m --config nul.toml", "likelihood must be one of"),
+    "settings of another kind": (settings, "fit people.csv --out m --config kinds.toml", "kinds.toml"),
+    "settings that are broken": (settings, "fit people.csv --out m --config broken.toml", "is no TOML file"),
 }  # fmt: skip
 
 COMMANDS = (
@@ -1238,7 +1404,7 @@ def test_a_bad_command_is_answered_in_one_line(name: str, tmp_path: Path, monkey
 
 
 def test_the_table_is_long_enough_to_mean_something() -> None:
-    assert len(BAD) + len(COMMANDS) >= 110
+    assert len(BAD) + len(COMMANDS) >= 220
 
 
 @pytest.mark.parametrize(

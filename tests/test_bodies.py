@@ -198,5 +198,5 @@ def test_good_widths(widths: Sequence[int]) -> None:
 
 @pytest.mark.parametrize("widths", [(8, 0), (-1,), (2.5,), ("8",), 8, None, "64", (float("nan"),), (float("inf"),)])
 def test_bad_widths_are_refused(widths: Any) -> None:
-    with pytest.raises(ParameterError, match="hidden must be positive whole numbers"):
+    with pytest.raises(ParameterError, match="hidden must be whole numbers from 1"):
         check_widths("hidden", widths)

@@ -299,7 +299,11 @@ def test_score(here, capsys):
     assert rows["elbo"].std() / 60**0.5 == pytest.approx(facts["elbo_standard_error"])
     assert "log_likelihood" not in answer(capsys, "score", "digits", "digits.npz", "--draws", "0")
     assert run(["score", "digits", "digits.npz", "--draws", "2"]) == 0
-    assert "lower bound" in capsys.readouterr().out
+    words = "for 100% of the rows (median {} of 2 draws): read the log-likelihood as a lower bound, or take more draws"
+    assert re.search(re.escape(words).replace(r"\{\}", r"\d\.\d"), said := capsys.readouterr().out)
+    assert said.endswith("take more draws (--draws).\n")
+    assert answer(capsys, "score", "digits", "digits.npz", "--draws", "2")["caution"].endswith("take more draws")
+    assert answer(capsys, "score", "digits", "digits.npz", "--draws", "900")["caution"] == ""
 
 
 def test_scores_name_their_rows(here, capsys):
@@ -522,11 +526,52 @@ def test_unexpected_errors(here, capsys, monkeypatch, error, code, expected):
         ("Name them with user=... and item=....", "Name them with --user ... and --item ...."),
         ("Try draws=8.", "Try draws=8."),
         ("Split with reading=Reading(ratings=True, ...).", "Split with reading=Reading(ratings=True, ...)."),
+        ("See help(TableVAE).", "Run: elbowroom fit --help"),
+        ("Reshape it; for images use ImageVAE.", "Reshape it; for images use --kind image."),
+        ("Pass X.to_df(), or use CountVAE.", "Pass X.to_df(), or use --kind count."),
+        ("Lower learning_rate, or look for extreme values.", "Lower --learning-rate, or look for extreme values."),
+        ("Write n_draws=100.", "Write --draws 100."),
+        ("Write N=100.", "Write --n-items 100."),
+        ("Write task='log_likelihood'.", "Write --task log_likelihood."),
+        ("Choose another likelihood, or likelihood='auto'.", "Choose another likelihood, or --likelihood auto."),
+        ("Train longer: epochs='auto' aims at 4,000 steps.", "Train longer: --epochs auto aims at 4,000 steps."),
+        ("Try beta=0.25 or beta='warmup:end=1'.", "Try --beta 0.25 or --beta warmup:end=1."),
+        ("Leave it out.", "Leave it out."),
     ],
 )
 def test_advice_names_flags(advice: str, said: str) -> None:
     """The command line's user has no Python to write it in."""
     assert problem_of(ParameterError("a", "b", advice)).do == said
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("the 'n_latents' parameter of TableVAE must be an int", "--n-latents must be an int"),
+        ("The 'gated' parameter of ImageVAE must be a bool", "--gated must be a bool"),
+        ("n_draws must be a whole number, at least 1", "--draws must be a whole number, at least 1"),
+        ("likelihood='bernoulli' needs zeros and ones", "--likelihood bernoulli needs zeros and ones"),
+        ("likelihood must be one of a, b", "--likelihood must be one of a, b"),
+        ("hidden must be whole numbers", "--hidden must be whole numbers"),
+        ("counts must not be negative", "counts must not be negative"),  # the data's
+        ("ratings must have a column", "ratings must have a column"),
+        ("values must be at most 1e30", "values must be at most 1e30"),
+        ("column 'batch_size' holds text", "column 'batch_size' holds text"),
+        ("/home/me/beta=1/random_state.csv is there", "/home/me/beta=1/random_state.csv is there"),
+        ("run-beta=1.csv does not", "run-beta=1.csv does not"),
+        ("'hidden=1' is none of them", "'hidden=1' is none of them"),
+    ],
+)
+def test_all_parts_of_an_error_name_flags_and_leave_names_of_the_data(words: str, said: str) -> None:
+    problem = problem_of(ParameterError(words, "it is 3", "Correct it."))
+    assert problem.expected == said
+    assert str(problem) == f"{said}, but it is 3. Correct it."
+
+
+def test_verdicts_and_notes_name_flags(here, capsys):
+    facts = answer(capsys, "fit", "digits.npz", "--out", "short", *QUICK)
+    assert "--epochs auto aims at 4,000 steps" in facts["verdict"]
+    assert answer(capsys, "info", "short")["verdict"] == facts["verdict"]
 
 
 def test_a_reader_that_goes_away(here):

@@ -367,7 +367,7 @@ def test_bad_betas(betas, tmp_path):
         (table(likelihood="poisson"), WINE, {}, "poisson"),
         (table(likelihood="poison"), WINE, {}, "poisson"),
         (table(), WINE, {"context": [1, 2]}, "context"),
-        (table(encoder=nn.Linear(13, 4)), WINE, {}, "encoder is a Linear of your own"),
+        (table(encoder=nn.Linear(13, 4)), WINE, {}, "encoder is of your own class Linear"),
     ],
 )
 def test_bad_input_leaves_no_folder(tmp_path, estimator, X, more, expected):

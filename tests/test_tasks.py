@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,10 +17,13 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import cross_val_score
 from small import COUNTS, DIGITS, WINE, counts, images, table
 
-from elbowroom import TableVAE
-from elbowroom.errors import DataError
+from elbowroom import TableVAE, VAEDetector, load
+from elbowroom.errors import DataError, ElbowroomWarning
 from elbowroom.gaussians import DiagonalGaussian, FullGaussian
-from elbowroom.tasks.diagnose import _information_per_latent, _mutual_information
+from elbowroom.history import History
+from elbowroom.summary import summarise
+from elbowroom.tasks.diagnose import Diagnosis, _information_per_latent, _mutual_information, fall_at_the_end
+from elbowroom.tasks.score import LogLikelihood
 
 
 @pytest.fixture(scope="module")
@@ -101,6 +106,73 @@ def test_a_well_trained_model_beats_independent_columns() -> None:
     train, test = X[::2], X[1::2]
     independent = stats.norm(train.mean(0), train.std(0)).logpdf(test).sum(1).mean()
     assert TableVAE(4, random_state=0).fit(train).score(test) > independent + 2.0
+
+
+def test_a_small_effective_sample_size_is_said_in_words(wine_model: TableVAE) -> None:
+    with pytest.warns(ElbowroomWarning, match=r"below 10 for 100% of the rows \(median \d\.\d of 5 draws\): read the"):
+        found = wine_model.log_likelihood(WINE, n_draws=5)
+    assert found.share_below == 1.0
+    assert "lower bound, or take more draws" in str(found)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        enough = wine_model.log_likelihood(WINE, n_draws=1000)
+    assert enough.share_below <= 0.1
+    assert enough.caution == ""
+    assert "lower bound" not in str(enough)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "share", "said"),
+    [
+        ([1.4, 1.4, 1.4], 1.0, "for 100% of the rows (median 1.4 of 50 draws)"),
+        ([6.0] * 3, 1.0, "for 100% of the rows (median 6.0 of 50 draws)"),
+        ([9.99] + [10.0] * 9, 0.1, ""),
+        ([9.99] * 2 + [10.0] * 8, 0.2, "for 20% of the rows (median 10.0 of 50 draws)"),
+        ([np.nan, 40.0, 40.0], 1 / 3, "for 33% of the rows (median 40.0 of 50 draws)"),
+    ],
+)
+def test_a_tenth_of_the_rows_may_have_a_small_one(sizes: list[float], share: float, said: str) -> None:
+    found = LogLikelihood(np.zeros(len(sizes)), np.array(sizes), 50)
+    assert found.share_below == pytest.approx(share)
+    assert said in found.caution
+    assert bool(found.caution) == bool(said)
+
+
+FAR = WINE[:12].copy()
+FAR[7] *= 1e200
+
+
+@pytest.mark.parametrize("method", ["score_samples", "log_likelihood", "distortion_and_rate", "diagnose", "curve"])
+def test_rows_without_a_finite_score_are_counted_and_named(wine_model: TableVAE, method: str) -> None:
+    model = table(beta="0.1..10", epochs=2).fit(WINE) if method == "curve" else wine_model
+    with pytest.warns(
+        ElbowroomWarning, match=r"^1 row has no finite (score|log-likelihood).* \(first: row 7\)"
+    ) as said:
+        found: Any = getattr(model, method)(FAR)
+    assert all(issubclass(each.category, ElbowroomWarning) for each in said)
+    if method in ("score_samples", "log_likelihood"):
+        rows = getattr(found, "rows", found)
+        assert rows[7] == -np.inf
+        assert np.isfinite(np.delete(rows, 7)).all()
+
+
+def test_latents_that_are_not_finite_are_counted_and_named(wine_model: TableVAE) -> None:
+    broken = copy.deepcopy(wine_model)
+    with torch.no_grad():
+        broken.model_.encoder.layers[0].inner.weight[:, 0] = 1e30
+    x = WINE.astype(np.float32)[:5]
+    x[[2, 4], 0] = 3e38
+    for act in (broken.transform, broken.reconstruct, broken.sample_posterior):
+        with pytest.warns(ElbowroomWarning, match=r"rows? ha(s|ve) no finite \w+ \(first: row"):
+            act(x)
+
+
+def test_a_row_without_a_finite_score_is_an_outlier() -> None:
+    detector = VAEDetector(table(schema="robust", epochs=2), n_draws=8, random_state=0).fit(WINE)
+    with pytest.warns(ElbowroomWarning, match="first: row 7"):
+        assert detector.predict(FAR)[7] == -1
+    detector.offset_ = np.nan
+    assert (detector.predict(WINE[:3]) == -1).all()
 
 
 # ---- sampling
@@ -192,6 +264,74 @@ def test_latents_that_are_on_and_off_are_told_apart() -> None:
     assert model.history_.verdict == found.verdict
     few = table(n_latents=1, epochs=150, learning_rate=1e-2).fit(X).diagnosis_
     assert few.verdict.startswith("The only latent is on")
+
+
+def test_a_model_of_few_steps_is_not_called_collapsed(tmp_path: Path) -> None:
+    model = table(epochs=1, beta=1000.0).fit(WINE)
+    found = model.diagnosis_
+    assert found.steps == 2
+    assert not found.trained
+    assert found.verdict == (
+        "Not trained yet: 2 steps. Train longer: epochs='auto' aims at 4,000 steps. "
+        f"{found.n_active} of 2 latents {'is' if found.n_active == 1 else 'are'} on so far."
+    )
+    assert model.diagnose(WINE[:9]).verdict.startswith("Not trained yet: 2 steps.")
+    again = load(model.save(tmp_path / "m"))
+    assert again.diagnosis_.verdict == again.diagnose(WINE).verdict == found.verdict
+    assert "Not trained yet: 2 steps." in (tmp_path / "m" / "README.md").read_text()
+    assert not summarise(model, WINE).healthy
+
+
+def diagnosis(**facts: Any) -> Diagnosis:
+    some = {"distortion": 1.0, "rate": 0.1, "standard_error": 0.1, "rate_per_latent": np.zeros(2), "aggregate_kl": 0.0}
+    return Diagnosis(**{**some, "active": np.array([False, False]), "mutual_information": 0.0, "beta": 1.0, **facts})
+
+
+@pytest.mark.parametrize(
+    ("facts", "said"),
+    [
+        ({}, "The posterior has collapsed: all 2 latents are off"),
+        ({"steps": 99}, "Not trained yet: 99 steps."),
+        ({"steps": 1}, "Not trained yet: 1 step."),
+        ({"steps": 100}, "The posterior has collapsed"),
+        ({"steps": 500, "falls": 0.25}, "Not trained to the end: over the last quarter of 500 steps the loss still "
+         "fell by 0.25 nats per row. Train longer, with more epochs. 0 of 2 latents are on so far."),
+        ({"steps": 500, "falls": 0.25, "active": np.array([True, False])}, "Not trained to the end"),
+        ({"steps": 500, "falls": 0.25, "active": np.array([True, True])}, "All 2 latents are on. The loss still "
+         "fell at the end of training: more epochs would help. For more detail"),
+        ({"steps": 500, "active": np.array([True, True])}, "All 2 latents are on. For more detail"),
+    ],
+)  # fmt: skip
+def test_the_verdict_knows_how_far_training_went(facts: dict[str, Any], said: str) -> None:
+    assert diagnosis(**facts).verdict.startswith(said)
+
+
+def test_a_loss_falls_at_the_end_if_it_does_so_by_more_than_noise() -> None:
+    falling = np.linspace(100, 80, 40)
+    moving = [{"loss": loss, "beta": beta} for loss, beta in zip(falling, np.linspace(1, 0, 40), strict=True)]
+    assert fall_at_the_end(history(falling)) == pytest.approx(10 * 20 / 39)
+    assert fall_at_the_end(history(100 * 0.5 ** np.arange(40))) == 0  # by much of next to nothing
+    assert fall_at_the_end(history([100, 80, 60, 40, 39.9, 39.8, 39.7, 39.6])) == 0  # by little of much
+    assert fall_at_the_end(history(falling[::-1])) == 0
+    assert fall_at_the_end(history(falling[:7])) == 0  # not known
+    assert fall_at_the_end(History(moving)) == 0  # not known
+    assert fall_at_the_end(History([{**record, "held_out_loss": record["loss"]} for record in moving])) > 5
+
+
+def history(losses: Any) -> History:
+    return History([{"loss": float(loss), "beta": 1.0} for loss in losses])
+
+
+def test_mutual_information_at_its_cap_is_no_headline() -> None:
+    assert diagnosis(mutual_information=np.log(60) - 0.5, encodings=60).saturated
+    assert not diagnosis(mutual_information=np.log(60) - 1.0, encodings=60).saturated
+    assert not diagnosis(mutual_information=9.0).saturated  # of an older model, whose encodings are not known
+    X = WINE[:40] / WINE.std(0)
+    model = table(n_latents=6, beta=1e-3, epochs=300, learning_rate=1e-2).fit(X)
+    assert model.diagnose(X).saturated
+    named = {number.name: number for number in summarise(model, X).numbers}
+    assert "40 rows can show 3.7 at most, and it is there" in named["mutual information, at least"].meaning
+    assert "read the log-likelihood as a lower bound" in named["log-likelihood, at least"].meaning
 
 
 # ---- images

@@ -7,7 +7,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -29,7 +29,7 @@ from elbowroom.data.choose import Choice, Facts
 from elbowroom.data.rows import Rows, evenly, rows_of
 from elbowroom.data.writers import check_file_place
 from elbowroom.devices import PRECISIONS, standard_defaults
-from elbowroom.errors import DataError
+from elbowroom.errors import DataError, warn
 from elbowroom.guests import guest_body, own_stream
 from elbowroom.interrupt import Interrupt
 from elbowroom.latents import LATENTS
@@ -79,7 +79,7 @@ class BaseVAE(TransformerMixin, BaseEstimator, ABC):
     _start: ClassVar[Mapping[str, Tensor] | None] = None  # weights to start from, of a sweep's other model
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {
-        "n_latents": [Interval(Integral, 1, None, closed="left")],
+        "n_latents": [Interval(Integral, 1, door.MOST, closed="both")],
         "beta": [Interval(Real, 0, None, closed="left"), str, Beta],
         "likelihood": [str, dict, nn.Module],
         "prior": [str],
@@ -90,11 +90,11 @@ class BaseVAE(TransformerMixin, BaseEstimator, ABC):
         "encoder": [nn.Module, None],
         "decoder": [nn.Module, None],
         "objective": [str, Elbo, Iwae],
-        "epochs": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
-        "batch_size": [Interval(Integral, 1, None, closed="left")],
+        "epochs": [Interval(Integral, 1, door.MOST, closed="both"), StrOptions({"auto"})],
+        "batch_size": [Interval(Integral, 1, door.MOST, closed="both")],
         "learning_rate": [Interval(Real, 0, None, closed="neither")],
         "validation_fraction": [Interval(Real, 0, 1, closed="left")],
-        "patience": [Interval(Integral, 1, None, closed="left"), None],
+        "patience": [Interval(Integral, 1, door.MOST, closed="both"), None],
         "average": ["boolean"],
         "device": [str],
         "precision": [StrOptions(set(PRECISIONS))],
@@ -184,6 +184,7 @@ class BaseVAE(TransformerMixin, BaseEstimator, ABC):
         system, which ends the process. (In the main thread; ignored signals stay ignored.)
         """
         self._check_parameters()
+        checkpoint = None if checkpoint is None else door.path_of(checkpoint, "checkpoint")
         self.beta_, objective = beta_of(self.beta), objective_of(self.objective)
         self.__dict__.pop("model_", None)  # a fit that fails must not leave the model of other data
         X, context = self._unpack(X, context)
@@ -211,7 +212,8 @@ class BaseVAE(TransformerMixin, BaseEstimator, ABC):
             some = train.take(evenly(len(train), looked_at(train.features)))
             self.history_, self.model_ = history, model.eval()
             generate.settle_prior(model, some, self.seed_)
-            self.diagnosis_ = diagnose.diagnose(model, some, self._beta_now)
+            done = history if self._start is None else None  # else there were steps before these
+            self.diagnosis_ = diagnose.diagnose(model, some, self._beta_now, done)
             self.history_.verdict = self.diagnosis_.verdict
         return self
 
@@ -266,12 +268,7 @@ class BaseVAE(TransformerMixin, BaseEstimator, ABC):
         if reset:
             self.context_categories_ = None
         elif (context is None) != (self.context_categories_ is None):
-            fitted = "with" if context is None else "without"
-            raise DataError(
-                "context must be given if, and only if, the model was fitted with it",
-                f"it was fitted {fitted} context",
-                "Pass context=..., one label for each row or one for all." if context is None else "Leave context out.",
-            )
+            raise _context_error(self.context_categories_)
         if context is None:
             return None
         codes, categories = door.one_hot(context, n, self.context_categories_)
@@ -335,13 +332,15 @@ class BaseVAE(TransformerMixin, BaseEstimator, ABC):
     def transform(self, X: Any, *, context: Any = None) -> np.ndarray:
         """Posterior means E q(z|x), (n, n_latents), in the floating dtype of X."""
         rows, model = self._open(X, context)
-        return generate.posterior_mean(model, rows).numpy()
+        z = generate.posterior_mean(model, rows).numpy()
+        score.warn_non_finite(z, "latents")
+        return z
 
     @standard_defaults()
     def inverse_transform(self, Z: Any, *, context: Any = None) -> Any:
         """Means E[x|z] of latents (n, n_latents), in the shape of the data."""
         check_is_fitted(self)
-        Z = np.asarray(Z)
+        Z = _latents(Z)
         if Z.ndim != 2 or Z.shape[1] != self.model_.n_latents or not len(Z) or Z.dtype.kind not in "iuf":
             raise DataError(
                 f"Z must be an array of latents (n, {self.model_.n_latents}), of at least one row",
@@ -357,7 +356,9 @@ class BaseVAE(TransformerMixin, BaseEstimator, ABC):
     def reconstruct(self, X: Any, *, context: Any = None) -> Any:
         """E[x|z] at the posterior mean of every row, in the shape of X."""
         rows, model = self._open(X, context)
-        return self._write(generate.reconstruct(model, rows), self._unpack(X, context)[0])
+        means = generate.reconstruct(model, rows)
+        score.warn_non_finite(means.numpy(), "reconstruction")
+        return self._write(means, self._unpack(X, context)[0])
 
     def sample(self, n_samples: int = 1, *, mean: bool = False, context: Any = None, random_state: Any = None) -> Any:
         """New rows: z from the prior, then x from p(x|z), or its mean with `mean=True`; in the shape of the data."""
@@ -374,7 +375,9 @@ class BaseVAE(TransformerMixin, BaseEstimator, ABC):
         n = door.positive("n_samples", n_samples)
         rows, model = self._open(X, context)
         generator = generator_at(resolve_seed(random_state), "posterior")
-        return generate.sample_posterior(model, rows, n, generator).numpy()
+        z = generate.sample_posterior(model, rows, n, generator).numpy()
+        score.warn_non_finite(z.swapaxes(0, 1), "latents")
+        return z
 
     def score_samples(self, X: Any, *, context: Any = None, n_draws: int = 16) -> np.ndarray:
         """Evidence lower bound at beta = 1 of every row (n,), in nats, whatever beta the model was trained with.
@@ -388,7 +391,9 @@ class BaseVAE(TransformerMixin, BaseEstimator, ABC):
         """Distortion -E log p(x|z) and rate KL(q || p) of every row, two arrays (n,), in nats."""
         n = door.positive("n_draws", n_draws)
         rows, model = self._open(X, context, self._scored_in)
-        return score.distortion_and_rate(model, rows, n)
+        distortion, rate = score.distortion_and_rate(model, rows, n)
+        score.warn_non_finite(distortion + rate, "score")
+        return distortion, rate
 
     def score(self, X: Any, y: Any = None, *, context: Any = None) -> float:
         """Mean evidence lower bound at beta = 1, in nats per row: larger is better, and comparable across betas."""
@@ -399,16 +404,29 @@ class BaseVAE(TransformerMixin, BaseEstimator, ABC):
     ) -> LogLikelihood:
         """Importance-weighted log p(x), in nats per row, with its standard error and effective sample size.
 
-        See `elbowroom.tasks.score.LogLikelihood` (Burda et al. 2016).
+        See `elbowroom.tasks.score.LogLikelihood` (Burda et al. 2016). Where the effective sample sizes are too small
+        to take it for more than a lower bound, its `caution` says so, and so does an `ElbowroomWarning`.
         """
+        found = self._log_likelihood(X, context=context, n_draws=n_draws, random_state=random_state)
+        if found.caution:
+            warn(found.caution, 2)
+        return found
+
+    def _log_likelihood(
+        self, X: Any, *, context: Any = None, n_draws: int = 1000, random_state: Any = 0
+    ) -> LogLikelihood:
+        """The same for callers that say its caution themselves."""
         n, seed = door.positive("n_draws", n_draws), resolve_seed(random_state)
         rows, model = self._open(X, context, self._scored_in)
-        return score.log_likelihood(model, rows, n, seed)
+        found = score.log_likelihood(model, rows, n, seed)
+        score.warn_non_finite(found.rows, "log-likelihood", 4)
+        return found
 
     def diagnose(self, X: Any, *, context: Any = None) -> Diagnosis:
         """Active units, rate per latent, mutual information, aggregate KL and a verdict in words, over rows X."""
         rows, model = self._open(X, context, self._scored_in)
-        return diagnose.diagnose(model, rows, self._beta_now)
+        found = diagnose.diagnose(model, rows, self._beta_now)
+        return replace(found, steps=self.diagnosis_.steps, falls=self.diagnosis_.falls)
 
     def report(
         self,
@@ -421,9 +439,10 @@ class BaseVAE(TransformerMixin, BaseEstimator, ABC):
     ) -> Path:
         """Write one self-contained HTML page about the model on rows X; labels (n,) colour the latent map."""
         check_is_fitted(self)
-        check_file_place(Path(path))
-        summarise(self, X, labels, label_name, context).write(path)
-        return Path(path)
+        place = door.path_of(path, "path")
+        check_file_place(place)
+        summarise(self, X, labels, label_name, context).write(place)
+        return place
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the fitted model as a folder of data (JSON, safetensors, a card); `elbowroom.load` reads it.
@@ -436,7 +455,7 @@ class BaseVAE(TransformerMixin, BaseEstimator, ABC):
             If it can not be written, or could not be loaded again. This model, and one that was there, stay.
         """
         check_is_fitted(self)
-        return artefact.write(artefact_of(self), path)
+        return artefact.write(artefact_of(self), door.path_of(path, "path"))
 
     # ---- scikit-learn ----------------------------------------------------------------------------------------------
 
@@ -444,7 +463,7 @@ class BaseVAE(TransformerMixin, BaseEstimator, ABC):
         """Names of the latents: latent0, latent1, ..."""
         check_is_fitted(self)
         if input_features is not None:
-            door.check_names(self, list(input_features))
+            door.check_names(self, input_features)
         return np.asarray([f"latent{i}" for i in range(self.model_.n_latents)], dtype=object)
 
     def __sklearn_tags__(self) -> Any:
@@ -475,6 +494,25 @@ class BaseVAE(TransformerMixin, BaseEstimator, ABC):
     def _model(self, dtype: torch.dtype) -> Any:
         """The model, or a float64 copy: in float32 a row's result changes in the last bits with its company."""
         return self.model_ if dtype == torch.float32 else in_double(self.model_)
+
+
+def _context_error(known: np.ndarray | None) -> DataError:
+    expected = "context must be given if, and only if, the model was fitted with it"
+    if known is None:
+        return DataError(expected, "it was fitted without context", "Leave context out.")
+    first = ", ".join(map(repr, known[:8].tolist())) + (", ..." if len(known) > 8 else "")
+    do = f"Pass context=..., one label for each row or one for all, of {first}."
+    return DataError(expected, "it was fitted with context", do)
+
+
+def _latents(Z: Any) -> np.ndarray:
+    """Z as an array; what can not be one is an array of no latents."""
+    try:
+        return np.asarray(door.as_array(Z))
+    except DataError:
+        raise
+    except Exception:  # whatever the Z of another library does when it is read
+        return np.empty((), dtype=object)
 
 
 def _tensor(codes: np.ndarray | None, dtype: torch.dtype) -> Tensor | None:

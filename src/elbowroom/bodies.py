@@ -388,14 +388,17 @@ def check_widths(name: str, widths: Sequence[int]) -> tuple[int, ...]:
     """Refuse layer widths that are not positive whole numbers."""
     try:
         result = tuple(int(width) for width in widths)
-        if all(a == b and a > 0 for a, b in zip(result, widths, strict=True)):
+        if all(a == b and 0 < a <= WIDEST for a, b in zip(result, widths, strict=True)):
             return result
     except (TypeError, ValueError, OverflowError):
         pass
     raise ParameterError(
-        f"{name} must be positive whole numbers, such as (256, 256)", f"it is {widths!r}", f"Give {name} as a tuple."
+        f"{name} must be whole numbers from 1 to {WIDEST:,}",
+        f"it is {widths!r:.80}",
+        f"Write {name}=(256, 256).",
     )
 
 
+WIDEST = 2**24  # of a layer
 ACTIVATIONS = {"silu": nn.SiLU, "relu": nn.ReLU, "tanh": nn.Tanh, "gelu": nn.GELU, "softplus": nn.Softplus}
 BODIES = {"MLP": MLP, "ImageEncoder": ImageEncoder, "ImageDecoder": ImageDecoder}

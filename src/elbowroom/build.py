@@ -122,6 +122,9 @@ def _make(text: str, rows: Rows, columns: list[int] | None) -> tuple[Likelihood,
 
 def column_indices(text: str, group: Any, features: int, names: Sequence[str] | None) -> list[int]:
     """The positions of a group of columns that are given by name or by position."""
+    if not isinstance(text, str):
+        do = "Write {'gaussian': [0, 1, ...]} with positions or names."
+        raise ParameterError("likelihood={...} maps each likelihood to a list of columns", f"{text!r} is no name", do)
     if isinstance(group, str) or not isinstance(group, Iterable) or not (columns := list(group)):
         raise ParameterError(
             "likelihood={...} maps each likelihood to a list of columns",
@@ -147,7 +150,7 @@ def column_index(column: Any, features: int, names: Sequence[str] | None) -> int
         raise ParameterError(
             f"a column of likelihood={{...}} must be from 0 to {features - 1}",
             f"it is {column!r}",
-            "Correct the column.",
+            "Give positions that X has.",
         )
     return int(column)
 

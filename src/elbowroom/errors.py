@@ -41,7 +41,8 @@ class ElbowroomError(Exception):
         super().__init__(self.expected, self.got, self.do)
 
     def __str__(self) -> str:
-        return f"{self.expected}, but {self.got}. {self.do}"
+        got = self.got if self.got.endswith("...") else self.got.rstrip(".")
+        return f"{self.expected}, but {got}. {self.do}"
 
 
 class DataError(ElbowroomError, ValueError):
@@ -104,7 +105,14 @@ def unknown(what: str, name: object, known: Iterable[str]) -> ParameterError:
     >>> print(unknown("likelihood", "bernouli", ["bernoulli", "poisson"]))
     likelihood must be one of bernoulli, poisson, but 'bernouli' is none of them. Did you mean 'bernoulli'?
     """
-    names = sorted(known)
+    names = sorted(map(str, known))
     near = difflib.get_close_matches(str(name), names, n=1)
-    do = f"Did you mean {near[0]!r}?" if near else f"Choose one, for example {names[0]!r}."
-    return ParameterError(f"{what} must be one of {', '.join(names)}", f"{name!r} is none of them", do)
+    do = (
+        f"Did you mean {near[0]!r}?" if near else f"Choose one, for example {names[0]!r}." if names else "Leave it out."
+    )
+    listed = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
+    return ParameterError(
+        f"{what} must be one of {listed or '(there are none)'}",
+        f"{name!r:.80} is none of them",
+        f"Did you mean {near[0]!r}?" if near else do,
+    )

@@ -467,7 +467,7 @@ def load(path: str | os.PathLike[str]) -> BaseVAE:
     ArtefactError
         If the folder is missing, broken, foreign, hostile or from another version. Nothing in it is run.
     """
-    return restore(ESTIMATORS, path)
+    return restore(ESTIMATORS, door.path_of(path, "path"))
 
 
 ESTIMATORS: dict[str, type[BaseVAE]] = {kind.__name__: kind for kind in (TableVAE, ImageVAE, CountVAE, InteractionVAE)}

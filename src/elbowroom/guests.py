@@ -15,9 +15,10 @@ from torch import Generator, Tensor, nn
 
 from elbowroom.bodies import by_row
 from elbowroom.distributions import RowDistribution
-from elbowroom.errors import DataError, ParameterError
+from elbowroom.errors import DataError, ParameterError, counted
 from elbowroom.likelihoods import Likelihood
 
+LOG_PROB = "Return a distribution over rows whose log_prob has a value for every row, or for every cell of one."
 ONE_STREAM = threading.RLock()
 
 
@@ -62,9 +63,13 @@ def guest_body(name: str, module: nn.Module, inputs: int, outputs: int | None, c
         with torch.no_grad(), own_stream(0):
             found = tuple(body.eval().module(*_trial(body, inputs, context)).shape)
     except Exception as error:
-        raise ParameterError(wanted, f"it fails: {_first_line(error)}", f"Correct {name}.") from error
+        raise ParameterError(
+            wanted, f"it fails: {_first_line(error)}", f"Return a tensor (n, {outputs or 'any width'})."
+        ) from error
     if len(found) != 2 or found[0] != 2 or found[1] != (outputs or found[1]):
-        raise ParameterError(wanted, f"of 2 rows it makes the shape {found}", f"Correct {name}.")
+        raise ParameterError(
+            wanted, f"of 2 rows it makes the shape {found}", f"Return a tensor (n, {outputs or 'any width'})."
+        )
     body.width = found[1]
     return body.train()
 
@@ -118,10 +123,10 @@ class GuestLikelihood(nn.Module):
             p = self(torch.zeros(len(x), self.n_outputs, dtype=self.unit.dtype), self.row_total(x))  # type: ignore[arg-type]
             found = tuple(p.log_prob(x).shape)
         except Exception as error:
-            rows = f"rows {first} to {first + len(x) - 1}"
-            raise DataError(wanted, f"with {rows} it fails: {_first_line(error)}", "Correct it.") from error
+            got = f"with {counted(len(x), 'row')} from row {first} on it fails: {_first_line(error)}"
+            raise DataError(wanted, got, LOG_PROB) from error
         if found != (len(x),):
-            raise DataError(wanted, f"of {len(x)} rows it gives the shape {found}", "Correct it.")
+            raise DataError(wanted, f"of {counted(len(x), 'row')} it gives the shape {found}", LOG_PROB)
 
     def _ask(self, method: str, *args: Any) -> Any:
         found = getattr(self.module, method, None)

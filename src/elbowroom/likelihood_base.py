@@ -128,7 +128,9 @@ def whole(name: str, value: object, least: int) -> int:
     """Refuse an option that is not a whole number of at least `least`."""
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise ParameterError(
-            f"{name} must be a whole number, at least {least}", f"it is {value!r}", "Correct the option."
+            f"{name} must be a whole number, at least {least}",
+            f"it is {value!r}",
+            f"Write {name.split()[-1]}={max(least, 10)}.",
         )
     return value
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from numbers import Real
 from typing import Any
 
 from elbowroom import specs
-from elbowroom.errors import DataError, ParameterError
+from elbowroom.errors import DataError, ParameterError, warn
 
 Task = str | Callable[[Any, Any], float]
 DRAWS = 100  # of the importance sampling: the order of betas needs no more
@@ -19,7 +20,7 @@ def pick(estimator: Any, X: Any, task: Task, betas: Sequence[float], context: An
     Raises
     ------
     ParameterError
-        If the task is unknown, or a target that the range does not reach.
+        If the task is unknown, a scorer that returns no number, or a target that the range does not reach.
     DataError
         If no beta has a finite score.
     """
@@ -29,17 +30,21 @@ def pick(estimator: Any, X: Any, task: Task, betas: Sequence[float], context: An
         )
     if isinstance(task, str):
         return specs.make(task, TASKS, "task", estimator, X, betas, context)
-    return _highest(lambda model: task(model, X), estimator, betas)
+    return _highest({beta: _number(task(estimator.at(beta), X), beta) for beta in betas})
 
 
 def log_likelihood(estimator: Any, X: Any, betas: Any, context: Any) -> float:
     """The highest importance-weighted log-likelihood."""
-    return _highest(lambda model: model.log_likelihood(X, context=context, n_draws=DRAWS).mean, estimator, betas)
+    found = {beta: estimator.at(beta)._log_likelihood(X, context=context, n_draws=DRAWS) for beta in betas}
+    best = _highest({beta: each.mean for beta, each in found.items()})
+    if found[best].caution:
+        warn(f"at beta={best:g} {found[best].caution}", 5)
+    return best
 
 
 def elbo(estimator: Any, X: Any, betas: Any, context: Any) -> float:
     """The highest evidence lower bound (at beta = 1)."""
-    return _highest(lambda model: model.score(X, context=context), estimator, betas)
+    return _highest({beta: estimator.at(beta).score(X, context=context) for beta in betas})
 
 
 def rate(estimator: Any, X: Any, betas: Any, context: Any, nats: float) -> float:
@@ -57,20 +62,27 @@ def knee(estimator: Any, X: Any, betas: Any, context: Any) -> float:
     return estimator.curve(X, betas, context=context).knee()
 
 
-def _highest(score: Callable[[Any], float], estimator: Any, betas: Sequence[float]) -> float:
-    scores = {}
-    for beta in betas:
-        value = score(estimator.at(beta))
-        try:
-            scores[beta] = float(value)
-        except (TypeError, ValueError):
-            raise DataError(
-                "a task must score a beta with a number", f"it gave {value!r:.80}", "Correct the scorer."
-            ) from None
+def _highest(scores: dict[float, float]) -> float:
+    """The beta with the highest finite score."""
     finite = {beta: value for beta, value in scores.items() if math.isfinite(value)}
     if not finite:
-        raise DataError("a task must score a beta with a finite number", f"it gave {scores}", "Correct the scorer.")
+        got = f"none of {len(scores)} did (the first gave {next(iter(scores.values()))})"
+        raise DataError("a task must score at least one beta with a finite number", got, "Check the rows.")
     return max(finite, key=lambda beta: finite[beta])
+
+
+def _number(found: Any, beta: float) -> float:
+    """What a caller's own scorer returned, refused if it is no number; an array of one number is one."""
+    try:
+        value = found.item()  # of NumPy and torch
+    except (AttributeError, ValueError, RuntimeError):
+        value = found
+    if isinstance(value, bool) or not isinstance(value, Real) or math.isnan(value):
+        got = f"at beta={beta:g} it gave {found!r:.60}"
+        raise ParameterError(
+            "task(model, X) must return a finite number, the higher the better", got, "Correct the scorer."
+        )
+    return float(value)
 
 
 TASKS: dict[str, Callable[..., float]] = {

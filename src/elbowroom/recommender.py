@@ -384,9 +384,9 @@ class InteractionVAE(BaseVAE):
         from elbowroom.summary_lists import summarise_lists  # here: figures need matplotlib, which is an extra
 
         check_is_fitted(self)
-        check_file_place(Path(path))
-        summarise_lists(self, X).write(path)
-        return Path(path)
+        check_file_place(place := door.path_of(path, "path"))
+        summarise_lists(self, X).write(place)
+        return place
 
     @standard_defaults()
     def sample(self, n_samples: int = 1, *, random_state: Any = None) -> Any:  # type: ignore[override]

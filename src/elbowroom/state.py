@@ -223,7 +223,7 @@ def _parameter(name: str, value: Any) -> Any:
     if isinstance(value, nn.Module) or (name in ("encoder", "decoder") and value is not None):
         raise ArtefactError(
             "a model is saved if all its parts are Elbowroom's",
-            f"{name} is a {type(value).__name__} of your own",
+            f"{name} is of your own class {type(value).__name__}",
             "Keep the estimator with pickle or joblib, whose files must be trusted like programs.",
         )
     if isinstance(value, np.random.RandomState | np.random.Generator):

@@ -28,11 +28,14 @@ SHOWN_ROWS, SHOWN_COLUMNS, MAPPED = 2000, 12, 5000
 
 def summarise(estimator: Any, X: Any, labels: Any = None, label_name: str = "label", context: Any = None) -> Report:
     """The report of a fitted estimator on rows X; labels (n,) colour the latent map."""
-    n = X.shape[0] if hasattr(X, "shape") else len(X)
+    n = len(estimator._open(X, context)[0])
+    X = X if door.frame_kind(X) or sparse.issparse(X) or door.is_anndata(X) else np.asarray(door.as_array(X))
     labels = None if labels is None else np.asarray(labels)
     if labels is not None and labels.shape != (n,):
         raise DataError(
-            f"labels must be one for each row ({counted(n, 'row')})", f"their shape is {labels.shape}", "Correct them."
+            f"labels must be one for each row ({counted(n, 'row')})",
+            f"their shape is {labels.shape}",
+            "Leave them out, or pass as many.",
         )
     diagnosis = estimator.diagnose(**_some(X, context, n, SCORED))
     points, axes = latent_map(estimator.transform(**_some(X, context, n, MAPPED)))
@@ -43,7 +46,7 @@ def summarise(estimator: Any, X: Any, labels: Any = None, label_name: str = "lab
         facts={"rows": f"{n:,}", **facts(estimator)},
         numbers=_numbers(estimator, X, context, n, diagnosis),
         verdict=diagnosis.verdict,
-        healthy=diagnosis.healthy,
+        healthy=diagnosis.trained and diagnosis.healthy,
         history=trajectory(estimator),
         rate_per_latent=diagnosis.rate_per_latent,
         active=diagnosis.active,
@@ -144,26 +147,30 @@ def _some(X: Any, context: Any, n: int, most: int) -> dict[str, Any]:
 def _numbers(estimator: Any, X: Any, context: Any, n: int, diagnosis: Diagnosis) -> list[Number]:
     scored, some = min(n, SCORED), _some(X, context, n, WEIGHTED)
     elbo = -(diagnosis.distortion + diagnosis.rate)
-    weighted = estimator.log_likelihood(**some, n_draws=DRAWS)
+    weighted = estimator._log_likelihood(**some, n_draws=DRAWS)
     gap = weighted.rows - estimator.score_samples(**some)  # of the same rows: it varies less than its two parts
     gap_error = gap.std(ddof=1) / np.sqrt(len(gap)) if len(gap) > 1 else np.nan
     return [
         Number(
-            "ELBO", elbo, error=diagnosis.standard_error, meaning=f"evidence lower bound at beta = 1, {scored:,} rows"
+            "ELBO",
+            elbo,
+            error=diagnosis.standard_error,
+            meaning=f"evidence lower bound at beta = 1, {counted(scored, 'row')}",
         ),
         Number(
-            "log-likelihood",
+            "log-likelihood" + ", at least" * bool(weighted.caution),
             elbo + float(gap.mean()),
             error=float(np.hypot(diagnosis.standard_error, gap_error)),
-            meaning=f"the bound's gap by importance sampling of {len(gap):,} rows, K = {DRAWS}, effective sample "
-            f"size {weighted.effective_sample_size:.0f}",
+            meaning=f"the bound's gap by importance sampling of {counted(len(gap), 'row')}, K = {DRAWS}: "
+            + (weighted.caution or f"effective sample size {weighted.effective_sample_size:.0f}"),
         ),
         Number("distortion", diagnosis.distortion, meaning="-log p(x|z): what the latents can not tell about the row"),
         Number("rate", diagnosis.rate, meaning="KL(q(z|x) || p(z)): what the latents tell about the row"),
         Number(
-            "mutual information",
+            "mutual information" + ", at least" * diagnosis.saturated,
             diagnosis.mutual_information,
-            meaning=f"of row and latents; {scored:,} rows can show {np.log(scored):.1f} at most",
+            meaning=f"of row and latents; {counted(scored, 'row')} can show {np.log(scored):.1f} at most"
+            + ", and it is there: more rows would show more" * diagnosis.saturated,
         ),
         Number(
             "active latents", diagnosis.n_active, unit=f"of {len(diagnosis.active)}", meaning="posterior mean varies"
@@ -218,5 +225,5 @@ def _values(X: Any) -> tuple[np.ndarray, list[str]]:
     if door.frame_kind(X) is not None and door.is_mixed(X):
         columns = series_of(X)
         return np.column_stack([s.shown.astype(object) for s in columns.values()]), list(columns)
-    values = X.toarray() if sparse.issparse(X) else np.asarray(X)
+    values = X.toarray() if sparse.issparse(X) else np.asarray(door.numeric_frame(X))
     return values.astype(float), [f"column {i}" for i in range(values.shape[1])]

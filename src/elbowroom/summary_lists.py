@@ -39,7 +39,7 @@ def summarise_lists(estimator: Any, X: Any) -> Report:
         facts={"users": f"{len(fold):,}", **facts(estimator)},
         numbers=_numbers(recommended, diagnosis),
         verdict=diagnosis.verdict,
-        healthy=diagnosis.healthy,
+        healthy=diagnosis.trained and diagnosis.healthy,
         history=trajectory(estimator),
         rate_per_latent=diagnosis.rate_per_latent,
         active=diagnosis.active,

@@ -125,10 +125,11 @@ class Sweep:
         ArtefactError
             If the folder holds none, or one of which models are missing or broken.
         """
-        settings = settings_in(Path(folder))
+        folder = door.path_of(folder, "folder")
+        settings = settings_in(folder)
         if settings is None:
             raise ArtefactError("a sweep is a folder with a sweep.json", f"{folder} has none", "Check the path.")
-        places = {beta: place_of(Path(folder), beta) for beta in settings["betas"]}
+        places = {beta: place_of(folder, beta) for beta in settings["betas"]}
         left = [place.name for place in places.values() if not is_model(place)]
         if left:
             do = "Call sweep again with the same settings and data: it goes on."
@@ -197,7 +198,7 @@ def sweep(
         raise ParameterError("a sweep trains an estimator of Elbowroom", f"it is {estimator!r}", "Pass TableVAE().")
     known, jobs = betas_of_sweep(betas), door.positive("jobs", jobs)
     estimator._check_parameters()
-    place = None if folder is None else Path(folder)
+    place = None if folder is None else door.path_of(folder, "folder")
     if place is None:
         fit = _Fit(_dedicated(estimator, resolve_seed(estimator.random_state)), X, context, names, product_backend())
         return Sweep(_train_all(fit, known, jobs, warm_start))

@@ -157,7 +157,7 @@ class VAEDetector(OutlierMixin, _AroundTable):
 
     def predict(self, X: Any) -> np.ndarray:
         """-1 for outliers, 1 for all others."""
-        return np.where(self.decision_function(X) < 0, -1, 1)
+        return np.where(self.decision_function(X) >= 0, 1, -1)  # a row without a finite score is no usual one
 
     def contributions(self, X: Any) -> Any:
         """How many nats each cell is stranger than its column usually is, (n, columns), in the kind of X.

@@ -26,6 +26,7 @@ from elbowroom.randomness import generator_at, resolve_seed
 from elbowroom.tasks import complete
 from elbowroom.tasks import impute as task
 from elbowroom.tasks.complete import completions
+from elbowroom.tasks.score import warn_non_finite
 
 NUMBERS = (Real, Positive, Count)
 FEW = 30  # different draws, below which conditional samples repeat themselves
@@ -242,6 +243,7 @@ def surprises(estimator: Any, X: Any, draws: int) -> tuple[np.ndarray, np.ndarra
     """log p(x) of every row (n,), and -log p(column | the rest of its row) of every cell (n, columns), in nats."""
     rows, model = estimator._open(X, None, torch.float64)
     whole, cells = complete.surprises(model, rows, draws, 0)
+    warn_non_finite(whole.numpy(), "score", 4)
     if estimator.schema_ is None:
         return whole.numpy(), cells.numpy()
     columns = [cells[:, estimator.schema_.at(name)].sum(1) for name in estimator.schema_]

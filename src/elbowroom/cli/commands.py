@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import numpy as np
@@ -19,9 +19,9 @@ from elbowroom.data.frame_files import check_table_output, write_frame
 from elbowroom.data.readers import Data, read_labels
 from elbowroom.data.writers import Result, check_file_place, check_output, write
 from elbowroom.errors import ParameterError, counted, escaped
+from elbowroom.tasks.score import standard_error
 
 SCORES = ("elbo", "distortion", "rate", "log_likelihood", "effective_sample_size")
-FEW = 10  # an effective sample size below which an importance-sampled log-likelihood is only a bound
 
 
 def fit(
@@ -80,7 +80,7 @@ def sample(
                 "histories are drawn as they are", f"{model} is a model of interactions", "Leave out the other options."
             )
         return new_histories(estimator, n, out, random_state)
-    labels = None if context is None else [_category(estimator, context)] * n
+    labels = _label(estimator, model, context)
     if given or getattr(estimator, "schema_", None) is not None:
         check_table_output(out)
         cells = tables.cells_of(tables.schema_of(estimator, "--given"), given) if given else None
@@ -99,33 +99,30 @@ def score(model: str, file: str, draws: int, out: str | None, beta: float | None
         check_output(out, images=False)
     estimator, data, rows = opened(model, file, out, beta)
     distortion, rate = estimator.distortion_and_rate(rows)
-    columns = [-(distortion + rate), distortion, rate]
+    columns, caution = [-(distortion + rate), distortion, rate], ""
     if draws:
-        likelihood = estimator.log_likelihood(rows, n_draws=draws)
+        likelihood = estimator._log_likelihood(rows, n_draws=draws)
         columns += [likelihood.rows, likelihood.effective_sample_sizes]
+        caution = likelihood.caution
     table = dict(zip(SCORES, columns, strict=False))
     if out is not None:
         write(out, Result(np.column_stack(columns), list(table), "scores", data.rows, adata=_adata(data)))
     facts = {"rows": len(data), "unit": "nats per row", **_means(table), "draws": draws}
-    return Answer(facts, _score_text(facts))
+    return Answer(facts | ({"caution": caution} if draws else {}), _score_text(facts, caution))
 
 
 def _means(table: dict[str, np.ndarray]) -> dict[str, float]:
     facts: dict[str, float] = {}
     for name, values in table.items():
         if name == "effective_sample_size":
-            facts[name] = float(np.median(values))
+            facts[name] = float(np.nanmedian(values))
         else:
             facts[name] = float(values.mean())
-            facts[f"{name}_standard_error"] = _standard_error(values)
+            facts[f"{name}_standard_error"] = standard_error(values)
     return facts
 
 
-def _standard_error(values: np.ndarray) -> float:
-    return float(values.std(ddof=1) / math.sqrt(len(values))) if len(values) > 1 else math.nan
-
-
-def _score_text(facts: dict[str, Any]) -> str:
+def _score_text(facts: dict[str, Any], caution: str) -> str:
     names = {"elbo": "ELBO", "distortion": "distortion", "rate": "rate", "log_likelihood": "log-likelihood"}
     found = [(words, facts[name], facts[f"{name}_standard_error"]) for name, words in names.items() if name in facts]
     lines = [(words, f"{value:12,.3f} +- {error:,.3f}") for words, value, error in found]
@@ -134,9 +131,7 @@ def _score_text(facts: dict[str, Any]) -> str:
         return text
     size = facts["effective_sample_size"]
     text += f"\n\n{facts['draws']:,} draws, effective sample size {number(size)} (median over rows)"
-    if size < FEW:
-        text += "\nIt is small: the log-likelihood is a lower bound, which rises with --draws."
-    return text
+    return f"{text}\nNot to be believed as it is: {caution} (--draws)." if caution else text
 
 
 def check_page(out: str) -> None:
@@ -209,10 +204,19 @@ def _adata(data: Data) -> Any:
     return data.x if hasattr(data.x, "obsm") else None
 
 
-def _category(estimator: Any, label: str) -> Any:
-    """A label of the context in the type that the model knows."""
+def _label(estimator: Any, model: str, context: str | None) -> Any:
+    """A label of the context, in the type that the model knows, for all rows that it makes."""
     known = estimator.context_categories_
-    return next((category for category in known if str(category) == label), label) if known is not None else label
+    if known is None and context is not None:
+        got = f"{model} was fitted without context"
+        raise ParameterError("--context is for a model that was fitted with --batch-key", got, "Leave --context out.")
+    found = None if known is None else next((label for label in known.tolist() if str(label) == context), None)
+    if known is not None and found is None:
+        got = "it is not given" if context is None else f"it is {context!r}"
+        first = ", ".join(map(str, known[:20])) + (", ..." if len(known) > 20 else "")
+        expected = f"--context must be one of the labels that {model} was fitted with: {first}"
+        raise ParameterError(expected, got, f"Add --context {quote(str(known[0]))}.")
+    return found
 
 
 def written(out: str, values: np.ndarray, what: str) -> Answer:

@@ -23,6 +23,11 @@ from elbowroom.interrupt import Stopped, stopping
 from elbowroom.progress import Log
 
 DONE, FAILED, USAGE, SIGNALLED, PIPE_CLOSED = 0, 1, 2, 128, 141
+# what Python calls what has another name, or a meaning of its own, on the command line
+FLAGS = {"n_draws": "--draws", "n_samples": "--n-samples", "N": "--n-items"} | {
+    name: f"--{name}" for name in ("betas", "context", "contamination", "given", "how", "jobs", "target", "task")
+}
+KINDS = {"TableVAE": "table", "ImageVAE": "image", "CountVAE": "count", "InteractionVAE": "interactions"}
 # what other programs call an option
 ELSEWHERE = {"--seed": "--random-state", "--lr": "--learning-rate", "--latent-dim": "--n-latents"}
 
@@ -84,7 +89,7 @@ class Console:
         return self._answer(answer) if isinstance(answer, Answer) else DONE
 
     def _note(self, message: Warning | str, *_: Any) -> None:
-        note = " ".join(str(message).split())
+        note = in_flags(" ".join(str(message).split()))
         if note in self.notes:
             return
         self.notes.append(note)
@@ -135,8 +140,8 @@ def problem_of(error: BaseException) -> Problem:
     kind = type(error).__name__
     if isinstance(error, ElbowroomError):
         code = USAGE if isinstance(error, ParameterError) else FAILED
-        do = "Run: elbowroom fit --help" if error.do.startswith("See help(") else in_flags(error.do)
-        return Problem(kind, error.expected, error.got, do, code, str(error).replace(error.do, do))
+        expected, got, do = map(in_flags, (error.expected, error.got, error.do))
+        return Problem(kind, expected, got, do, code, in_flags(str(error)))
     if isinstance(error, CycloptsError):
         return _usage(error)
     if isinstance(error, KeyboardInterrupt):
@@ -158,24 +163,45 @@ def signal_of(error: BaseException | None) -> int:
     return error.number if isinstance(error, Stopped) else signal.SIGINT
 
 
-def in_flags(advice: str) -> str:
-    """Advice that names parameters of the estimators, with the flags that set them.
+def in_flags(words: str) -> str:
+    """A message that names parameters of the estimators, with the flags that set them.
 
     >>> in_flags("Fit with beta='0.01..10', hidden=(600, 200) or counts=False.")
     'Fit with --beta 0.01..10, --hidden 600,200 or no --counts.'
+    >>> in_flags("Lower learning_rate. The 'epochs' parameter of TableVAE must be positive.")
+    'Lower --learning-rate. --epochs must be positive.'
     """
+    words = re.sub(r"See help\(\w+\)\.?", "Run: elbowroom fit --help", words)
+    words = re.sub(r"(The|the) '(\w+)' parameter of \w+", lambda found: _flag(found[2]) or found[0], words)
+    words = re.sub(rf"\b(use|Use) ({'|'.join(KINDS)})\b", lambda found: f"{found[1]} --kind {KINDS[found[2]]}", words)
+    words = words.replace("with VAEImputer; TableVAE with", "with elbowroom impute; a table model with")
+    words = words.replace("TableVAE with likelihood", "a table model with likelihood")
+    words = re.sub(
+        r"""(?<![\w(:,/.'"-])([A-Za-z_]+)=('[^']*'|"[^"]*"|\([\d, ]*\)|\.{3}|-?\w+(?:[.-]\w+)*)""", _set_by_flag, words
+    )
+    words = re.sub(
+        r"^(?!counts|ratings|values?\b)([a-z_]+)(?= (must|needs) )", lambda found: _flag(found[1]) or found[0], words
+    )
+    bare = (
+        r"""(?<![\w(:/.'"=-])([a-z]+(?:_[a-z]+)+)(?![\w/='"(-]|\.\w)"""  # a word with an underscore is a name of ours
+    )
+    return re.sub(bare, lambda found: _flag(found[1]) or found[0], words)
+
+
+def _flag(name: str) -> str:
+    """The flag that sets a parameter of Python's; empty where there is none."""
     known = {parameter.name for parameter in fields(Parameters)}
+    return FLAGS.get(name, f"--{name.replace('_', '-')}" if name in known else "")
 
-    def flag(found: re.Match[str]) -> str:
-        name, value = found.groups()
-        words = f"--{name.replace('_', '-')}"
-        if name not in known:
-            return found[0]
-        if value in ("True", "False", "None"):
-            return words if value == "True" else f"no {words}"
-        return f"{words} " + value.strip("'(,)").replace(", ", ",")
 
-    return re.sub(r"(?<![\w(:,])([a-z_]+)=('[^']*'|\([\d, ]*\)|\.{3}|\w+(?:\.\w+)*)", flag, advice)
+def _set_by_flag(found: re.Match[str]) -> str:
+    name, value = found.groups()
+    flag = _flag(name)
+    if not flag:
+        return found[0]
+    if value in ("True", "False", "None"):
+        return flag if value == "True" else f"no {flag}"
+    return f"{flag} " + value.strip("'(,)").replace(", ", ",")
 
 
 def _usage(error: CycloptsError) -> Problem:

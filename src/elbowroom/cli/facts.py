@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from elbowroom.cli.console import listed, number
+from elbowroom.cli.console import in_flags, listed, number
 from elbowroom.errors import ArtefactError, counted
 
 NUMBERS = ("distortion", "rate", "loss", "held_out_distortion", "held_out_rate", "held_out_loss")
@@ -59,8 +59,8 @@ def _facts(config: Mapping[str, Any], saved: Mapping[str, Any]) -> dict[str, Any
         "seconds": history.records[-1]["seconds"],
         "seed": fitted["seed_"],
         "best": {name: history.best[name] for name in NUMBERS if name in history.best},
-        "verdict": config["verdict"],
-        "history_notes": history.notes,
+        "verdict": in_flags(config["verdict"]),
+        "history_notes": [in_flags(note) for note in history.notes],
     }
 
 

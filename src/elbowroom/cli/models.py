@@ -16,7 +16,7 @@ from elbowroom.data.ids import as_texts, is_text
 from elbowroom.data.interactions import Vocabulary
 from elbowroom.data.readers import Data, read, split_key
 from elbowroom.data.words import CANONICAL, objects_of, whole_numbers
-from elbowroom.errors import ParameterError
+from elbowroom.errors import DataError, ParameterError
 from elbowroom.sweep_folder import is_sweep
 from elbowroom.sweeps import Sweep
 from elbowroom.tasks.recommend import report_unknown
@@ -38,6 +38,7 @@ def data_for(model: BaseVAE | Sweep, file: str) -> tuple[Data, Any]:
     estimator = model.first if isinstance(model, Sweep) else model
     if not isinstance(estimator, elbowroom.InteractionVAE):
         data = read(file, features=names_of(estimator), texts=texts_of(getattr(estimator, "schema_", None) or {}))
+        check_context(estimator, data)
         return data, rows_for(type(estimator).__name__, data)
     data = _with_known_ids(estimator, read(file, interactions=True, reading=estimator.reading))
     users = users_of(estimator, data)
@@ -77,6 +78,19 @@ def _with_numbers(frame: Any, item: str, refuse: bool) -> Any:
     report_unknown(np.unique([word for word, number in zip(words, numbers, strict=True) if not number]), refuse)
     column = nw.new_series(item, ids, backend=frame.implementation)
     return frame.filter(numbers).drop(item).with_columns(column).select(frame.columns)
+
+
+def check_context(estimator: BaseVAE, data: Data) -> None:
+    """Refuse a file without the labels that a model was fitted with: only an .h5ad has them."""
+    key = getattr(estimator, "batch_key", None)
+    if estimator.context_categories_ is None or (key is not None and hasattr(data.x, "obs")):
+        return
+    if key is None:
+        do = "Use Python: elbowroom.load(MODEL).score(X, context=labels)."
+        raise DataError("rows must come with their labels", "the model was fitted with context in Python", do)
+    got = f"{data.source} has no columns of labels"
+    do = f"Name an .h5ad file with the column {key!r} in .obs."
+    raise DataError(f"rows must come with their labels, as the model was fitted with --batch-key {key}", got, do)
 
 
 def users_of(estimator: elbowroom.InteractionVAE, data: Data) -> np.ndarray | None:

@@ -251,7 +251,7 @@ def estimator_of(run: Run, data: Data, verbose: bool) -> BaseVAE:
             owner = next((other for other, family in families.items() if name in family._get_param_names()), "no")
             raise ParameterError(
                 f"{flag} is a parameter of {owner} models",
-                f"the data is a {kind}",
+                f"the data is of the kind {kind!r}",
                 f"Leave it out, or use --kind {owner}.",
             )
     likelihood = parameters.get("likelihood", "")

@@ -1,10 +1,13 @@
-"""The door: what a caller's X must be, checked once, with errors that say where and what to do."""
+"""Validation: what a caller's X must be, checked once, with errors that say where and what to do."""
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Set as AnySet
 from numbers import Integral
+from pathlib import Path
 from typing import Any
 
 import narwhals.stable.v2 as nw
@@ -18,11 +21,18 @@ from sklearn.utils.validation import validate_data
 from elbowroom.data.values import is_missing
 from elbowroom.errors import DataError, ParameterError, counted
 
-AS_NUMBERS = "Drop the column, or turn it into numbers, for example one column of 0 and 1 for each category."
+AS_NUMBERS = (
+    "Turn the column into numbers or drop it; TableVAE with likelihood='auto' takes data frames (pandas, polars) with "
+    "text, categories and dates."
+)
 
 FEW_LABELS = 20  # that real numbers may be, and rows of which each has its own
 
 IMPUTE = "Drop those rows or fill them in, for example with VAEImputer; TableVAE with likelihood='auto' takes them."
+CORRECT = "Correct those values, or drop those rows."
+
+MOST = 2**31 - 1  # of anything that is counted
+LONGEST_NAME, LONGEST_PATH = 255, 4095  # bytes, of a file's name and of a path
 
 
 class InvalidParameter(ParameterError, InvalidParameterError):
@@ -58,9 +68,60 @@ def check_parameters(estimator: Any) -> None:
 
 def positive(name: str, value: Any) -> int:
     """Refuse what is not a whole number of at least 1."""
-    if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
-        raise ParameterError(f"{name} must be a whole number, at least 1", f"it is {value!r}", f"Write {name}=100.")
-    return int(value)
+    number = 0 if isinstance(value, bool) or not isinstance(value, Integral) else int(value)
+    if not 1 <= number <= MOST:
+        expected = f"{name} must be a whole number, at least 1" + f" and at most {MOST:,}" * (number > MOST)
+        raise ParameterError(expected, f"it is {value!r:.60}", f"Write {name}=100.")
+    return number
+
+
+def path_of(value: Any, name: str) -> Path:
+    """Refuse what can not be the path of a file or a folder."""
+    try:
+        path = os.fspath(value)
+        parts = os.fsencode(path).split(b"/")
+        fits = max(map(len, parts)) <= LONGEST_NAME and sum(map(len, parts)) + len(parts) <= LONGEST_PATH
+        good = isinstance(path, str) and path != "" and "\0" not in path and fits
+    except (TypeError, ValueError):
+        good = False
+    if not good:
+        raise ParameterError(f"{name} must be a path", f"it is {value!r:.60}", "Write it as text: 'folder/name'.")
+    return Path(path)
+
+
+def as_array(x: Any) -> Any:
+    """Tensors, masked arrays and matrices as NumPy arrays, masked cells as NaN; anything else as it is."""
+    if isinstance(x, torch.Tensor):
+        return _of_tensor(x)
+    if isinstance(x, list | tuple) and any(isinstance(row, np.ma.MaskedArray) for row in x):
+        x = np.ma.array(x)
+    if isinstance(x, np.ma.MaskedArray):
+        return _of_masked(x)
+    return np.asarray(x) if isinstance(x, np.matrix) else x
+
+
+def _of_tensor(x: torch.Tensor) -> np.ndarray:
+    if x.requires_grad:
+        raise Refused("X must be data", "X is a tensor that requires a gradient", "Pass X.detach().")
+    if x.dtype.is_floating_point and x.dtype not in (torch.float16, torch.float32, torch.float64):
+        kept = x.float  # of bfloat16 and its like, which NumPy does not have: float32 holds all of their values
+    else:
+        kept = x.resolve_conj
+    try:
+        return kept().cpu().resolve_neg().numpy()
+    except (TypeError, RuntimeError) as error:
+        raise Refused(
+            "X must be a dense tensor of numbers",
+            f"X is a tensor of {x.dtype} on {x.device}: {_first_sentence(str(error)):.120}",
+            "Pass a dense one with values, X.to_dense() or X.dequantize(), or an array.",
+        ) from error
+
+
+def _of_masked(x: Any) -> np.ndarray:
+    if not np.ma.is_masked(x):
+        return np.asarray(x.data)
+    held = {"f": x.dtype, "c": x.dtype} | dict.fromkeys("biu", np.float64)
+    return x.astype(held.get(x.dtype.kind, object)).filled(np.nan)
 
 
 def validated(estimator: Any, x: Any, reset: bool, holes: bool = False, **options: Any) -> Any:
@@ -74,14 +135,18 @@ def validated(estimator: Any, x: Any, reset: bool, holes: bool = False, **option
             "X is an AnnData",
             "Pass X.to_df(), or use CountVAE.",
         )
-    x = numeric_frame(of_tensor(x))
+    x = numeric_frame(as_array(x))
     check_sparse(x)
     try:
         checked = validate_data(estimator, x, reset=reset, dtype="numeric", ensure_all_finite=False, **options)
-    except (ValueError, TypeError, RuntimeError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # whatever the X of another library does when it is read
         raise _refused(x, str(error)) from error
+    if checked.dtype.kind == "O":  # of a list, whose None is a missing value as it is in an array of objects
+        checked = _floats(checked)
     if checked.dtype.kind not in "biuf":
-        raise Refused("every value must be a number", _first_text(x), AS_NUMBERS)
+        raise _no_numbers(x)
     names = getattr(estimator, "_names", getattr(estimator, "feature_names_in_", None))
     refuse_non_finite(checked, names, holes=holes)
     return checked
@@ -115,15 +180,6 @@ def check_sparse(matrix: Any, name: str = "X") -> None:
     if fault:
         do = "Build it anew, for example scipy.sparse.csr_matrix((values, (rows, columns)), shape)."
         raise DataError("the indices of a sparse matrix must lie within it", fault, do)
-
-
-def of_tensor(x: Any) -> Any:
-    """A tensor of torch as NumPy can read it, wherever it is; anything else as it is."""
-    if not isinstance(x, torch.Tensor) or x.requires_grad:
-        return x
-    if x.layout != torch.strided:
-        raise DataError("X must be a dense tensor, or sparse as in scipy", f"it is {x.layout}", "Pass X.to_dense().")
-    return x.cpu().float().numpy() if x.dtype == torch.bfloat16 else x.cpu().resolve_conj().resolve_neg().numpy()
 
 
 def check_columns(estimator: Any, x: Any, reset: bool) -> None:
@@ -174,37 +230,68 @@ def numeric_frame(x: Any) -> Any:
     for name, dtype in frame.schema.items():
         if not (dtype.is_numeric() or dtype in (nw.Boolean, nw.Object, nw.Unknown)):
             kind = re.sub(r"[\[(].*", "", str(dtype)).lower()
-            first = next((value for value in frame[name].to_list() if value is not None), None)
-            raise DataError(
-                "every column must hold numbers", f"column {name!r} holds {kind} (first: {str(first)!r})", AS_NUMBERS
-            )
+            got = f"column {name!r} holds {kind}{_first_of(frame[name])}"
+            raise DataError("every column must hold numbers", got, AS_NUMBERS)
+    wide = [name for name, dtype in frame.schema.items() if dtype in (nw.Int128, nw.UInt128, nw.Decimal)]
+    if wide:
+        frame = frame.with_columns(nw.col(*wide).cast(nw.Float64))
+        x = frame.to_native()
     return frame.to_pandas() if frame.implementation.is_pyarrow() else x
+
+
+def _first_of(column: Any) -> str:
+    """The first value of a column, in brackets; nothing where Python has none such, as of dates after the year 9999."""
+    try:
+        return f" (first: {str(next(value for value in column.to_list() if value is not None))[:40]!r})"
+    except (StopIteration, ValueError, OverflowError):
+        return ""
+
+
+def _is_one(x: Any) -> bool:
+    """Whether x is no collection of rows: a number, a text, a path, a mapping, a generator."""
+    one = isinstance(x, str | bytes | os.PathLike | Mapping | AnySet | Iterator) or getattr(x, "shape", None) == ()
+    return one or not (hasattr(x, "__len__") or hasattr(x, "__array__"))
+
+
+def _floats(x: np.ndarray) -> np.ndarray:
+    """Objects as float64 where they all are numbers."""
+    try:
+        return x.astype(np.float64)
+    except (TypeError, ValueError, ArithmeticError):
+        return x
 
 
 def _refused(x: Any, words: str) -> Refused:
     """The error for data that scikit-learn refused with these words."""
-    words = "scalar array" if isinstance(x, str) else words
+    words = "scalar array" if _is_one(x) else words
     for pattern, expected, got, do in REFUSALS:
         if re.search(pattern, words):
             return Refused(expected, got.format(x=x) or _first_sentence(words), do)
     reason = f" ({_first_sentence(words)})" if "argument must be" in words else ""
-    return Refused("every value must be a number", _first_text(x) + reason, AS_NUMBERS)
+    return _no_numbers(x, reason)
 
 
 def _first_sentence(words: str) -> str:
     return words if words.startswith("The feature names") else re.split(r":?\n|\. |\.$", words)[0]
 
 
-def _first_text(x: Any) -> str:
-    """Where the first value is that is not a number, as the beginning of a sentence."""
+def _no_numbers(x: Any, reason: str = "") -> Refused:
+    """The error for an X with something else than numbers: where the first such value is."""
     names = list(x.columns) if hasattr(x, "columns") else None
-    for (row, *rest), value in np.ndenumerate(np.atleast_1d(np.asarray(x, dtype=object))):
+    try:
+        values = np.atleast_1d(np.asarray(x, dtype=object))
+    except Exception as error:  # whatever the X of another library does when it is read
+        got = f"X can not be read as an array ({type(error).__name__})"
+        return Refused("every value must be a number", got, "Pass a NumPy array or a data frame.")
+    for (row, *rest), value in np.ndenumerate(values):
         try:
-            float(value)
-        except (TypeError, ValueError, OverflowError):
+            float(0 if value is None else value)
+        except (TypeError, ValueError, ArithmeticError):
             column = "".join(f", column {i if names is None else names[i]!r}" for i in rest[:1])
-            return f"Row {row}{column} holds {str(value)[:40]!r}"
-    return "X holds something else"
+            got = f"Row {row}{column} holds {str(value)[:40]!r}{reason}"
+            return Refused("every value must be a number", got, AS_NUMBERS)
+    first = "nothing" if not values.size else f"{type(values.flat[0]).__name__} (first: {str(values.flat[0])[:40]!r})"
+    return Refused("every value must be a number", f"X holds {first}", "Pass X.astype(float).")
 
 
 def refuse_non_finite(x: Any, names: Sequence[str] | None, do: str = IMPUTE, holes: bool = False) -> None:
@@ -218,6 +305,7 @@ def refuse_non_finite(x: Any, names: Sequence[str] | None, do: str = IMPUTE, hol
         return
     count, place, value = first_of(x, broken, names)
     kind = "NaN" if np.isnan(value) else "infinity"
+    do = CORRECT if do == IMPUTE and kind == "infinity" else do
     raise DataError(
         "every value must be a finite number",
         f"the input contains {kind} ({place}{f', and {count - 1} more' if count > 1 else ''})",
@@ -256,8 +344,13 @@ def _place(index: tuple[int, ...], names: Sequence[str] | None) -> str:
     return f"row {row}, column {rest[0] if names is None else repr(names[rest[0]])}"
 
 
-def check_names(estimator: Any, names: list[str]) -> None:
+def check_names(estimator: Any, given: Any) -> None:
     """Refuse names of features that are not those of a fitted estimator."""
+    try:
+        names = list(given)
+    except TypeError:
+        do = "Leave it out."
+        raise ParameterError("input_features must be a list of names", f"it is {given!r:.60}", do) from None
     width, known = getattr(estimator, "n_features_in_", len(names)), getattr(estimator, "feature_names_in_", names)
     why = "input_features is not equal to feature_names_in_" if names != list(known) else ""
     if len(names) != width:
@@ -283,7 +376,7 @@ def to_frame(values: np.ndarray, names: Sequence[str] | None, kind: Any, like: A
 
 def one_hot(labels: Any, n: int, categories: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
     """Context labels (n,), or one for all, as indicators (n, c), and their categories; unknown ones are refused."""
-    labels = np.asarray(labels)
+    labels = np.asarray(as_array(labels))
     if labels.ndim == 0 and labels.dtype.kind != "O":
         labels = np.broadcast_to(labels, (n,))
     if labels.shape != (n,):

@@ -16,7 +16,7 @@ import numpy as np
 from elbowroom.data.frames import native
 from elbowroom.data.words import MISSING, MOMENT, Words, values_of
 from elbowroom.data.writers import check_output, ending_of, text_writer
-from elbowroom.errors import ParameterError, warn
+from elbowroom.errors import MissingDependencyError, ParameterError, warn
 from elbowroom.files import write_atomically
 
 TABLES = (".csv", ".tsv", ".parquet")
@@ -37,6 +37,13 @@ def frame_of_columns(columns: Mapping[str, np.ndarray], ids: Collection[str] = (
     """
     library: Any = next((name for name in NULLABLE if importlib.util.find_spec(name)), None)
     if library is None or not columns:
+        text = next((name for name, column in columns.items() if column.dtype == object), None)
+        if text is not None:
+            raise MissingDependencyError(
+                "a table with columns of text needs the package 'pandas' or 'polars'",
+                f"neither is installed, and column {text!r} is of text",
+                "Run: pip install pandas",
+            )
         return array_of_columns(columns)
     plain = {name: column for name, column in columns.items() if column.dtype != object}
     others = {n: c.tolist() if n in ids else _typed(c, library) for n, c in columns.items() if c.dtype == object}

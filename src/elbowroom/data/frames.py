@@ -112,7 +112,7 @@ def _series(name: str, column: nw.Series[Any]) -> Series:
     if dtype in (nw.Datetime, nw.Date):
         moments = column.cast(nw.Datetime("us")) if dtype == nw.Date else column
         return Series(_seconds(moments), "time", native)
-    holes = np.array(column.is_null().to_list(), dtype=bool)
+    holes = _missing(name, column)
     objects = np.array([None, *column.to_list()], dtype=object)[1:]  # so that no length is taken for a shape
     objects[holes] = None
     if dtype in (nw.Categorical, nw.Enum):
@@ -122,6 +122,15 @@ def _series(name: str, column: nw.Series[Any]) -> Series:
     kind = re.sub(r"[\[(].*", "", str(dtype)).lower()
     do = "Drop the column, or turn it into numbers, such as seconds."
     raise DataError("a column must hold numbers, truth values, text or dates", f"{name!r} holds {kind}", do)
+
+
+def _missing(name: str, column: nw.Series[Any]) -> np.ndarray:
+    """Where a column has no value, (n,)."""
+    try:
+        return np.array(column.is_null().to_list(), dtype=bool)
+    except ArithmeticError as error:  # what a signalling NaN of decimal does when it is compared
+        do = "Write None in its place."
+        raise DataError("a column must hold values", f"{name!r} holds a signalling NaN", do) from error
 
 
 def _ends(column: nw.Series[Any]) -> list[Any]:

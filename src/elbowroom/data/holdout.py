@@ -134,7 +134,9 @@ class Split:
         reading = reading_of(reading)
         found, random = reading.learn(X), np.random.default_rng(resolve_seed(random_state))
         if test is not None and not is_matrix(test):
-            raise DataError("test must be a matrix like X", f"it is a {type(test).__name__}", "Use Fold for others.")
+            raise DataError(
+                "test must be a matrix like X", f"it is of type {type(test).__name__}", "Use Fold for others."
+            )
         given = None if test is None else reading.read_again(csr_of(test))
         seen, hidden = cut(found.matrix, share, random) if given is None else (found.matrix, given)
         rest, chosen = cut(seen, valid, random)

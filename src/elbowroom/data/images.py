@@ -157,6 +157,6 @@ def drawable(x: Any, layout: Layout, pixels: tuple[float, float]) -> np.ndarray:
 
     Of 2, 4 or more channels nobody knows the colours: each is a grey panel, one beside the other.
     """
-    x = channels_last(np.asarray(door.of_tensor(x)), layout)
+    x = channels_last(np.asarray(door.as_array(x)), layout)
     x = np.clip((x.astype(np.float64) - pixels[0]) / (pixels[1] - pixels[0]), 0, 1)
     return x if x.ndim == 3 or x.shape[-1] == 3 else np.concatenate(np.moveaxis(x, -1, 0), axis=-1)

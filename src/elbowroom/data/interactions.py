@@ -284,6 +284,9 @@ class Reading:
     def columns(self, X: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """User ids, item ids and values of a frame of interactions, each (n,)."""
         frame = nw.from_native(X, eager_only=True)
+        if any(isinstance(name, tuple) for name in frame.columns):
+            do = "Write X.columns = ['_'.join(map(str, name)) for name in X.columns]."
+            raise DataError("columns of interactions must have plain names", f"the first is {frame.columns[0]!r}", do)
         values = np.ones(len(frame))
         if self.value is not None and self.value in frame.columns:
             values = values_of(frame.get_column(self.value), self.value)
@@ -302,10 +305,10 @@ class Reading:
         """A frame of interactions with its rows in the order of a column of times."""
         if not is_frame(X):
             raise DataError(
-                "an order in time needs a frame", f"X is a {type(X).__name__}", f"Give it a column {time!r}."
+                "an order in time needs a frame", f"X is of type {type(X).__name__}", f"Give it a column {time!r}."
             )
         frame = nw.from_native(X, eager_only=True)
-        if time not in frame.columns:
+        if not isinstance(time, str) or time not in frame.columns:
             raise unknown("the column of the times", time, list(frame.columns))
         times = times_of(frame.get_column(time), time)
         if len(times) > 1 and (times == times[0]).all():
@@ -451,7 +454,7 @@ def _pairs(row: Any, place: int, reading: Reading) -> tuple[np.ndarray, np.ndarr
         )
     ids = np.unique(ids_in(row, f"history {place}"))
     if reading.ratings and len(ids):
-        raise DataError("a history must have a rating for each item", f"one is a {type(row).__name__}", _EXAMPLE)
+        raise DataError("a history must have a rating for each item", f"one is of type {type(row).__name__}", _EXAMPLE)
     return ids, np.full(len(ids), reading.least)
 
 
@@ -502,7 +505,12 @@ def csr_of(X: Any) -> Any:
             "Pass numpy.array(X), if its rows are users and its columns are items.",
         )
     door.check_sparse(X)
-    X = X if sparse.issparse(X) else np.asarray(X)
+    try:
+        X = X if sparse.issparse(X) else np.asarray(door.as_array(X))
+    except DataError:
+        raise
+    except (TypeError, ValueError, RuntimeError) as error:  # of the X of another library
+        X = np.array(f"{type(X).__name__} ({error!r:.60})", dtype=object)
     if X.ndim != 2 or X.dtype.kind not in "biuf":
         raise DataError(
             "interactions must be a sparse matrix (users, items) of numbers, or a frame with a row for each of them",

@@ -179,6 +179,8 @@ def _read(
 
 def split_key(source: str) -> tuple[Path, str]:
     """`path.npz:key` as path and key; the key of any other path is empty."""
+    if not source:  # which pathlib takes for the current folder
+        raise DataError("the data must be a file or a folder", "its name is empty", "Name one.")
     path, _, key = source.rpartition(":")
     return (Path(path), key) if path.lower().endswith(".npz") else (Path(source), "")
 

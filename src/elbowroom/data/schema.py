@@ -16,7 +16,7 @@ import numpy as np
 
 from elbowroom.columns import EXACT, Binary, Category, Empty, Kind, Ordinal, Real, kind_form, kind_from, plain, same
 from elbowroom.data import frames
-from elbowroom.data.door import opened
+from elbowroom.data.door import as_array, opened
 from elbowroom.data.frames import Series
 from elbowroom.data.infer import infer
 from elbowroom.data.values import held, is_missing, long_enough, scalar, shown_time, sort_of, stamp_of
@@ -419,6 +419,7 @@ def read(X: Any, what: str = "X") -> dict[str, Series]:
     DataError
         If it is neither, or a column can not be read; `what` it is called.
     """
+    X = as_array(X)
     if isinstance(opened(X), nw.DataFrame):
         return frames.series_of(X)
     if not isinstance(X, np.ndarray) or X.ndim != 2 or X.dtype.kind not in "biuf":

@@ -15,7 +15,7 @@ from elbowroom.data.rows import Rows
 from elbowroom.errors import ParameterError
 from elbowroom.tasks.diagnose import ACTIVE
 from elbowroom.tasks.generate import posterior_mean
-from elbowroom.tasks.score import distortion_and_rate
+from elbowroom.tasks.score import distortion_and_rate, warn_non_finite
 from elbowroom.vae import VAE
 
 POINTS = 13  # betas of a curve, if none are given: a quarter of a decade apart in a range of three
@@ -134,7 +134,8 @@ class Curve:
 
 def _error(values: np.ndarray) -> np.ndarray:
     n = values.shape[1]
-    return values.std(1, ddof=1) / math.sqrt(n) if n > 1 else np.full(len(values), np.nan)
+    with np.errstate(invalid="ignore"):
+        return values.std(1, ddof=1) / math.sqrt(n) if n > 1 else np.full(len(values), np.nan)
 
 
 def _unit(values: np.ndarray) -> np.ndarray:
@@ -155,6 +156,7 @@ def curve(models: Mapping[float, VAE], rows: Rows, draws: int = 4) -> Curve:
         means = posterior_mean(models[beta], rows)
         active.append(int((means.double().var(0, correction=0) > ACTIVE).sum()))
     distortions, rates = (np.stack(parts) for parts in zip(*found, strict=True))
+    warn_non_finite((distortions + rates).T, "score at every beta", 4)
     return Curve(betas, distortions, rates, np.array(active))
 
 

@@ -11,15 +11,19 @@ from torch import Tensor
 
 from elbowroom.data.rows import Rows, evenly
 from elbowroom.devices import standard_defaults
+from elbowroom.errors import counted
 from elbowroom.gaussians import DiagonalGaussian, FullGaussian, GaussianMixture
+from elbowroom.history import History
 from elbowroom.latents import Posterior
 from elbowroom.randomness import generator_at
-from elbowroom.tasks.score import distortion_and_rate
+from elbowroom.tasks.score import distortion_and_rate, standard_error, warn_non_finite
 from elbowroom.vae import VAE
 
 ACTIVE = 0.01  # variance over rows of the posterior mean (Burda et al. 2016)
 DRAWS = 4  # of z per row: the mean over rows needs no more
 PROBES = 1024  # rows at which the aggregate posterior is evaluated
+FEWEST_STEPS = 100  # of training, below which latents that are off say nothing of the data or of beta
+FALLS = (0.1, 0.02)  # nats, and share of the whole fall, by which a loss that still falls did so in the last quarter
 
 
 @dataclass(frozen=True)
@@ -29,8 +33,11 @@ class Diagnosis:
     rate_per_latent is KL(q(z_j|x) || p(z_j)) where q and the prior factorise, else the information that latent j has
     about the row. The rate is the mutual information of x and z plus the KL of the aggregate posterior to the prior
     (Hoffman & Johnson 2016). Both are over all rows given, since the estimate within a batch saturates at log(batch):
-    the mutual information that n rows can show is log(n) at most. standard_error is that of -(distortion + rate), the
-    evidence lower bound, over rows.
+    the mutual information that n encodings can show is log(n) at most; near that it is `saturated`: a lower bound, and
+    the aggregate KL an upper one. standard_error is that of -(distortion + rate), the evidence lower bound, over rows.
+
+    encodings is n; steps are those of the training (0: not known), and falls is by how many nats per row the loss still
+    fell in the last quarter of it (0: it did not, or that is not known).
     """
 
     distortion: float
@@ -41,6 +48,19 @@ class Diagnosis:
     mutual_information: float
     aggregate_kl: float
     beta: float
+    encodings: float = 0
+    steps: float = 0
+    falls: float = 0
+
+    @property
+    def saturated(self) -> bool:
+        """Whether the mutual information is within log(2) of log(n), the most that n encodings can show."""
+        return self.encodings > 0 and self.mutual_information > math.log(self.encodings) - math.log(2)
+
+    @property
+    def trained(self) -> bool:
+        """Whether training went far enough for latents that are off to mean something."""
+        return (self.steps == 0 or self.steps >= FEWEST_STEPS) and (self.falls == 0 or bool(self.active.all()))
 
     @property
     def n_active(self) -> int:
@@ -56,8 +76,11 @@ class Diagnosis:
     def verdict(self) -> str:
         """The diagnosis in words."""
         d, off = len(self.active), np.flatnonzero(~self.active).tolist()
+        on = f"{self.n_active} of {d} latents {'is' if self.n_active == 1 else 'are'} on"
         less = f"{self.beta / 4:.2g}" if self.beta > 0 else "0"
         everything = f"all {d} latents are" if d > 1 else "the only latent is"
+        if not self.trained:
+            return f"{self._untrained} {on} so far."
         if not self.healthy:
             return (
                 f"The posterior has collapsed: {everything} off, and the model ignores the latent space. The signal is "
@@ -68,20 +91,30 @@ class Diagnosis:
             named = ", ".join(map(str, off[:8])) + (", ..." if len(off) > 8 else "")
             names = f"latents {named} are" if len(off) > 1 else f"latent {named} is"
             return (
-                f"{self.n_active} of {d} latents {'is' if self.n_active == 1 else 'are'} on; {names} off, with a "
-                "signal below beta. Nothing is wrong if the reconstructions are good enough; for more detail try "
-                f"beta={less}."
+                f"{on}; {names} off, with a signal below beta. Nothing is wrong if the reconstructions are good "
+                f"enough; for more detail try beta={less}."
             )
-        return f"{everything.capitalize()} on. For more detail, try more latents or a smaller beta."
+        more = "The loss still fell at the end of training: more epochs would help. " if self.falls else ""
+        return f"{everything.capitalize()} on. {more}For more detail, try more latents or a smaller beta."
+
+    @property
+    def _untrained(self) -> str:
+        steps = counted(int(self.steps), "step")
+        if 0 < self.steps < FEWEST_STEPS:
+            return f"Not trained yet: {steps}. Train longer: epochs='auto' aims at 4,000 steps."
+        return (
+            f"Not trained to the end: over the last quarter of {steps} the loss still fell by {self.falls:.2g} nats "
+            "per row. Train longer, with more epochs."
+        )
 
 
 @standard_defaults()
 @torch.no_grad()
-def diagnose(model: VAE, rows: Rows, beta: float) -> Diagnosis:
-    """Diagnose a model on rows; `beta` is the one it was trained with, for the words."""
+def diagnose(model: VAE, rows: Rows, beta: float, history: History | None = None) -> Diagnosis:
+    """Diagnose a model on rows; for the words, `beta` is the one it was trained with, and how far training went."""
     posteriors = [model.encode(batch.x, batch.context) for batch in rows.in_order()]
     distortion, rate = distortion_and_rate(model, rows, DRAWS)
-    error = (distortion + rate).std(ddof=1) / math.sqrt(len(rows)) if len(rows) > 1 else math.nan
+    warn_non_finite(distortion + rate, "score", 4)
     q = _join(posteriors)
     active = (q.mean.var(0, correction=0) > ACTIVE).numpy()
     information = _mutual_information(q)
@@ -91,13 +124,30 @@ def diagnose(model: VAE, rows: Rows, beta: float) -> Diagnosis:
     return Diagnosis(
         float(distortion.mean()),
         mean_rate,
-        float(error),
+        standard_error(distortion + rate),
         per_latent.double().numpy(),
         active,
         information,
         max(0.0, mean_rate - information),
         beta,
+        len(rows),
+        0 if history is None else history.records[-1]["step"],
+        0 if history is None else fall_at_the_end(history),
     )
+
+
+def fall_at_the_end(history: History) -> float:
+    """By how many nats per row the loss still fell in the last quarter of training; 0 where it did not, or is unknown.
+
+    It is the held-out loss, else that of training, which says nothing while beta moves.
+    """
+    held_out = "held_out_loss" in history.records[0]
+    losses, quarter = np.array(history["held_out_loss" if held_out else "loss"]), len(history) // 4
+    if quarter < 2 or (not held_out and len(set(history["beta"][-2 * quarter :])) > 1):
+        return 0.0
+    fell = losses[-2 * quarter : -quarter].mean() - losses[-quarter:].mean()
+    least, share = FALLS
+    return float(fell) if fell > max(least, share * (losses[0] - losses[-quarter:].mean())) else 0.0
 
 
 def _join(posteriors: list[Posterior]) -> Posterior:

@@ -143,7 +143,7 @@ def evaluate(model: Ranks, fold: Fold, metrics: str | Sequence[str] | None = Non
         If there is nothing to be found, or `rank` gives something else.
     """
     if not isinstance(fold, Fold):
-        raise DataError("a model is evaluated on a Fold", f"this is a {type(fold).__name__}", "Write split.test.")
+        raise DataError("a model is evaluated on a Fold", f"it is of type {type(fold).__name__}", "Write split.test.")
     metrics, parsed = _parsed(metrics, fold.hidden.shape[1])
     users = np.flatnonzero(np.diff(fold.hidden.indptr))
     if not len(users):
@@ -196,7 +196,9 @@ def _ranked(model: Ranks, seen: Any, n: int) -> np.ndarray:
     """What a model ranks for users with CSR histories, checked: (users, n)."""
     if not callable(getattr(model, "rank", None)):
         raise ParameterError(
-            "a model must have rank(histories, n)", f"this is a {type(model).__name__}", "See help(elbowroom.evaluate)."
+            "a model must have rank(histories, n)",
+            f"it is of type {type(model).__name__}",
+            "See help(elbowroom.evaluate).",
         )
     given, (users, items) = model.rank(seen, n), seen.shape
     try:

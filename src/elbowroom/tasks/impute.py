@@ -16,6 +16,7 @@ from elbowroom.data.values import long_enough
 from elbowroom.errors import ParameterError, unknown
 
 HOWS = ("likely", "mean")
+MOST = 10_000  # imputations at once
 DRAWS = 256  # of a row's completion, behind a single value
 
 
@@ -47,7 +48,7 @@ def _single(kind: Kind, values: np.ndarray, how: str) -> np.ndarray:
 
 def check_how(how: Any) -> str:
     """Refuse another way to impute than those there are."""
-    if how not in HOWS:
+    if not isinstance(how, str) or how not in HOWS:
         raise unknown("how", how, HOWS)
     return str(how)
 
@@ -101,6 +102,7 @@ def _zipped(column: Any, keep: np.ndarray, fresh: Any) -> Any:
 
 def check_draws(n: Any) -> int:
     """Refuse a number of imputations that is none."""
-    if isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 1:
-        raise ParameterError("n must be None or a whole number of imputations", f"it is {n!r}", "Write n=5.")
+    if isinstance(n, bool) or not isinstance(n, int | np.integer) or not 1 <= n <= MOST:
+        expected = f"n must be None or a whole number of imputations, from 1 to {MOST:,}"
+        raise ParameterError(expected, f"it is {n!r:.60}", "Write n=5.")
     return int(n)

@@ -189,7 +189,7 @@ def users_to_add(given: Any, matrix: Any, known: Interactions, reading: Reading)
     else:
         raise DataError(
             "new interactions are a frame, or a matrix where the model was fitted on one",
-            f"this is a {type(given).__name__}" + ", and users have ids" * is_matrix(given),
+            f"they are of type {type(given).__name__}" + ", and users have ids" * is_matrix(given),
             "Give it a row for each interaction: user, item.",
         )
     if Vocabulary(ids).is_text != known.users.is_text:

@@ -13,19 +13,24 @@ from torch import Tensor
 from elbowroom.data.rows import Batch, Rows, joined
 from elbowroom.data.sparse import SparseBatch
 from elbowroom.devices import keep_memory, standard_defaults
+from elbowroom.errors import counted, warn
 from elbowroom.objectives import distortion_of
 from elbowroom.randomness import generator_at, normal_by_row
 from elbowroom.vae import VAE
 
 AT_ONCE = 2**19  # decoder outputs held at once for a bound; the memory of more is faulted in anew by every batch
 SHARED = 2**21  # the same for importance sampling, where the noise is drawn by batch
+LEAST_SIZE = 10  # an effective sample size below which importance sampling gives no more than a lower bound
+MOST_ROWS = 0.1  # share of the rows that may be below it without a word
 
 
 @dataclass(frozen=True)
 class LogLikelihood:
     """log p(x) of rows by importance sampling with K draws (Burda et al. 2016), in nats per row.
 
-    It is a lower bound in expectation, and rises to log p(x) with K.
+    It is a lower bound in expectation, and rises to log p(x) with K. Where the effective sample size of a row is below
+    10, a few draws have nearly all of the weight and more draws would move the estimate: `caution` says so where that
+    is more than a tenth of the rows.
     """
 
     rows: np.ndarray
@@ -40,18 +45,53 @@ class LogLikelihood:
     @property
     def standard_error(self) -> float:
         """Standard error of the mean over rows; NaN for one row."""
-        return float(self.rows.std(ddof=1) / math.sqrt(len(self.rows))) if len(self.rows) > 1 else math.nan
+        return standard_error(self.rows)
 
     @property
     def effective_sample_size(self) -> float:
         """Median over rows of (sum w)^2 / sum w^2, between 1 and `draws`: near 1, q is a poor proposal."""
-        return float(np.median(self.effective_sample_sizes))
+        known = self.effective_sample_sizes[np.isfinite(self.effective_sample_sizes)]
+        return float(np.median(known)) if len(known) else math.nan
+
+    @property
+    def share_below(self) -> float:
+        """Share of the rows whose effective sample size is below 10."""
+        return float((~(self.effective_sample_sizes >= LEAST_SIZE)).mean())
+
+    @property
+    def caution(self) -> str:
+        """Why the mean is no more than a lower bound, and what to do about it; empty where it can be believed."""
+        if self.share_below <= MOST_ROWS:
+            return ""
+        return (
+            f"the effective sample size is below {LEAST_SIZE} for {self.share_below:.0%} of the rows (median "
+            f"{self.effective_sample_size:.1f} of {counted(self.draws, 'draw')}): read the log-likelihood as a lower "
+            "bound, or take more draws"
+        )
 
     def __str__(self) -> str:
+        caution = f"; {self.caution}" if self.caution else ""
         return (
             f"{self.mean:.2f} +- {self.standard_error:.2f} nats per row "
-            f"(K = {self.draws}, effective sample size {self.effective_sample_size:.0f})"
+            f"(K = {self.draws}, effective sample size {self.effective_sample_size:.0f}{caution})"
         )
+
+
+def standard_error(values: np.ndarray) -> float:
+    """Of the mean of values (n,); NaN for one value, and where they are not all finite."""
+    with np.errstate(invalid="ignore"):
+        return float(values.std(ddof=1) / math.sqrt(len(values))) if len(values) > 1 else math.nan
+
+
+def warn_non_finite(values: np.ndarray, what: str, stacklevel: int = 3) -> None:
+    """Warn of rows, the first axis of `values`, whose values are not all finite: how many, and which is the first."""
+    broken = ~np.isfinite(values.reshape(len(values), -1)).all(1)
+    if broken.any():
+        message = (
+            f"{counted(int(broken.sum()), 'row has', 'rows have')} no finite {what} (first: row "
+            f"{int(np.argmax(broken))}): look for values there that are far beyond those of training"
+        )
+        warn(message, stacklevel)
 
 
 @standard_defaults()

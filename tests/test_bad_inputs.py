@@ -1138,7 +1138,7 @@ ARRAYS_COMMANDS: dict[str, Command] = {
         lambda here: np.save(here / "x.npy", RGB[:, :, :3, :3]), "fit x.npy --out m", "--layout channels_first"),
     "a batch of a matrix": (
         lambda here: sparse.save_npz(here / "x.npz", sparse.csr_matrix(COUNTS)),
-        "fit x.npz --out m --batch-key donor", "batch_key='donor'"),
+        "fit x.npz --out m --batch-key donor", "--batch-key donor"),
     "a layer that is not there": (
         lambda here: adata().write_h5ad(here / "x.h5ad"), "fit x.h5ad --out m --layer raw", "'raw' is not there"),
     "logarithms beside counts": (

@@ -410,14 +410,18 @@ BAD = [
     ("fit people.csv --out none/m", 2, "none does not exist. Create it."),
     ("fit people.csv --out people", 2, "Add --overwrite"),
     ("fit people.csv --out people.csv --overwrite", 2, "people.csv is something else"),
-    ("fit people.csv --out m --label class --label name --n-latents 0", 2, "n_latents"),
+    ("fit people.csv --out m --label class --label name --n-latents 0", 2, "--n-latents must be an int"),
     ("fit people.csv --out m --label class --label name --likelihood bernouli", 2, "Did you mean 'bernoulli'?"),
     ("fit people.csv --out m --label class --label name --beta=-1", 2, "beta"),
     ("fit people.csv --out m --label class --label name --beta warmpu", 2, "Did you mean 'warmup'?"),
     ("fit people.csv --out m --label class --label name --device cudo", 2, "device"),
     ("fit people.csv --out m --label class --label name --body mlp", 2, "--body is a parameter of image models"),
     ("fit people.csv --out m --label class --label name --likelihood {", 2, "JSON"),
-    ("fit people.csv --out m --label class --label name --random-state=-1", 2, "random_state"),
+    (
+        "fit people.csv --out m --label class --label name --random-state=-1",
+        2,
+        "--random-state must be an int in the range [0, 4294967295]. Got -1",
+    ),
     (
         "fit people.csv --out m",
         1,
@@ -548,6 +552,10 @@ def test_advice_names_flags(advice: str, said: str) -> None:
     ("words", "said"),
     [
         ("the 'n_latents' parameter of TableVAE must be an int", "--n-latents must be an int"),
+        (
+            "The 'beta' parameter of TableVAE must be a number, an instance of 'str' or an instance of 'elbowroom.beta.Beta'",
+            "--beta must be a number",
+        ),
         ("The 'gated' parameter of ImageVAE must be a bool", "--gated must be a bool"),
         ("n_draws must be a whole number, at least 1", "--draws must be a whole number, at least 1"),
         ("likelihood='bernoulli' needs zeros and ones", "--likelihood bernoulli needs zeros and ones"),

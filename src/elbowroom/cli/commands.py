@@ -18,7 +18,7 @@ from elbowroom.cli.runs import begin, check_model, check_model_place, go_on, ope
 from elbowroom.data.frame_files import check_table_output, write_frame
 from elbowroom.data.readers import Data, read_labels
 from elbowroom.data.writers import Result, check_file_place, check_output, write
-from elbowroom.errors import ParameterError, counted, escaped
+from elbowroom.errors import DataError, ParameterError, counted, escaped
 from elbowroom.tasks.score import standard_error
 
 SCORES = ("elbo", "distortion", "rate", "log_likelihood", "effective_sample_size")
@@ -209,13 +209,13 @@ def _label(estimator: Any, model: str, context: str | None) -> Any:
     known = estimator.context_categories_
     if known is None and context is not None:
         got = f"{model} was fitted without context"
-        raise ParameterError("--context is for a model that was fitted with --batch-key", got, "Leave --context out.")
+        raise DataError("--context is for a model that was fitted with --batch-key", got, "Leave --context out.")
     found = None if known is None else next((label for label in known.tolist() if str(label) == context), None)
     if known is not None and found is None:
         got = "it is not given" if context is None else f"it is {context!r}"
         first = ", ".join(map(str, known[:20])) + (", ..." if len(known) > 20 else "")
         expected = f"--context must be one of the labels that {model} was fitted with: {first}"
-        raise ParameterError(expected, got, f"Add --context {quote(str(known[0]))}.")
+        raise DataError(expected, got, f"Add --context {quote(str(known[0]))}.")
     return found
 
 

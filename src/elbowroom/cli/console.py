@@ -25,9 +25,23 @@ from elbowroom.progress import Log
 DONE, FAILED, USAGE, SIGNALLED, PIPE_CLOSED = 0, 1, 2, 128, 141
 # what Python calls what has another name, or a meaning of its own, on the command line
 FLAGS = {"n_draws": "--draws", "n_samples": "--n-samples", "N": "--n-items"} | {
-    name: f"--{name}" for name in ("betas", "context", "contamination", "given", "how", "jobs", "target", "task")
+    name: f"--{name}" for name in ("betas", "contamination", "given", "how", "jobs", "target", "task")
 }
 KINDS = {"TableVAE": "table", "ImageVAE": "image", "CountVAE": "count", "InteractionVAE": "interactions"}
+IN_OTHER_WORDS = (
+    (r"See help\(\w+\)\.?", "Run: elbowroom fit --help"),
+    (r",?( or)? an instance of '[^']*'( or None)?", ""),
+    (r"with VAEImputer; TableVAE with", "with elbowroom impute; a table model with"),
+    (r"TableVAE with likelihood", "a table model with likelihood"),
+    *((rf"\b([Uu]se) {name}\b", rf"\1 --kind {kind}") for name, kind in KINDS.items()),
+)
+# a parameter that is set, and parameters that are named: not within paths, quotes and options of a text form
+SET = r"""(?<![\w(:,/.'"-])([A-Za-z_]+)=('[^']*'|"[^"]*"|\([\d, ]*\)|\.{3}|-?\w+(?:[.-]\w+)*)"""
+NAMED = (
+    r"[Tt]he '(\w+)' parameter of \w+",
+    r"^(?!counts|ratings|values?\b)([a-z_]+)(?= (?:must|needs) )",  # these are the data's too
+    r"""(?<![\w(:/.'"=-])([a-z]+(?:_[a-z]+)+)(?![\w/='"(-]|\.\w)""",
+)
 # what other programs call an option
 ELSEWHERE = {"--seed": "--random-state", "--lr": "--learning-rate", "--latent-dim": "--n-latents"}
 
@@ -171,21 +185,12 @@ def in_flags(words: str) -> str:
     >>> in_flags("Lower learning_rate. The 'epochs' parameter of TableVAE must be positive.")
     'Lower --learning-rate. --epochs must be positive.'
     """
-    words = re.sub(r"See help\(\w+\)\.?", "Run: elbowroom fit --help", words)
-    words = re.sub(r"(The|the) '(\w+)' parameter of \w+", lambda found: _flag(found[2]) or found[0], words)
-    words = re.sub(rf"\b(use|Use) ({'|'.join(KINDS)})\b", lambda found: f"{found[1]} --kind {KINDS[found[2]]}", words)
-    words = words.replace("with VAEImputer; TableVAE with", "with elbowroom impute; a table model with")
-    words = words.replace("TableVAE with likelihood", "a table model with likelihood")
-    words = re.sub(
-        r"""(?<![\w(:,/.'"-])([A-Za-z_]+)=('[^']*'|"[^"]*"|\([\d, ]*\)|\.{3}|-?\w+(?:[.-]\w+)*)""", _set_by_flag, words
-    )
-    words = re.sub(
-        r"^(?!counts|ratings|values?\b)([a-z_]+)(?= (must|needs) )", lambda found: _flag(found[1]) or found[0], words
-    )
-    bare = (
-        r"""(?<![\w(:/.'"=-])([a-z]+(?:_[a-z]+)+)(?![\w/='"(-]|\.\w)"""  # a word with an underscore is a name of ours
-    )
-    return re.sub(bare, lambda found: _flag(found[1]) or found[0], words)
+    for pattern, said in IN_OTHER_WORDS:
+        words = re.sub(pattern, said, words)
+    words = re.sub(SET, _set_by_flag, words)
+    for pattern in NAMED:
+        words = re.sub(pattern, lambda found: _flag(found[1]) or found[0], words)
+    return words
 
 
 def _flag(name: str) -> str:

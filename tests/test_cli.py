@@ -553,8 +553,8 @@ def test_advice_names_flags(advice: str, said: str) -> None:
     [
         ("the 'n_latents' parameter of TableVAE must be an int", "--n-latents must be an int"),
         (
-            "The 'beta' parameter of TableVAE must be a number, an instance of 'str' or an instance of 'elbowroom.beta.Beta'",
-            "--beta must be a number",
+            "The 'beta' parameter of TableVAE must be a float, an instance of 'str' or an instance of 'a.Beta'",
+            "--beta must be a float",
         ),
         ("The 'gated' parameter of ImageVAE must be a bool", "--gated must be a bool"),
         ("n_draws must be a whole number, at least 1", "--draws must be a whole number, at least 1"),

@@ -263,7 +263,8 @@ def test_a_fit_that_is_stopped_saves_the_model_so_far(
     assert err.splitlines()[-1] == "note: interrupted in epoch 3 of 6; the model of epoch 2 is kept"
     assert len(elbowroom.load("m").history_) == 2
     assert run(["resume", "m.run"]) == 0
-    assert Path("m/model.safetensors").read_bytes() == Path("whole/model.safetensors").read_bytes()
+    found, whole = elbowroom.load("m"), elbowroom.load("whole")
+    assert same((found.model_, found.history_), (whole.model_, whole.history_))
     assert not Path("m.run").exists()
 
 
@@ -290,7 +291,6 @@ def test_a_command_that_is_stopped_leaves_nothing_half_done(
         signal.raise_signal(signal.SIGTERM)
 
     before = {path.name for path in here.iterdir()}
-    monkeypatch.setattr(interrupt, "AT_ONCE", 0.0)  # that of fit comes with its last checkpoint, and as it is saved
     monkeypatch.setattr(os, "fsync", sync)
     code = run(COMMANDS[name].split())
     out, err = capsys.readouterr()
@@ -299,8 +299,7 @@ def test_a_command_that_is_stopped_leaves_nothing_half_done(
     assert out == ""
     assert [line for line in err.splitlines() if line.startswith("error: ")] == ["error: interrupted by SIGTERM"]
     assert "Traceback" not in err
-    whole = {"impute many": {"full-1.csv", "full-2.csv", "full-3.csv"}, "fit": {"m.run"}}
-    assert left == whole.get(name, set())
+    assert left == ({"full-1.csv", "full-2.csv", "full-3.csv"} if name == "impute many" else set())
 
 
 def test_a_fit_that_has_ended_is_saved_and_done(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -76,7 +76,9 @@ class Delimited:
                     values = np.loadtxt(text, delimiter=self.separator, quotechar='"', comments=None, ndmin=2)
             except ValueError:
                 return None
-        if values.shape[1] != len(self.names) or not len(values) or not np.abs(values).max() < EXACT:
+        if values.shape[1] != len(self.names) or not len(values):
+            return None
+        if values.min() <= -EXACT or values.max() >= EXACT:  # of which the words say more
             return None
         found = {name: as_whole(values[:, j]) for j, name in enumerate(self.names)}
         return _without_index(found, found[""]) if "" in found else found

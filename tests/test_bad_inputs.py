@@ -972,6 +972,8 @@ OTHERS: dict[str, Case] = {
     "complex tensors": (lambda: table().fit(torch.ones(5, 3, dtype=torch.complex64).conj()), "Complex data"),
     "a tensor of clicks with a gradient": (
         lambda: InteractionVAE().fit(torch.ones(5, 3, requires_grad=True)), "requires a gradient"),
+    "a history with a gradient": (lambda: recommender().recommend(torch.ones(1, 3, requires_grad=True)), "a gradient"),
+    "a history without values": (lambda: recommender().score(torch.ones(1, 3, device="meta")), "on meta"),
     "latents with a gradient": (
         lambda: fitted().table.inverse_transform(torch.ones(1, 2, requires_grad=True)), "requires a gradient"),
     "an array that can not be read": (lambda: table().fit(Unreadable()), "(RuntimeError)"),

@@ -113,6 +113,7 @@ def histories(given: Any, known: Interactions, reading: Reading, refuse: bool = 
     DataError
         If a user is not known, or it is something else.
     """
+    given = door.as_array(given)
     if is_matrix(given):
         return _matrix(given, known, reading), False
     if is_frame(given):
@@ -216,6 +217,7 @@ def asked(wanted: Any, users: int, items: int) -> Any:
 
 def one_history(given: Any, known: Interactions, reading: Reading) -> Any:
     """The history of one user as a CSR matrix (1, items): a known user's id, a list of item ids, a dict or a row."""
+    given = door.as_array(given)
     of_many = is_matrix(given) or is_frame(given) or isinstance(given, Mapping) or _is_one(given)
     rows, _ = histories(given if of_many else [given], known, reading, refuse=True)
     if rows.shape[0] != 1:
@@ -251,7 +253,7 @@ def _users(given: list[Any], known: Interactions) -> np.ndarray:
 
 def positions_of(items: Any, known: Interactions, refuse: bool = False) -> np.ndarray:
     """The positions of one item's id or of a list of ids; those not known are reported and left out, or refused."""
-    given = [items] if _is_one(items) else items
+    given = [items] if _is_one(items) else door.as_array(items)
     if not _is_list(given) or isinstance(given, Mapping) or is_matrix(given) or is_frame(given) or _any_lists(given):
         raise DataError("items must be ids, in one list", f"they are {items!r:.80}", "Pass a flat list, [10, 12].")
     ids = ids_in(given, "the list of items")

@@ -616,7 +616,7 @@ class Watch:
     def look(self, event: str, arguments: tuple[Any, ...]) -> None:
         if not self.folder:
             return
-        if event.startswith(RUN):
+        if event.startswith(RUN) and arguments != (None,):  # which is the process itself
             self.seen.append(f"{event} {arguments!r:.80}")
         if event == "open" and isinstance(arguments[0], str | bytes):
             path = os.path.realpath(os.fsdecode(arguments[0]))

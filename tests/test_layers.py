@@ -104,7 +104,6 @@ LONG_FILES = {
     "estimators": "moves with the house",
     "artefact": "moves with the house",
     "bodies": "moves with the house",
-    "recommender": "moves with the house",
     "trainer": "moves with the house",
     "base": "all public methods of the estimators stand in one place, with their docstrings",
     "columns": "moves with the house",

@@ -97,7 +97,7 @@ def write(artefact: Artefact, path: str | os.PathLike[str]) -> Path:
     ArtefactError
         If the path can not be used, or can not be written to. What was there before is then as it was.
     """
-    path = path_of(path)
+    path = Path(path)
     place = Path(os.path.realpath(path))  # what a link stands for is written, not the link
     files, index = _files(artefact)
     try:
@@ -204,7 +204,7 @@ def _check_target(shown: Path, place: Path) -> None:
 
 def is_free(path: str | os.PathLike[str]) -> bool:
     """Whether nothing is at a path but perhaps an empty folder, or what a save that was killed has left."""
-    path = path_of(path)
+    path = Path(path)
     if not path.is_dir():
         return not path.exists()
     return all(is_ours(name) for name in os.listdir(path))
@@ -212,7 +212,7 @@ def is_free(path: str | os.PathLike[str]) -> bool:
 
 def is_model(path: str | os.PathLike[str]) -> bool:
     """Whether a folder says that it is a saved model, or consists of nothing but the files of one, whole or not."""
-    path = path_of(path)
+    path = Path(path)
     try:
         names = set(os.listdir(path))
         content = read_file(path / CONFIG, MAX_JSON)
@@ -231,23 +231,6 @@ def is_ours(name: str) -> bool:
     return OURS.fullmatch(name) is not None
 
 
-def path_of(path: Any) -> Path:
-    """A path from what people give as one; ~ is the home folder.
-
-    Raises
-    ------
-    ArtefactError
-        If it is none.
-    """
-    try:
-        found = Path(os.fsdecode(path)).expanduser()
-        if not path or b"\0" in os.fsencode(found):
-            raise ValueError("it is empty, or has a null character")
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise ArtefactError("a path is a text", f"{path!r:.80} is none ({error})", "Write 'models/wine'.") from error
-    return found
-
-
 # ---- reading ---------------------------------------------------------------------------------------------------------
 
 
@@ -261,7 +244,7 @@ def read(path: str | os.PathLike[str]) -> Artefact:
     ArtefactError
         If the folder is missing, broken, truncated, foreign or from another version.
     """
-    path = path_of(path)
+    path = Path(path)
     try:
         if not path.is_dir():
             got = f"{path} {'is a file' if path.exists() else 'does not exist'}"

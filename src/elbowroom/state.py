@@ -7,6 +7,7 @@ import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -141,7 +142,7 @@ def opened(families: Mapping[str, type], saved: Artefact, path: str | os.PathLik
             return _opened(families, saved, model)
         except Exception as error:  # whatever a forged one leads to
             why = f"it is no fitted estimator ({error})"
-            raise artefact.broken(artefact.path_of(path) / artefact.CONFIG, why) from error
+            raise artefact.broken(Path(path) / artefact.CONFIG, why) from error
 
 
 def _opened(families: Mapping[str, type], saved: Artefact, model: Any) -> Any:

@@ -76,9 +76,9 @@ def positive(name: str, value: Any) -> int:
 
 
 def path_of(value: Any, name: str) -> Path:
-    """Refuse what can not be the path of a file or a folder."""
+    """The path of a file or a folder, where ~ is the home folder; what can not be one is refused."""
     try:
-        path = os.fspath(value)
+        path = os.path.expanduser(os.fspath(value))
         parts = os.fsencode(path).split(b"/")
         fits = max(map(len, parts)) <= LONGEST_NAME and sum(map(len, parts)) + len(parts) <= LONGEST_PATH
         good = isinstance(path, str) and path != "" and "\0" not in path and fits

@@ -184,14 +184,14 @@ class BaseVAE(TransformerMixin, BaseEstimator, ABC):
         system, which ends the process. (In the main thread; ignored signals stay ignored.)
         """
         self._check_parameters()
-        checkpoint = None if checkpoint is None else door.path_of(checkpoint, "checkpoint")
+        checkpoints = None if checkpoint is None else Checkpoints(checkpoint)
         self.beta_, objective = beta_of(self.beta), objective_of(self.objective)
         self.__dict__.pop("model_", None)  # a fit that fails must not leave the model of other data
         X, context = self._unpack(X, context)
         x = self._read(X, reset=True)
         self.frame_kind_ = door.frame_kind(X)
         codes = self._encode_context(context, x.shape[0], reset=True)
-        known = Checkpoints(checkpoint).seed() if checkpoint is not None and self.random_state is None else None
+        known = checkpoints.seed() if checkpoints is not None and self.random_state is None else None
         self.seed_ = resolve_seed(self.random_state) if known is None else known  # a run that goes on keeps its seed
         rows = self._rows(x, codes)
         likelihood, self.likelihood_, self.likelihood_reason_ = self._choose_likelihood(rows)
@@ -202,7 +202,6 @@ class BaseVAE(TransformerMixin, BaseEstimator, ABC):
         model = build(likelihood, self._bodies, self.n_latents, self.covariance, self._prior, train, self.seed_, span)
         self._begin(model, train)
         self.epochs_ = epochs_for(len(train), self.batch_size) if self.epochs == "auto" else int(self.epochs)
-        checkpoints = None if checkpoint is None else Checkpoints(checkpoint)
         progress = Progress(self.epochs_, silent=not self.verbose)
         custom = any(isinstance(part, nn.Module) for part in (self.encoder, self.decoder, self.likelihood))
         with Interrupt() as interrupt:  # a model that was trained must not be left without the rest

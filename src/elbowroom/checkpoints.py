@@ -18,6 +18,7 @@ from typing import Any
 import safetensors.torch
 from torch import Tensor
 
+from elbowroom.data.door import path_of
 from elbowroom.data.rows import Rows, evenly
 from elbowroom.devices import PRODUCTS
 from elbowroom.errors import ArtefactError, ParameterError, warn
@@ -45,7 +46,7 @@ class Checkpoints:
 
     def __init__(self, folder: str | os.PathLike[str] | Checkpoints, every: float | None = None) -> None:
         given = folder if isinstance(folder, Checkpoints) else None
-        self.folder: Path = given.folder if given else Path(folder)  # type: ignore[arg-type]
+        self.folder: Path = given.folder if given else path_of(folder, "checkpoint")
         self.every: float = every if every is not None else given.every if given else EVERY
         if not self.every >= 0:
             raise ParameterError("every must be a number of seconds", f"it is {every!r}", "Leave it out for 30.")

@@ -12,7 +12,7 @@ import elbowroom
 from elbowroom import tables
 from elbowroom.cli.console import Answer, listed, number
 from elbowroom.cli.facts import describe, facts_of
-from elbowroom.cli.models import check_not_input, data_for, names_of, trained
+from elbowroom.cli.models import check_not_input, check_table, data_for, names_of, trained
 from elbowroom.cli.recommenders import new_histories
 from elbowroom.cli.runs import begin, check_model, check_model_place, go_on, open_run, plan, shown
 from elbowroom.data.frame_files import check_table_output, write_frame
@@ -82,6 +82,7 @@ def sample(
         return new_histories(estimator, n, out, random_state)
     labels = _label(estimator, model, context)
     if given or getattr(estimator, "schema_", None) is not None:
+        check_table(estimator, model, "--given")
         check_table_output(out)
         cells = tables.cells_of(tables.schema_of(estimator, "--given"), given) if given else None
         write_frame(out, estimator.sample(n, mean=mean, given=cells, context=labels, random_state=random_state))
@@ -185,10 +186,14 @@ def _load(model: str, out: str | None, beta: float | None) -> Any:
     return estimator
 
 
-def opened(model: str, file: str, out: str | None, beta: float | None) -> tuple[Any, Data, Any]:
-    """A model, a file, and its rows as the model wants them."""
+def opened(
+    model: str, file: str, out: str | None, beta: float | None, of_table: str | None = None
+) -> tuple[Any, Data, Any]:
+    """A model, a file, and its rows as the model wants them; `of_table` is what only a model of a table can do."""
     check_not_input(out, file)
     estimator = _load(model, out, beta)
+    if of_table is not None:
+        check_table(estimator, model, of_table)
     return estimator, *data_for(estimator, file)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import narwhals.stable.v2 as nw
@@ -16,7 +17,7 @@ from elbowroom.data.ids import as_texts, is_text
 from elbowroom.data.interactions import Vocabulary
 from elbowroom.data.readers import Data, read, split_key
 from elbowroom.data.words import CANONICAL, objects_of, whole_numbers
-from elbowroom.errors import DataError, ParameterError
+from elbowroom.errors import ArtefactError, DataError, ParameterError
 from elbowroom.sweep_folder import is_sweep
 from elbowroom.sweeps import Sweep
 from elbowroom.tasks.recommend import report_unknown
@@ -105,5 +106,17 @@ def names_of(estimator: BaseVAE) -> list[str] | None:
 
 def check_not_input(out: str | None, file: str) -> None:
     """Refuse to write over what is read."""
-    if out is not None and os.path.exists(out) and os.path.realpath(out) == os.path.realpath(split_key(file)[0]):
+    if out is not None and same_file(out, split_key(file)[0]):
         raise ParameterError("the output must be another file", f"{out} is the input", "Choose another name.")
+
+
+def same_file(one: str, other: str | Path) -> bool:
+    """Whether two paths are there and the same; what can be no path is not there."""
+    return os.path.exists(one) and os.path.exists(other) and os.path.samefile(one, other)
+
+
+def check_table(estimator: Any, model: str, what: str) -> None:
+    """Refuse a model that is none of a table, for what only tables have."""
+    if not isinstance(estimator, elbowroom.TableVAE):
+        got = f"{model} is of the kind {type(estimator).__name__}"
+        raise ArtefactError(f"{what} needs a model of a table", got, "Train one: elbowroom fit FILE --out MODEL")

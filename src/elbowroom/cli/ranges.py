@@ -16,7 +16,7 @@ import numpy as np
 from elbowroom import specs
 from elbowroom.cli.console import Answer, as_json
 from elbowroom.cli.facts import facts_of
-from elbowroom.cli.models import check_not_input, data_for, trained
+from elbowroom.cli.models import check_not_input, data_for, same_file, trained
 from elbowroom.cli.runs import Run, check_model_place, estimator_of, read_for, rows_for, shown, typed
 from elbowroom.data.writers import Result, check_output, check_place, write
 from elbowroom.devices import keep_all_memory
@@ -99,7 +99,7 @@ def pick(model: str, file: str, task: str, betas: Sequence[float] | None, out: s
     """Print the beta that is best for a task, and perhaps save the model at it."""
     if out is not None:
         out = out.rstrip("/") or out
-        if Path(out).resolve() == Path(model).resolve():
+        if same_file(out, model):
             do = "Choose another name: the other betas of the range would be lost."
             raise ParameterError("the model at a beta is saved to a folder of its own", f"{out} is the model", do)
         check_model_place(out, overwrite)

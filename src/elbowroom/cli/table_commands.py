@@ -28,7 +28,7 @@ def impute(
 ) -> Answer:
     """Write a table with its missing cells filled in, once or n times."""
     check_table_output(out)
-    estimator, data, rows = opened(model, file, out, beta)
+    estimator, data, rows = opened(model, file, out, beta, "impute")
     tables.schema_of(estimator, "impute")
     seed = 0 if random_state is None else random_state
     found = estimator.impute(rows, n, how, random_state=seed)
@@ -49,7 +49,7 @@ def detect(model: str, file: str, out: str | None, contamination: float, beta: f
         raise ParameterError("--contamination must be above 0 and at most 0.5", f"it is {contamination}", "Try 0.05.")
     if out is not None:
         check_output(out, images=False)
-    estimator, data, rows = opened(model, file, out, beta)
+    estimator, data, rows = opened(model, file, out, beta, "detect")
     scores, cells = tables.surprises(estimator, rows, 64)
     cells = cells - cells.mean(0)
     limit = float(np.percentile(scores, 100 * contamination))

@@ -108,7 +108,9 @@ def test_anything_else_is_none(path: Any) -> None:
 def test_text_needs_a_library_of_frames(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
     """Without the extras numbers are read all the same."""
     find = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name in ("pandas", "polars") else find(name))
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name in ("pandas", "polars", "pyarrow") else find(name)
+    )
     (tmp_path / "text.csv").write_text("a,country\n1,DE\n2,\n")
     (tmp_path / "numbers.csv").write_text("a,b\n1,2\n2,3\n")
     np.testing.assert_array_equal(read(os.fspath(tmp_path / "numbers.csv")).x, [[1, 2], [2, 3]])

@@ -123,10 +123,12 @@ class Ordinal(RowDistribution):
 
     def kernel_cells(self, x: Tensor) -> Tensor:
         precision = (-self.log_scale).exp()
-        low, high = (edge(x, self.edges, self.pace).to(self.location.dtype) for edge in (lower_edge, upper_edge))
+        low, high = lower_edge(x, self.edges, self.pace), upper_edge(x, self.edges, self.pace)
+        # before they are rounded: of 20,000 codes, neighbouring thresholds are the same number in float32
+        low, high, width = (edge.to(self.location.dtype) for edge in (low, high, high - low))
         below, above = (high - self.location) * precision, (self.location - low) * precision
         # log(S(b) - S(a)) = log S(b) + log S(-a) + log(1 - exp(a - b)), exact for all a < b
-        return F.logsigmoid(below) + F.logsigmoid(above) + (-torch.expm1(-(high - low) * precision)).log()
+        return F.logsigmoid(below) + F.logsigmoid(above) + (-torch.expm1(-width * precision)).log()
 
     @property
     def mean(self) -> Tensor:

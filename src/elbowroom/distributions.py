@@ -18,6 +18,8 @@ from torch.nn import functional as F
 
 from elbowroom.gaussians import HALF_LOG_2PI, normal
 
+SHARP, NEAR = 2.0, 40  # scale of a logistic below which its levels are summed one by one, so many to each side
+MANY = 64  # a count from which on the terms of its log-probability are hundreds of nats that nearly cancel
 MAX_COUNT = 1e12  # beyond, a Poisson is narrower than the rounding of its float32 parameter
 
 
@@ -130,7 +132,8 @@ class StudentT(RowDistribution):
         residual = (in_units(x, self.loc, self.scale, self.location) - self.location) * (-self.log_std).exp()
         half = 0.5 * (self.df + 1)
         norm = half.lgamma() - (0.5 * self.df).lgamma() - 0.5 * (math.pi * self.df).log() - self.log_std
-        return norm - half * (residual.square() / self.df).log1p()
+        # half log(1 + r^2 / df), without the square, which overflows float32 at an outlier of 1e20
+        return norm - 2 * half * torch.hypot(torch.ones_like(residual), residual / self.df.sqrt()).log()
 
     def base_cells(self, x: Tensor) -> Tensor:
         return -self.scale.log().expand(x.shape)
@@ -173,28 +176,39 @@ class NegativeBinomial(RowDistribution):
         self.log_rate, self.log_dispersion = log_rate, log_dispersion
 
     def log_kernel(self, x: Tensor) -> Tensor:
-        x = x.to(self.log_rate.dtype)
-        return self._chances(x).sum(-1) + self._log_rising(x)
+        return self._at_zero().sum(-1) + self._at_counts(x)
 
     def kernel_cells(self, x: Tensor) -> Tensor:
-        x, r = x.to(self.log_rate.dtype), self.log_dispersion.exp()
-        return self._chances(x) + (x + r).lgamma() - r.lgamma()
+        x = x.double()
+        excess, r = (self.log_rate - self.log_dispersion).double(), self.log_dispersion.double().exp()
+        return self._at_zero() + _beyond_zero(x, excess, r, r.lgamma()).to(self.log_rate.dtype)
 
-    def _chances(self, x: Tensor) -> Tensor:
-        excess = self.log_rate - self.log_dispersion
-        # log sigmoid(excess) is excess - softplus(excess), but not in the last digits, which large counts multiply
-        return x * F.logsigmoid(excess) - self.log_dispersion.exp() * F.softplus(excess)
+    def _at_zero(self) -> Tensor:
+        """log p(0|z), which the log-probability of every count starts from."""
+        return -self.log_dispersion.exp() * F.softplus(self.log_rate - self.log_dispersion)
 
-    def _log_rising(self, x: Tensor) -> Tensor:
-        """Sum of lgamma(x + r) - lgamma(r), which is zero wherever x is: computed at the non-zeros only."""
-        row, column = x.nonzero(as_tuple=True)
-        r, own = self.log_dispersion.exp(), self.log_dispersion.dim() > 1  # one for each row, or for all
-        at = (row if len(r) > 1 else row * 0, column) if own else (column,)
-        terms = (x[row, column] + r[at]).lgamma() - r.lgamma()[at]
-        return x.new_zeros(x.shape[0]).index_add(0, row, terms)
+    def _at_counts(self, x: Tensor) -> Tensor:
+        """What counts above zero add to the kernel of every row, (...,): computed at these alone."""
+        few, many = (x > 0) & (x < MANY), x >= MANY
+        precise = self.log_rate.dtype if x.device.type == "mps" else torch.float64  # which MPS does not have
+        return self._at(few, x, self.log_rate.dtype) + self._at(many, x, precise)
+
+    def _at(self, mask: Tensor, x: Tensor, dtype: torch.dtype) -> Tensor:
+        """The same of the counts in a mask (n, D), in a precision."""
+        row, column = mask.nonzero(as_tuple=True)
+        at, log_r = row * x.shape[1] + column, self.log_dispersion.to(dtype)
+        if log_r.dim() > 1:  # one dispersion for each row
+            log_r, column = log_r.expand(x.shape).flatten(), at
+        r = log_r.exp()
+        log_r, r, lgamma_r = (part.index_select(0, column) for part in (log_r, r, r.lgamma()))
+        log_rate = self.log_rate.expand(*self.log_rate.shape[:-2], *x.shape).flatten(-2)
+        counts, excess = x.flatten()[at].to(dtype), log_rate.index_select(-1, at).to(dtype) - log_r
+        terms = _beyond_zero(counts, excess, r, lgamma_r).to(self.log_rate.dtype)
+        return terms.new_zeros(*terms.shape[:-1], len(x)).index_add(-1, row, terms)
 
     def base_cells(self, x: Tensor) -> Tensor:
-        return -log_factorial(x)
+        x = x.double()
+        return torch.xlogy(x, x) - x - log_factorial(x)
 
     @property
     def mean(self) -> Tensor:
@@ -301,8 +315,32 @@ class DiscretizedLogistic(RowDistribution):
 
     @property
     def mean(self) -> Tensor:
-        """The centre of the logistic, kept inside the range; it differs from E[x] only where the tails are cut."""
-        return self.location.clamp(0, self.levels - 1)
+        """E[x|z], (..., D): the sum of P(x > k) = sigmoid((location - k - 1/2) / scale) over k = 0..levels-2."""
+        location, log_scale = torch.broadcast_tensors(self.location.double(), self.log_scale.double())
+        scale, mean = log_scale.exp(), torch.empty_like(location)
+        sharp = scale < SHARP
+        mean[~sharp] = self._smooth_sum(location[~sharp], scale[~sharp])
+        mean[sharp] = self._near_sum(location[sharp], scale[sharp])
+        return mean.to(self.location.dtype)
+
+    def _smooth_sum(self, location: Tensor, scale: Tensor) -> Tensor:
+        """By the midpoint rule, with two terms of Euler and Maclaurin at the ends."""
+        low, high = location / scale, (location - self.levels + 1) / scale
+        found = scale * (F.softplus(low) - F.softplus(high))
+        for at, sign in ((low, -1.0), (high, 1.0)):
+            slope = at.sigmoid() * (-at).sigmoid()
+            bend = slope * (1 - 6 * slope)
+            found += sign * (slope / (24 * scale) - bend * 7 / (5760 * scale**3))
+        return found
+
+    def _near_sum(self, location: Tensor, scale: Tensor) -> Tensor:
+        """Term by term near the location; all below are one, and all above are zero."""
+        first = location.clamp(0, self.levels - 1).floor() - NEAR
+        found = first.clamp_min(0)
+        for j in range(2 * NEAR + 1):
+            k = first + j
+            found += ((location - k - 0.5) / scale).sigmoid() * ((k >= 0) & (k < self.levels - 1))
+        return found
 
     def sample(self, generator: Generator | None = None) -> Tensor:
         u = uniform(self.location, generator)
@@ -362,6 +400,12 @@ class _BinomialKernel(torch.autograd.Function):
 def binomial_kernel(logits: Tensor, x: Tensor, total: int) -> Tensor:
     """Sum over features of x * l - total * log(1 + e^l): (...,)."""
     return _BinomialKernel.apply(logits, x.to(logits.dtype), total)
+
+
+def _beyond_zero(x: Tensor, excess: Tensor, r: Tensor, lgamma_r: Tensor) -> Tensor:
+    """log p(x|z) - log p(0|z) of a negative binomial but for its base, which makes all terms small; zero where x is."""
+    # log sigmoid(excess) is excess - softplus(excess), but not in the last digits, which large counts multiply
+    return x * (F.logsigmoid(excess) + 1) - torch.xlogy(x, x) + (x + r).lgamma() - lgamma_r
 
 
 def in_units(x: Tensor, loc: Tensor, scale: Tensor, like: Tensor) -> Tensor:

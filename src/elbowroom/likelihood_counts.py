@@ -15,7 +15,7 @@ from elbowroom.likelihood_base import Likelihood, whole, whole_mask
 
 MIN_TOTAL = 1e-8
 MAX_LOG_RATE = 30.0  # ten times the largest count
-LARGE = 1e6  # total of a row, above which float32 loses whole nats of its log-probability
+LARGE = 1e5  # total of a row, from which on float32 loses a tenth of a nat of its log-probability
 MAX_LOG_DISPERSION = 8.0
 QUANTILES = 101  # that stand for the totals of many rows
 
@@ -27,7 +27,7 @@ class Counts(Likelihood):
     with context from those of each label's rows, (contexts, 101).
     """
 
-    large: bool = False  # whether the rows seen had larger totals than LARGE
+    large: bool = False  # whether the rows seen had totals of LARGE or more
     input_mean: Tensor
     input_std: Tensor
     totals: Tensor
@@ -99,7 +99,7 @@ class Counts(Likelihood):
         self.input_std.copy_(seen.std(0, correction=0).clamp_min(0.3))
         sums = x.sum(-1)
         self.totals.copy_(_quantiles(sums).clamp_min(MIN_TOTAL))
-        self.large = bool(sums.max() > LARGE)
+        self.large = bool(sums.max() >= LARGE)
         self.set_bias((x.mean(0) + 0.5 / len(x)).log())
 
     def misfit(self, x: Tensor) -> tuple[str, Tensor]:

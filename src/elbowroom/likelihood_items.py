@@ -136,7 +136,9 @@ class NegativeBinomialItems(Items):
         return self.counts.log_kernel(x.dense(self.h.dtype) if isinstance(x, SparseBatch) else x)
 
     def log_base(self, x: Tensor | SparseBatch) -> Tensor:
-        return -_log_factorials(x)
+        values = (x.values if isinstance(x, SparseBatch) else x).double()
+        terms = torch.xlogy(values, values) - values
+        return (x.by_row(terms) if isinstance(x, SparseBatch) else terms.sum(-1)) - _log_factorials(x)
 
     def sample(self, generator: Generator | None = None) -> Tensor:
         return self.counts.sample(generator)

@@ -6,6 +6,11 @@
 For every data set a model at beta = 1 is trained first; the targets are 0.5 and 1.5 times its rate, its distortion plus
 half of its rate, its distortion minus a fifth of its rate, and a rate that no model of this size can have. All figures
 are of the training rows. "turns" counts how often beta changed its direction by more than 5 % over the run's epochs.
+
+    python benchmarks/targets.py --fixed
+
+trains short runs at fixed betas instead, asks for the distortion that one of these came to, and prints the beta that
+was found beside the largest fixed one that meets the target.
 """
 
 import argparse
@@ -22,6 +27,49 @@ MODELS: dict[str, dict[str, Any]] = {
     "mnist": {"n_latents": 20, "body": "mlp", "hidden": (300, 300), "binarize": "sample", "epochs": 10},
     "counts": {"n_latents": 8, "epochs": 60},
 }
+
+# Short runs, in which distortions lag: estimator, settings, and the fixed beta whose distortion is the target.
+FIXED: dict[str, tuple[str, dict[str, Any], tuple[float, ...]]] = {
+    "coins": ("TableVAE", {"n_latents": 2, "epochs": 30}, (0.1, 0.5)),
+    "digits": ("ImageVAE", {"n_latents": 4, "body": "mlp", "hidden": (128,), "epochs": 20}, (0.5, 2)),
+    "digits, 156 steps": ("ImageVAE", {"n_latents": 8, "body": "mlp", "hidden": (128,), "epochs": 12}, (0.5, 2)),
+    "counts": ("CountVAE", {"n_latents": 4, "hidden": (64,), "likelihood": "poisson", "epochs": 30}, (0.5, 2)),
+}
+GRID = (0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.4, 2.0, 3.0)
+
+
+def short_rows(name: str) -> np.ndarray:
+    """Rows of the short runs: fair coins, digits, counts with three factors."""
+    generator = np.random.default_rng(0)
+    if name == "coins":
+        return generator.integers(0, 2, (2000, 8)).astype(float)
+    if name == "counts":
+        return generator.poisson(np.exp(generator.normal(size=(1000, 3)) @ generator.normal(size=(3, 30)) * 0.5 + 0.5))
+    return datasets.rows("digits", "test")[0]
+
+
+def compare_with_fixed() -> None:
+    """Print the beta of target distortions beside the largest fixed beta that meets them."""
+    import elbowroom
+
+    print(f"{'data':>18} {'target':>9} {'largest':>8} {'found':>8} {'ratio':>6} {'distortion':>10} {'off':>7} {'rate':>7}")
+    for name, (kind, settings, chosen) in FIXED.items():
+        x = short_rows(name.split(",")[0])
+
+        def trained(beta: Any, kind: str = kind, settings: dict[str, Any] = settings, x: np.ndarray = x) -> Any:
+            return getattr(elbowroom, kind)(**settings, beta=beta, random_state=0).fit(x)
+
+        fixed = {beta: trained(beta).diagnosis_.distortion for beta in GRID}
+        for beta in chosen:
+            nats = fixed[beta]
+            largest = max(b for b, distortion in fixed.items() if distortion <= nats)
+            model = trained(f"targetdistortion:nats={nats:.6g}")
+            found, state = model.history_.final_beta, model.diagnosis_
+            print(
+                f"{name:>18} {nats:9.3f} {largest:8.3g} {found:8.3g} {found / largest:6.2f} {state.distortion:10.3f} "
+                f"{(state.distortion - nats) / (found * state.rate):+7.3f} {state.rate:7.2f}",
+                flush=True,
+            )
 
 
 def rows(name: str) -> np.ndarray:
@@ -56,6 +104,7 @@ def main() -> None:
     """Train and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", nargs="+", choices=MODELS, default=list(MODELS))
+    parser.add_argument("--fixed", action="store_true", help="short runs beside fixed betas")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = str(options.threads)
@@ -63,6 +112,9 @@ def main() -> None:
 
     torch.set_num_threads(options.threads)
     warnings.simplefilter("ignore")
+    if options.fixed:
+        compare_with_fixed()
+        return
     print(f"{'data':>8} {'target':>32} {'found':>8} {'error':>8} {'beta':>9} {'turns':>5}  beta over the run")
     for name in options.data:
         if not datasets.there(name):

@@ -18,8 +18,10 @@ from elbowroom import CountVAE, ImageVAE, TableVAE
 from elbowroom.beta import POLICIES, Beta, Capacity, Constant, LogUniform, PerRow, TargetDistortion, TargetRate, beta_of
 from elbowroom.bodies import by_row
 from elbowroom.control import BLOCKS, CONTROLS, LOOKS, RangeControl, control_of
+from elbowroom.data.rows import rows_of
 from elbowroom.dial import Dial
-from elbowroom.errors import ElbowroomWarning, ParameterError
+from elbowroom.errors import DataError, ElbowroomWarning, ParameterError
+from elbowroom.history import History
 from elbowroom.objectives import Terms
 from elbowroom.randomness import generator_at
 from elbowroom.trainer import Trainer
@@ -83,7 +85,7 @@ def plant(beta: float) -> tuple[float, float]:
     return 40 + 3 * beta, 10 - 3 * math.log(beta)
 
 
-@pytest.mark.parametrize("start", [1e-3, 1.0, 30.0])
+@pytest.mark.parametrize("start", [1e-3, 1.0, 10.0])
 @pytest.mark.parametrize(
     "policy", [TargetRate(4), TargetRate(16), TargetDistortion(41.5), TargetDistortion(55)], ids=str
 )
@@ -105,6 +107,35 @@ def test_targets_are_reached_from_both_sides_without_swinging(policy: Any, start
     beyond = max(s - aim for s in seen) if math.log(start) < aim else max(aim - s for s in seen)
     assert beyond < 0.35 * way + 0.05, "it swings far beyond the target"
     assert np.ptp(seen[-200:]) < 0.1, "it does not come to rest"
+
+
+def test_a_short_run_meets_its_rate_without_swinging() -> None:
+    settings: dict[str, Any] = {"body": "mlp", "hidden": (64,), "epochs": 12, "random_state": 0, "device": "cpu"}
+    model = ImageVAE(n_latents=8, beta="targetrate:nats=2", **settings).fit(DIGITS.astype(np.uint8))
+    assert model.diagnosis_.rate == pytest.approx(2, rel=0.03)
+
+
+def test_a_distortion_that_lags_does_not_wind_beta_down() -> None:
+    """A fixed beta of 0.5 comes to a distortion, and the controller to that distortion with a beta near it."""
+    generator = np.random.default_rng(1)
+    x = generator.poisson(np.exp(generator.normal(size=(1000, 3)) @ generator.normal(size=(3, 30)) * 0.5 + 0.5))
+    settings: dict[str, Any] = {"likelihood": "poisson", "epochs": 30, "random_state": 0, "device": "cpu"}
+    fixed = CountVAE(n_latents=4, hidden=(64,), beta=0.5, **settings).fit(x).diagnosis_
+    target = f"targetdistortion:nats={fixed.distortion}"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ElbowroomWarning)
+        found = CountVAE(n_latents=4, hidden=(64,), beta=target, **settings).fit(x)
+    assert found.history_.final_beta > 0.8 * 0.5
+    assert found.diagnosis_.distortion < fixed.distortion + 0.05 * 0.5 * fixed.rate
+    assert found.diagnosis_.rate < 1.3 * fixed.rate
+
+
+def test_of_the_epochs_that_met_a_distortion_the_one_of_the_largest_beta_is_kept() -> None:
+    met = [{"epoch": i, "beta": b, "target_met": m} for i, (b, m) in enumerate([(1, 0), (2, 1), (3, 1), (4, 0), (1, 1)])]
+    history = History(records=met)
+    assert (history.best["epoch"], history.final_beta) == (2, 3)
+    missed = History(records=[{"epoch": 0, "beta": 2, "target_met": 0}, {"epoch": 1, "beta": 1, "target_met": 0}])
+    assert (missed.best["epoch"], missed.final_beta) == (1, 1)
 
 
 @pytest.mark.parametrize(("nats", "latents"), [(3.0, 6), (8.0, 6)])
@@ -213,6 +244,20 @@ def test_held_out_rows_are_looked_at_equally_often_and_often_enough(rows: int) -
     assert len(each) == rows
     assert bool((each == each[0]).all())
     assert LOOKS <= len(looks) < LOOKS + rows or each[0] == 1
+
+
+@pytest.mark.parametrize("rows", [200, 1000])
+def test_which_beta_a_held_out_row_meets_has_nothing_to_do_with_its_place(rows: int) -> None:
+    control = control_of(LogUniform(0.01, 10), 10, CPU, Dial(0.01, 10, 2))
+    looks, betas = control.looks(rows).double(), cast(Tensor, control.draw(rows).betas).log().double()
+    assert abs(float(torch.corrcoef(torch.stack([looks, betas]))[0, 1])) < 3 / math.sqrt(rows)
+    assert torch.equal(control.looks(rows).double(), looks)
+
+
+def test_beta_per_row_needs_all_counts() -> None:
+    x = np.array([[1.0, 2], [np.nan, 3]])
+    with pytest.raises(DataError, match="some are missing"):
+        control_of(beta_of("perrow"), 10, CPU).check(rows_of(x))
 
 
 def test_counts_have_targets_too() -> None:

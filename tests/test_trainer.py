@@ -33,6 +33,7 @@ from elbowroom.objectives import Elbo, Iwae, Terms
 from elbowroom.optimiser import AVERAGE_EVERY, Optimiser, learning_rate_at
 from elbowroom.progress import Progress
 from elbowroom.randomness import generator_at
+from elbowroom.tasks.score import log_likelihood
 from elbowroom.trainer import Run, Trainer
 from elbowroom.vae import VAE
 
@@ -286,6 +287,15 @@ def test_the_best_epoch_is_kept(losses: list[float], best: int, monkeypatch: pyt
     assert history.best is history.records[best]
     assert torch.equal(weights(vae), seen[best])
     assert len({tuple(w.tolist()) for w in seen}) == 3
+
+
+def test_held_out_rows_are_scored_by_the_objectives_own_loss() -> None:
+    held_out, settings = rows(400, 1), Trainer(epochs=1, average=False, device="cpu")
+    vae, history = fit(settings, rows(200), held_out=held_out, objective=Iwae(draws=50))
+    exact = log_likelihood(vae, held_out, draws=50)
+    assert history["held_out_loss"][0] == pytest.approx(-exact.mean, abs=4 * 0.1 / math.sqrt(400))
+    one = history["held_out_distortion"][0] + history["held_out_rate"][0]
+    assert history["held_out_loss"][0] < one - 0.01
 
 
 def test_patience(monkeypatch: pytest.MonkeyPatch) -> None:

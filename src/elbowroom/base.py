@@ -245,7 +245,7 @@ class BaseVAE(TransformerMixin, BaseEstimator, ABC):
     def _beta_now(self) -> float:
         """The beta that the model stands for: where its dial stands, else that of the end of its training."""
         dial = self.model_.dial
-        return self.history_.records[-1]["beta"] if dial is None else dial.beta
+        return self.history_.final_beta if dial is None else dial.beta
 
     @property
     def _names(self) -> list[str] | None:

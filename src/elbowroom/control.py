@@ -18,6 +18,7 @@ from elbowroom.data.rows import Rows
 from elbowroom.dial import Dial
 from elbowroom.errors import DataError, ParameterError
 from elbowroom.objectives import Terms
+from elbowroom.randomness import generator_at
 
 BLOCKS = 32  # betas of a range in a batch: rows of a block share their beta, and the work that it makes
 LOOKS = 128  # or more at held-out rows after an epoch, each at a beta of the range; one look at each of more rows
@@ -27,7 +28,7 @@ BEYOND = (0.3, 0.1)  # of the range's width in log beta: drawn below and above i
 # unless its low end is then below 0.01, and is itself after a fifth of the run.
 OPENING, OPEN, OPENED = 0.1, 0.01, 0.2
 AT_ENDS = 0.5  # share of the draws of a range that crowd at its ends, which have neighbours on one side only
-REACHED = {"rate": 0.03, "distortion": 0.02}  # relative errors that count as the target
+REACHED = {"rate": 0.03, "distortion": 0.05}  # what a target may be off: a share of the rate, or of beta times it
 
 
 class Drawn(NamedTuple):
@@ -74,8 +75,12 @@ class Control:
         """Whether held-out rows may choose the epoch."""
         return True
 
+    def judge(self, record: dict[str, float]) -> dict[str, float]:
+        """What chooses among epochs beside, or instead of, held-out rows: more columns of the history."""
+        return {}
+
     def note(self, record: dict[str, float]) -> str:
-        """What is to be said of the last epoch; nothing if all went as asked."""
+        """What is to be said of the epoch that is kept; nothing if all went as asked."""
         return ""
 
 
@@ -85,7 +90,14 @@ class RowControl(Control):
     policy: PerRow
 
     def check(self, rows: Rows) -> None:
-        if any(float(batch.x.min()) < 0 for batch in rows.in_order(4096)):
+        low = [float(batch.x.min()) for batch in rows.in_order(4096)]
+        if any(math.isnan(value) for value in low):
+            raise DataError(
+                f"beta={str(self.policy)!r} needs rows whose counts are all known, since it grows with their total",
+                "some are missing",
+                "Use another policy, such as beta=1.",
+            )
+        if min(low) < 0:
             raise DataError(
                 f"beta={str(self.policy)!r} needs rows of counts, since it grows with their total",
                 "some values are negative",
@@ -131,8 +143,12 @@ class RangeControl(Control):
             )
 
     def looks(self, rows: int) -> Tensor:
-        """Few rows are looked at often, forth and back: else the loss would tell which row met which beta."""
-        looks = super().looks(rows).repeat(math.ceil(LOOKS / rows), 1)
+        """In an order of chance, as betas go by place; few rows often, forth and back.
+
+        Else the loss would tell which row met which beta.
+        """
+        looks = torch.randperm(rows, generator=generator_at(0, "looks")).to(self.device)
+        looks = looks.repeat(math.ceil(LOOKS / rows), 1)
         looks[1::2] = looks[1::2].flip(1)
         return looks.flatten()
 
@@ -184,61 +200,118 @@ class RangeControl(Control):
 
 
 class TargetControl(Control):
-    """Proportional-integral control of log beta, so that the rate or the distortion reaches its target.
+    """Proportional-integral control of log beta, so that the mean rate of the training rows reaches its target.
 
-    The error is the relative one of the rate. A distortion's is turned into the rate's, because along the optimum
-    d distortion = -beta d rate: both loops then have the same gain, whatever the data. Beta holds still at first, since
-    a model that has not learned anything misses every target; then it can cross its limits several times in a run.
+    Beta holds still at first, since a model that has not learned anything misses every target; then it can cross its
+    limits several times in a run.
     """
 
-    policy: TargetRate | TargetDistortion
+    policy: Any
+    kind = "rate"
     HOLD = 0.1  # share of the run
     PROPORTIONAL, INTEGRAL, SMOOTHING = 1.0, 40.0, 0.95  # the integral's gain is for the whole run
+    FASTEST = 0.1  # gain of the integral in a step: more swings in short runs, as the error is a mean over many steps
 
     def __init__(self, policy: Any, steps: int, device: torch.device, dial: Dial | None = None) -> None:
         super().__init__(policy, steps, device, dial)
-        start = min(max(1.0, policy.low), policy.high)
-        zero = torch.zeros((), device=device)
-        self.state = {"log_beta": zero + math.log(start), "integral": zero + math.log(start), "error": zero.clone()}
+        start = math.log(min(max(1.0, policy.low), policy.high))
+        self.state = {name: torch.zeros((), device=device) for name in ("log_beta", "integral", "error")}
+        for name in ("log_beta", "integral"):
+            self.state[name] += start
 
     def step(self, progress: float, x: Tensor, terms: Terms, betas: Tensor | None) -> Tensor:
-        log_beta, integral, error = self.state.values()
+        log_beta, integral, error = (self.state[name] for name in ("log_beta", "integral", "error"))
         with torch.no_grad():
             low, high = math.log(self.policy.low), math.log(self.policy.high)
-            now = self._error(terms, log_beta.exp()).nan_to_num(0.0)
+            now = self._error(progress, terms, log_beta.exp()).nan_to_num(0.0)
             error.lerp_(now if progress > self.HOLD else torch.zeros_like(now), 1 - self.SMOOTHING)
-            integral.add_(self.INTEGRAL / self.steps * error).clamp_(low, high)  # no winding up beyond the limits
+            # clamped: no winding up beyond the limits
+            integral.add_(min(self.INTEGRAL / self.steps, self.FASTEST) * error).clamp_(low, high)
             log_beta.copy_((integral + self.PROPORTIONAL * error).clamp(low, high))
         return log_beta.exp()
 
     def final(self, x: Tensor, betas: Tensor | None) -> None:
         return None
 
-    def _error(self, terms: Terms, beta: Tensor) -> Tensor:
-        rate = terms.rate.mean().clamp_min(1e-6)
-        if isinstance(self.policy, TargetRate):
-            return (rate / self.policy.nats).log().clamp(-1, 1)
-        off = (self.policy.nats - terms.distortion.mean()) / beta / rate
-        # To lower beta can not lower the distortion by much more than beta times the rate: what is farther off is a
-        # matter of training, or out of reach, and no reason to give up the prior.
-        return torch.where(off < 0, off / (1 + off.square()), off.clamp_max(1))
+    def _error(self, progress: float, terms: Terms, beta: Tensor) -> Tensor:
+        """How far beta is off, about in units of its logarithm: above zero where it is to rise."""
+        return (terms.rate.mean().clamp_min(1e-6) / self.policy.nats).log().clamp(-1, 1)
+
+    def missing(self, record: dict[str, float]) -> float:
+        """How far an epoch is off its target, as a share: of the rate, or of what the rate costs in the loss."""
+        return (record["rate"] - self.policy.nats) / self.policy.nats
 
     def note(self, record: dict[str, float]) -> str:
-        beta, rate, target = record["beta"], record["rate"], self.policy.nats
-        kind = "rate" if isinstance(self.policy, TargetRate) else "distortion"
-        missing = record[kind] - target
-        if abs(missing) <= REACHED[kind] * abs(target):
+        beta, target, missing = record["beta"], self.policy.nats, self.missing(record)
+        if abs(missing) <= REACHED[self.kind]:
             return ""
-        if kind == "distortion" and missing / beta > rate:
-            why = "which a smaller beta would not change by as much: it needs more epochs, latents or wider layers"
-        elif beta <= self.policy.low * 1.01:
+        if beta <= self.policy.low * 1.01:
             why = "the lower limit: it needs more epochs, latents or wider layers, or a lower limit"
         elif beta >= self.policy.high * 0.99:
             why = "the upper limit"
+        elif self.kind == "distortion" and missing > 1:
+            why = "which a smaller beta would not change by as much: it needs more epochs, latents or wider layers"
         else:
             why = "and still on its way: it needs more epochs"
-        found = f"it is {record[kind]:.4g} at beta {beta:.3g}"
-        return f"the target {kind} of {target:g} nats was not reached: {found}, {why}"
+        found = f"it is {record[self.kind]:.4g} at beta {beta:.3g}"
+        if self.kind == "distortion" and missing < 0 and beta < self.policy.high * 0.99:
+            return f"the target distortion of {target:g} nats is met by a smaller beta than it needs: {found}, {why}"
+        return f"the target {self.kind} of {target:g} nats was not reached: {found}, {why}"
+
+
+class DistortionControl(TargetControl):
+    """The same for the mean distortion, whose error is turned into the rate's: at the optimum dD = -beta dR.
+
+    The distortion lags: it goes on falling at one beta as the network learns, and a smaller beta shows in it late. What
+    is missing and will come by itself is no reason to lower beta, and what is lowered in vain stays low. So beta falls
+    only for what the trend does not promise: its part that is no trade of rate for distortion, dD + beta dR, is what
+    the network still learns, or has yet to learn at the beta that it has now.
+    """
+
+    policy: TargetDistortion
+    kind = "distortion"
+    SMOOTHING = 0.9
+    TREND, LEAST = 0.03, 10  # over which the trend is seen: a share of the run, and the least number of steps
+    AHEAD = 0.5  # for how long the trend goes on, as a share of the steps that made it
+    SURE = 2.0  # standard errors of the trend that are taken for noise
+    ALONE = 1.0  # nats: how much rate a network counts as having that has collapsed, and has yet to open its latents
+
+    def __init__(self, policy: Any, steps: int, device: torch.device, dial: Dial | None = None) -> None:
+        super().__init__(policy, steps, device, dial)
+        names = ("distortion", "slow_distortion", "rate", "slow_rate", "noise")
+        self.state |= {name: torch.zeros((), device=device) for name in names}
+
+    def _error(self, progress: float, terms: Terms, beta: Tensor) -> Tensor:
+        done = 1 + progress * (self.steps - 1)
+        learned = self._learned(terms, beta, done) * self.AHEAD * min(done, self.steps - done)
+        off = self.policy.nats - self.state["distortion"]
+        off = torch.where(off < 0, (off + learned).clamp_max(0), off) / beta / (self.state["rate"] + self.ALONE)
+        # To lower beta can not lower the distortion by much more than beta times the rate, and late in the run, as the
+        # learning rate falls, by less and less.
+        less = off / (1 + off.square()) * min(1.0, 2 * (1 - progress))
+        return torch.where(off < 0, less, off.clamp_max(1))
+
+    def _learned(self, terms: Terms, beta: Tensor, done: float) -> Tensor:
+        """What the distortion falls by in a step that is no trade for rate, in nats, as far as the noise lets see."""
+        span = max(self.LEAST, self.TREND * self.steps)
+        newest, trend, seen = 1 / min(span, done), {}, torch.zeros_like(beta)
+        for name, weight in (("distortion", torch.ones_like(beta)), ("rate", beta)):
+            value = getattr(terms, name).detach().mean()
+            fast, slow = self.state[name], self.state[f"slow_{name}"]
+            fast.lerp_(value, newest)
+            slow.lerp_(fast, newest)
+            trend[name] = weight * (fast - slow) / span
+            seen = seen + weight * (value - fast)
+        self.state["noise"].lerp_(seen.square(), newest)
+        error = (self.state["noise"] / (8 * span)).sqrt() / span  # of the difference of two moving averages
+        return ((trend["distortion"] + trend["rate"]).abs() - self.SURE * error).clamp_min(0)
+
+    def judge(self, record: dict[str, float]) -> dict[str, float]:
+        return {"target_met": float(record["distortion"] <= self.policy.nats)}
+
+    def missing(self, record: dict[str, float]) -> float:
+        """The distortion beyond its target, over beta times the rate: nats of the data's own may be any number."""
+        return (record["distortion"] - self.policy.nats) / max(record["beta"] * record["rate"], 1e-12)
 
 
 class CapacityControl(Control):
@@ -263,7 +336,7 @@ CONTROLS: dict[type[Beta], type[Control]] = {
     PerRow: RowControl,
     LogUniform: RangeControl,
     TargetRate: TargetControl,
-    TargetDistortion: TargetControl,
+    TargetDistortion: DistortionControl,
     Capacity: CapacityControl,
 }
 

@@ -17,8 +17,9 @@ class History:
 
     Every record has epoch, step, beta and learning_rate at the epoch's end, distortion, rate and loss as means over
     the epoch's training rows, in nats per row, and seconds since the start; with held-out rows also
-    held_out_distortion, held_out_rate and held_out_loss at the fixed evaluation beta. `products` says how matrices
-    were multiplied (`elbowroom.devices`), which the last bits of the weights hang on.
+    held_out_distortion, held_out_rate and held_out_loss at the fixed evaluation beta; with a target distortion
+    target_met, 1 or 0. `products` says how matrices were multiplied (`elbowroom.devices`), which the last bits of the
+    weights hang on.
     """
 
     records: list[Record] = field(default_factory=list)
@@ -62,9 +63,21 @@ class History:
 
     @property
     def best(self) -> Record:
-        """The record of the epoch that model selection chose: the lowest held-out loss, else the last."""
+        """The record of the epoch that model selection chose.
+
+        That is the one with the lowest held-out loss; where a distortion is the target, the one with the largest beta
+        of those that met it; else the last.
+        """
         held_out = [r for r in self.records if math.isfinite(r.get("held_out_loss", math.nan))]
-        return min(held_out, key=lambda r: r["held_out_loss"]) if held_out else self.records[-1]
+        if held_out:
+            return min(held_out, key=lambda r: r["held_out_loss"])
+        met = [r for r in self.records if r.get("target_met")]
+        return max(met, key=lambda r: (r["beta"], r["epoch"])) if met else self.records[-1]
+
+    @property
+    def final_beta(self) -> float:
+        """The beta that the model stands for: of the epoch that met a target, else of the end of training."""
+        return (self.best if "target_met" in self.records[-1] else self.records[-1])["beta"]
 
 
 def check_records(records: Any) -> None:

@@ -223,21 +223,25 @@ class FittedPrior(Prior):
 
     @torch.no_grad()
     def settle(self, z: Tensor, seed: int) -> None:
-        """Fit the mixture to draws z (n, d) from posteriors: as many components as held-out draws like best."""
+        """Fit the mixture to draws z (draws, n, d) of n rows: as many components as fit held-out rows best.
+
+        A row is held out with all its draws: beside its twin, a draw is no news.
+        """
         from sklearn.exceptions import ConvergenceWarning  # here: a trainer without it takes 100 MB less
         from sklearn.mixture import GaussianMixture as Mixture
 
-        kept, held = z[::5].double().numpy(), np.delete(z.double().numpy(), slice(None, None, 5), 0)
-        best = float((StandardGaussian(self.size, self.zero.double()).log_prob(torch.from_numpy(kept))).mean())
+        rows = z.double().transpose(0, 1).numpy()
+        fitted_to, held_out = np.delete(rows, slice(None, None, 5), 0), rows[::5].reshape(-1, self.size)
+        best = float((StandardGaussian(self.size, self.zero.double()).log_prob(torch.from_numpy(held_out))).mean())
         for k in (self.components // 10, self.components // 3, self.components):
-            if not 1 <= k <= len(held) // 10:
+            if not 1 <= k <= len(fitted_to) // 10:
                 continue
             settings = {"random_state": seed % 2**31, "max_iter": 60, "reg_covar": 1e-5, "init_params": "k-means++"}
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", ConvergenceWarning)  # better is enough
-                found = Mixture(k, covariance_type="diag", **settings).fit(held)
-            if found.score(kept) > best:
-                best = found.score(kept)
+                found = Mixture(k, covariance_type="diag", **settings).fit(fitted_to.reshape(-1, self.size))
+            if found.score(held_out) > best:
+                best = found.score(held_out)
                 self._take(found)
 
     def _take(self, found: Any) -> None:

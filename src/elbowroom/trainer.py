@@ -35,11 +35,13 @@ from elbowroom.guests import ONE_STREAM
 from elbowroom.history import History, Record
 from elbowroom.interrupt import Interrupt
 from elbowroom.modules import describe, may_draw, placed, tensors_of
-from elbowroom.objectives import Elbo, Objective, Terms, distortion_of, with_base
+from elbowroom.objectives import Elbo, Objective, with_base
 from elbowroom.optimiser import AVERAGE_EVERY, SCHEDULES, Optimiser, learning_rate_at
 from elbowroom.progress import Progress
 from elbowroom.randomness import drawing_from, generator_at, seed_of
 from elbowroom.vae import VAE, remembering
+
+EVALUATED = 1024  # held-out rows at once, times their draws
 
 
 @dataclass(frozen=True)
@@ -260,6 +262,7 @@ class Run:
             old.copy_(new)  # running statistics are averages already
         if self.held_out is not None:
             record |= self._evaluate(self.held_out)
+        record |= self.control.judge(record)
         record["seconds"] = time.monotonic() - self.started
         self.history.records.append(record)
         if self.history.best is record:
@@ -277,16 +280,20 @@ class Run:
         return ((seen[taken, :-1] * sizes[taken, None]).sum(0) / sizes[taken].sum()).tolist()
 
     def _evaluate(self, rows: Rows) -> Record:
-        """Held-out distortion, rate and loss of the averaged weights, with the same noise in every epoch."""
+        """Held-out distortion, rate and loss, the objective's own, of the averaged weights: each epoch the same noise.
+
+        The bound of several draws is not that of one: by another loss than its own, the wrong epoch would be kept.
+        """
         parts, settled, model = [], self.control.settled(self._progress(self.step - 1)), self.averaged.eval()
-        for i, index in enumerate(self.control.looks(len(rows)).split(1024)):
+        size = max(1, EVALUATED // getattr(self.objective, "draws", 1))
+        for i, index in enumerate(self.control.looks(len(rows)).split(size)):
             noise = generator_at(self.settings.seed, "held-out", i, device=self.device)
             batch, drawn = rows.batch(index, noise), self.control.draw(len(index))
-            outcome = model(batch.x, batch.context, noise, code=drawn.code)
-            terms = Terms(distortion_of(outcome, batch.x, batch.base), outcome.rate)
+            terms = self.objective(model, batch, noise, drawn.code)
             beta = self.control.final(batch.x, drawn.betas) if settled else None
             loss = [] if beta is None else [terms.loss(beta)]
-            parts.append(torch.stack([terms.distortion, terms.rate, *loss]))
+            each = (part.mean(0) if part.dim() > 1 else part for part in (terms.distortion, terms.rate))
+            parts.append(torch.stack([*each, *loss]))
         means = torch.cat(parts, 1).cpu().double().mean(1).tolist()
         names = ("held_out_distortion", "held_out_rate", "held_out_loss")
         return dict(zip(names, means, strict=False))
@@ -310,7 +317,7 @@ class Run:
                 f"stopped early after epoch {self.epoch} of {epochs}: the held-out loss has not improved for "
                 f"{self.waited} epochs{moved}"
             )
-        elif note := self.control.note(last):
+        elif note := self.control.note(self.history.best):
             self._note(note)
         if skipped := self.step - int(self.optimiser.count):
             self._note(f"{skipped} of {self.step} steps had no finite loss and gradient and were skipped")

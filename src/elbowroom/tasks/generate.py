@@ -36,7 +36,7 @@ def settle_prior(model: VAE, rows: Rows, seed: int) -> None:
     if hasattr(model.prior, "settle") and model.dial is None:
         z = sample_posterior(model, rows, 2, generator_at(seed, "settle"))
         prior: Any = model.prior
-        prior.settle(z.transpose(0, 1).flatten(0, 1), seed_of(seed, "settle"))
+        prior.settle(z, seed_of(seed, "settle"))
 
 
 @standard_defaults()

@@ -63,18 +63,39 @@ def resolve_seed(random_state: Any) -> int:
     )
 
 
-def normal_by_row(rows: Any, draws: int, size: int) -> np.ndarray:
+def normal_by_row(rows: Any, draws: int, size: int, counter: Occurrences | None = None) -> np.ndarray:
     """Standard normal noise (draws, n, size) that depends on each row's content alone.
 
     A row's score then does not change with the rows it is scored with, and the errors of different rows are
-    independent. The counter-based generator is SplitMix64 (Steele et al. 2014), keyed by a hash of the row, which is
-    the same for a scipy CSR matrix as for an array.
+    independent. With a counter, those of equal rows are independent too, as a standard error over rows takes them to
+    be. The counter-based generator is SplitMix64 (Steele et al. 2014), keyed by a hash of the row, which is the same for
+    a scipy CSR matrix as for an array.
     """
     with np.errstate(over="ignore"):
         keys = _mix(_sparse_sums(rows) if sparse.issparse(rows) else _sums(rows))
+        if counter is not None:
+            keys += _mix(counter.count(keys) * _GOLDEN)  # of a first occurrence, zero
         counters = np.arange(1, draws * size + 1, dtype=np.uint64) * _GOLDEN
         bits = _mix(keys[None, :, None] + counters.reshape(draws, 1, size))
     return ndtri((bits >> np.uint64(12)).astype(np.float64) * 2.0**-52 + 2.0**-53)  # in the open interval (0, 1)
+
+
+class Occurrences:
+    """How often each row has come before, over batches of rows that are counted one after the other."""
+
+    def __init__(self) -> None:
+        self.seen: dict[int, int] = {}
+
+    def count(self, keys: np.ndarray) -> np.ndarray:
+        """The number (n,) of equal keys before each of these, uint64."""
+        order = np.argsort(keys, kind="stable")
+        known, first, counts = np.unique(keys[order], return_index=True, return_counts=True)
+        within = np.arange(len(keys)) - first.repeat(counts)
+        before = np.array([self.seen.get(key, 0) for key in known.tolist()], np.int64)
+        self.seen.update(zip(known.tolist(), (before + counts).tolist(), strict=True))
+        found = np.empty(len(keys), np.uint64)
+        found[order] = within + before.repeat(counts)
+        return found
 
 
 def _sums(rows: np.ndarray) -> np.ndarray:

@@ -716,6 +716,15 @@ def test_comparisons_are_paired():
     assert "ndcg@5" in str(good)
 
 
+def test_always_right_against_never_right_is_no_coincidence():
+    hidden = sparse.identity(12, format="csr")
+    fold = Fold(sparse.csr_matrix((12, 12)), hidden)
+    right, wrong = (evaluate(Fixed(sign * hidden.toarray()), fold, ["hit@1"]) for sign in (1, -1))
+    found = right.compare(wrong, "hit@1")
+    assert (found.difference, found.standard_error, found.p_value) == (1.0, 0.0, 2.0**-11)
+    assert wrong.compare(right, "hit@1").p_value == 2.0**-11
+
+
 def test_metrics_have_the_places_that_they_name():
     """At most as many as there are items: those that are usual become fewer, and are called so."""
     fold = Fold(sparse.csr_matrix((1, 30)), sparse.csr_matrix(np.eye(1, 30)))

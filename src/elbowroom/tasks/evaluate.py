@@ -320,8 +320,12 @@ class Evaluation:
             )
         difference = self.values[metric] - other.values[metric]
         spread = difference.std(ddof=1)
-        p_value = float(stats.ttest_1samp(difference, 0.0).pvalue) if spread > 0 else 1.0
-        return Comparison(float(difference.mean()), float(spread / math.sqrt(len(difference))), p_value)
+        mean, n = float(difference.mean()), len(difference)
+        if spread > 0:
+            p_value = float(stats.ttest_1samp(difference, 0.0).pvalue)
+        else:  # all users differ by the same: of the 2^n signs that they could have had, two are as one-sided
+            p_value = min(1.0, 2.0 ** (1 - n)) if mean else 1.0
+        return Comparison(mean, float(spread / math.sqrt(n)), p_value)
 
     def columns(self) -> dict[str, list[Any]]:
         """The table as columns: metric, mean, standard_error."""
@@ -340,7 +344,10 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A paired difference of means over users, its standard error, and the p-value of a paired t-test."""
+    """A paired difference of means over users, its standard error, and the p-value of a paired t-test.
+
+    Where every user has the same difference, which leaves no spread to test it by, the p-value is that of the signs.
+    """
 
     difference: float
     standard_error: float

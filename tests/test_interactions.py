@@ -141,7 +141,10 @@ def test_the_likelihood_of_items_is_the_multinomial(draws):
 @pytest.mark.parametrize("kind", [ItemPoisson, ItemNegativeBinomial])
 @pytest.mark.parametrize("draws", [(), (3,)])
 def test_counts_of_items_have_their_own_distributions(kind, draws):
-    """Log-probabilities and moments of scipy's distributions, whose means are the total's shares."""
+    """Log-probabilities and moments of scipy's distributions, whose means are the total's shares.
+
+    Those of Poisson counts are given the total, which is Poisson too.
+    """
     X = matrix(6, 9, 0.5, high=3)
     x, dense = SparseBatch.of(X), torch.from_numpy(X.toarray()).double()
     likelihood = kind(9, 4).double()
@@ -153,6 +156,7 @@ def test_counts_of_items_have_their_own_distributions(kind, draws):
     mean = (total * (h @ likelihood.table.mT + likelihood.bias).softmax(-1)).detach().numpy()
     if kind is ItemPoisson:
         expected = stats.poisson(mean).logpmf(dense.numpy())
+        expected[..., :1] -= stats.poisson(total.numpy()).logpmf(dense.sum(-1, keepdim=True).numpy())
     else:
         r = likelihood.log_dispersion.exp().detach().numpy()
         expected = stats.nbinom(r, r / (r + mean)).logpmf(dense.numpy())

@@ -508,6 +508,20 @@ def test_a_negative_binomial_may_have_a_dispersion_for_every_row(rows_of_dispers
     torch.testing.assert_close(found.double(), torch.from_numpy(expected), rtol=1e-5, atol=1e-5)
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("case", ["poisson:library=true", "multinomial", "negative_binomial:library=true"])
+def test_what_counts_are_given_is_what_their_chances_sum_over(case: str) -> None:
+    likelihood, total = make(case).double(), 20
+    rows = torch.tensor([(i, j, total - i - j) for i in range(total + 1) for j in range(total + 1 - i)]).double()
+    h = outputs(likelihood, 1).expand(len(rows), -1)
+    chance = likelihood(h, likelihood.row_total(rows)).log_prob(rows).exp().sum()
+    unnormalised = "not normalised over the rows of a total" in likelihood.given
+    assert likelihood.given.startswith("the totals of the rows")
+    assert unnormalised == case.startswith("negative")
+    assert unnormalised or chance.item() == pytest.approx(1, abs=1e-9)
+    assert not unnormalised or chance.item() < 0.5
+
+
 @pytest.mark.parametrize("total", [1e3, 1e5, 1e6])
 @pytest.mark.parametrize("log_dispersion", [-4.0, 0.0, 6.0])
 def test_large_counts_lose_no_nats_in_float32(total: float, log_dispersion: float) -> None:

@@ -42,6 +42,11 @@ class Likelihood(nn.Module, ABC):
         return False
 
     @property
+    def given(self) -> str:
+        """What of a row its log-probabilities are given, in words; nothing where they are of the whole row."""
+        return "the totals of the rows" if self.uses_total else ""
+
+    @property
     def n_moved(self) -> int:
         """Parameters of its own that a dial of beta moves, beside the decoder's output."""
         return 0

@@ -17,6 +17,7 @@ MIN_TOTAL = 1e-8
 MAX_LOG_RATE = 30.0  # ten times the largest count
 LARGE = 1e5  # total of a row, from which on float32 loses a tenth of a nat of its log-probability
 MAX_LOG_DISPERSION = 8.0
+UNNORMALISED = "the totals of the rows, as the sizes of their means; not normalised over the rows of a total"
 QUANTILES = 101  # that stand for the totals of many rows
 
 
@@ -85,7 +86,7 @@ class Counts(Likelihood):
 
     def _load_from_state_dict(self, *args: Any) -> None:
         super()._load_from_state_dict(*args)
-        self.large = bool(self.totals[-1] > LARGE)
+        self.large = bool(self.totals[-1] >= LARGE)
 
     @property
     def typical_total(self) -> Tensor:
@@ -107,18 +108,29 @@ class Counts(Likelihood):
 
 
 class Poisson(Counts):
-    """Counts whose variance is their mean."""
+    """Counts whose variance is their mean; with `library`, given the row's total, which makes them multinomial."""
 
     def forward(self, h: Tensor, total: Tensor | None = None, moved: Tensor | None = None) -> d.RowDistribution:
-        return self.distribution(d.Poisson, self.log_rate(h, total))
+        if not self.uses_total:
+            return self.distribution(d.Poisson, self.log_rate(h, total))
+        return self.distribution(d.Multinomial, h + self.bias, self.typical_total if total is None else total)
 
 
 class NegativeBinomial(Counts):
-    """Counts that vary more than their mean: variance m + m^2 / r with a learned r per feature (Lopez et al. 2018)."""
+    """Counts that vary more than their mean: variance m + m^2 / r with a learned r per feature (Lopez et al. 2018).
+
+    With `library`, the row's total is the size factor of the means, and not an event: log p(x|z) is normalised over
+    all rows of counts, of which those of the given total are a part. It is then a score given the total that compares
+    models of this kind, and not with likelihoods that are normalised over the rows of a total.
+    """
 
     def __init__(self, features: int, library: bool = True, *, contexts: int = 0) -> None:
         super().__init__(features, library, contexts=contexts)
         self.log_dispersion = nn.Parameter(torch.zeros(features))
+
+    @property
+    def given(self) -> str:
+        return UNNORMALISED if self.uses_total else ""
 
     @property
     def n_moved(self) -> int:

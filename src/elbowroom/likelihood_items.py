@@ -19,6 +19,7 @@ from elbowroom.data.sparse import SparseBatch, dot
 from elbowroom.errors import ParameterError
 from elbowroom.item_kernels import ItemKernel, OwnLogits
 from elbowroom.likelihood_base import Likelihood
+from elbowroom.likelihood_counts import UNNORMALISED
 from elbowroom.randomness import module_generator
 
 MAX_LOG_DISPERSION = 10.0
@@ -106,18 +107,6 @@ class SampledItems(Items):
     def _among_own(self, x: SparseBatch) -> Tensor:
         """Which of the drawn items each row has itself, (n, draws)."""
         return x.with_values(torch.ones_like(x.values, dtype=torch.bool)).dense_at(self.drawn)
-
-
-class PoissonItems(Items):
-    """Counts of items that do not know of each other, whose means are the total's shares: beside the multinomial's
-    chance, that of the total."""
-
-    def log_base(self, x: Tensor | SparseBatch) -> Tensor:
-        total = x.sum(-1).double()
-        return torch.xlogy(total, total) - total - _log_factorials(x)
-
-    def sample(self, generator: Generator | None = None) -> Tensor:
-        return torch.poisson(self.mean, generator=generator)
 
 
 class NegativeBinomialItems(Items):
@@ -282,14 +271,11 @@ class ItemMultinomial(Likelihood):
 class ItemPoisson(ItemMultinomial):
     """Counts of every item, Poisson with the row's total times the item's share as the mean.
 
-    Given the totals it is the multinomial, with the same gradients; its scores are chances of counts, totals included.
+    Given the row's total, which is known, they are multinomial: so are its log-probabilities, gradients and samples.
     """
 
     def __init__(self, features: int, width: int, tied: bool = False) -> None:
         super().__init__(features, width, tied)
-
-    def forward(self, h: Tensor, total: Tensor | None = None, moved: Tensor | None = None) -> Items:
-        return PoissonItems(h, self.table, self.bias, self.totals[QUANTILES // 2] if total is None else total)
 
 
 class ItemNegativeBinomial(ItemMultinomial):
@@ -302,6 +288,10 @@ class ItemNegativeBinomial(ItemMultinomial):
     def __init__(self, features: int, width: int, tied: bool = False) -> None:
         super().__init__(features, width, tied)
         self.log_dispersion = nn.Parameter(torch.zeros(features))
+
+    @property
+    def given(self) -> str:
+        return UNNORMALISED
 
     def forward(self, h: Tensor, total: Tensor | None = None, moved: Tensor | None = None) -> Items:
         total = self.totals[QUANTILES // 2] if total is None else total

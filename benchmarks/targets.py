@@ -52,7 +52,8 @@ def compare_with_fixed() -> None:
     """Print the beta of target distortions beside the largest fixed beta that meets them."""
     import elbowroom
 
-    print(f"{'data':>18} {'target':>9} {'largest':>8} {'found':>8} {'ratio':>6} {'distortion':>10} {'off':>7} {'rate':>7}")
+    names = ("target", "largest", "found", "ratio", "distortion", "off", "rate")
+    print(f"{'data':>18} " + " ".join(f"{name:>{n}}" for name, n in zip(names, (9, 8, 8, 6, 10, 7, 7), strict=True)))
     for name, (kind, settings, chosen) in FIXED.items():
         x = short_rows(name.split(",")[0])
 

@@ -131,7 +131,8 @@ def test_a_distortion_that_lags_does_not_wind_beta_down() -> None:
 
 
 def test_of_the_epochs_that_met_a_distortion_the_one_of_the_largest_beta_is_kept() -> None:
-    met = [{"epoch": i, "beta": b, "target_met": m} for i, (b, m) in enumerate([(1, 0), (2, 1), (3, 1), (4, 0), (1, 1)])]
+    epochs = [(1, 0), (2, 1), (3, 1), (4, 0), (1, 1)]
+    met: list[Any] = [{"epoch": i, "beta": beta, "target_met": is_met} for i, (beta, is_met) in enumerate(epochs)]
     history = History(records=met)
     assert (history.best["epoch"], history.final_beta) == (2, 3)
     missed = History(records=[{"epoch": 0, "beta": 2, "target_met": 0}, {"epoch": 1, "beta": 1, "target_met": 0}])

@@ -21,6 +21,7 @@ from elbowroom import TableVAE, VAEDetector, load
 from elbowroom.errors import DataError, ElbowroomWarning
 from elbowroom.gaussians import DiagonalGaussian, FullGaussian
 from elbowroom.history import History
+from elbowroom.latents import FittedPrior
 from elbowroom.summary import summarise
 from elbowroom.tasks.diagnose import Diagnosis, _information_per_latent, _mutual_information, fall_at_the_end
 from elbowroom.tasks.score import LogLikelihood
@@ -232,6 +233,46 @@ def test_mutual_information_of_gaussians_has_a_closed_form(spread: float) -> Non
         assert found == pytest.approx(-3 * np.log(spread), abs=0.15)
     alone = _information_per_latent(FullGaussian(mean, torch.diag_embed(log_std.exp())))
     np.testing.assert_allclose(alone, -np.log(spread), atol=0.1)
+
+
+def test_rows_that_repeat_have_independent_errors() -> None:
+    """Of 4 patterns in 4,000 rows, a mean is as good as its standard error says; pattern by pattern it is known."""
+    patterns, times = np.array([[0, 0], [0, 1], [1, 0], [1, 1]]), np.array([1600, 1200, 800, 400])
+    x = patterns.repeat(times, 0)
+    model = table(likelihood="bernoulli", beta=0.1, epochs=40).fit(x[::10])
+    exact = (model.score_samples(patterns, n_draws=100_000) * times).sum() / len(x)
+    distortion, rate = model._distortion_and_rate(x, n_draws=4, apart=True)
+    scores = -(distortion + rate)
+    assert len(np.unique(scores)) > 3000
+    assert abs(scores.mean() - exact) < 4 * scores.std() / np.sqrt(len(x))
+    assert abs(model.score(x) - exact) < 4 * scores.std() / np.sqrt(len(x))
+    found = model.diagnose(x)
+    assert abs(-(found.distortion + found.rate) - exact) < 4 * found.standard_error
+    np.testing.assert_allclose(model.score_samples(x), model.score_samples(patterns).repeat(times), rtol=1e-12)
+
+
+def test_an_aggregate_kl_that_rows_can_not_tell_is_nan(tmp_path: Path) -> None:
+    """Where the rate is far above log(rows), rate less information is far above zero whatever the aggregate is."""
+    sharp = table(n_latents=8, hidden=(64, 64), beta=0.001, epochs=150).fit(WINE)
+    assert sharp.diagnosis_.rate > np.log(len(WINE)) + 5
+    assert sharp.diagnosis_.saturated
+    assert np.isnan(sharp.diagnosis_.aggregate_kl)
+    sharp.save(tmp_path / "model")
+    assert np.isnan(load(tmp_path / "model").diagnosis_.aggregate_kl)
+
+
+@pytest.mark.parametrize("size", [4, 8])
+def test_a_fitted_prior_is_chosen_on_rows_that_it_was_not_fitted_to(size: int) -> None:
+    """Of N(0, I) itself nothing is better than N(0, I), however near two draws of a row are to each other."""
+    generator = torch.Generator().manual_seed(0)
+    rows = 0.95 * torch.randn(1000, size, generator=generator)
+    draws = (rows + 0.3 * torch.randn(2, 1000, size, generator=generator)) / np.hypot(0.95, 0.3)
+    prior = FittedPrior(size)
+    prior.settle(draws, 0)
+    assert not prior.settled
+    apart = torch.where(torch.rand(1000, 1, generator=generator) < 0.5, -2.0, 2.0) + 0.2 * rows
+    prior.settle(apart + 0.1 * torch.randn(2, 1000, size, generator=generator), 0)
+    assert prior.settled
 
 
 def test_the_rate_splits_by_latent_and_into_information_and_mismatch(wine_model: TableVAE) -> None:

@@ -381,22 +381,30 @@ class BaseVAE(TransformerMixin, BaseEstimator, ABC):
     def score_samples(self, X: Any, *, context: Any = None, n_draws: int = 16) -> np.ndarray:
         """Evidence lower bound at beta = 1 of every row (n,), in nats, whatever beta the model was trained with.
 
-        Deterministic: the expectation over z is a mean over `n_draws` draws whose noise depends on the row alone.
+        Deterministic: the expectation over z is a mean over `n_draws` draws whose noise depends on the row alone. So
+        equal rows have equal scores and equal errors; where rows repeat, take the mean by `score`.
         """
         distortion, rate = self.distortion_and_rate(X, context=context, n_draws=n_draws)
         return -(distortion + rate)
 
     def distortion_and_rate(self, X: Any, *, context: Any = None, n_draws: int = 16) -> tuple[np.ndarray, np.ndarray]:
         """Distortion -E log p(x|z) and rate KL(q || p) of every row, two arrays (n,), in nats."""
+        return self._distortion_and_rate(X, context, n_draws)
+
+    def _distortion_and_rate(
+        self, X: Any, context: Any = None, n_draws: int = 16, apart: bool = False
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The same; with `apart`, equal rows have independent errors, as a mean over rows needs them."""
         n = door.positive("n_draws", n_draws)
         rows, model = self._open(X, context, self._scored_in)
-        distortion, rate = score.distortion_and_rate(model, rows, n)
-        score.warn_non_finite(distortion + rate, "score")
+        distortion, rate = score.distortion_and_rate(model, rows, n, apart)
+        score.warn_non_finite(distortion + rate, "score", 4)
         return distortion, rate
 
     def score(self, X: Any, y: Any = None, *, context: Any = None) -> float:
         """Mean evidence lower bound at beta = 1, in nats per row: larger is better, and comparable across betas."""
-        return float(self.score_samples(X, context=context).mean())
+        distortion, rate = self._distortion_and_rate(X, context, apart=True)
+        return -float((distortion + rate).mean())
 
     def log_likelihood(
         self, X: Any, *, context: Any = None, n_draws: int = 1000, random_state: Any = 0

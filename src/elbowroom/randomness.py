@@ -68,8 +68,8 @@ def normal_by_row(rows: Any, draws: int, size: int, counter: Occurrences | None 
 
     A row's score then does not change with the rows it is scored with, and the errors of different rows are
     independent. With a counter, those of equal rows are independent too, as a standard error over rows takes them to
-    be. The counter-based generator is SplitMix64 (Steele et al. 2014), keyed by a hash of the row, which is the same for
-    a scipy CSR matrix as for an array.
+    be. The counter-based generator is SplitMix64 (Steele et al. 2014), keyed by a hash of the row, which is the same
+    for a scipy CSR matrix as for an array.
     """
     with np.errstate(over="ignore"):
         keys = _mix(_sparse_sums(rows) if sparse.issparse(rows) else _sums(rows))

@@ -150,6 +150,11 @@ def _numbers(estimator: Any, X: Any, context: Any, n: int, diagnosis: Diagnosis)
     weighted = estimator._log_likelihood(**some, n_draws=DRAWS)
     gap = weighted.rows - estimator.score_samples(**some)  # of the same rows: it varies less than its two parts
     gap_error = gap.std(ddof=1) / np.sqrt(len(gap)) if len(gap) > 1 else np.nan
+    beyond = Number(
+        "aggregate KL, at most",
+        diagnosis.aggregate_kl,
+        meaning="KL(q(z) || p(z)): how far the latents of all rows are from the prior that samples come from",
+    )
     return [
         Number(
             "ELBO",
@@ -172,6 +177,7 @@ def _numbers(estimator: Any, X: Any, context: Any, n: int, diagnosis: Diagnosis)
             meaning=f"of row and latents; {counted(scored, 'row')} can show {np.log(scored):.1f} at most"
             + ", and it is there: more rows would show more" * diagnosis.saturated,
         ),
+        *([] if diagnosis.saturated else [beyond]),
         Number(
             "active latents", diagnosis.n_active, unit=f"of {len(diagnosis.active)}", meaning="posterior mean varies"
         ),

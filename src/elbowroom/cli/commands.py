@@ -99,7 +99,7 @@ def score(model: str, file: str, draws: int, out: str | None, beta: float | None
     if out is not None:
         check_output(out, images=False)
     estimator, data, rows = opened(model, file, out, beta)
-    distortion, rate = estimator.distortion_and_rate(rows)
+    distortion, rate = estimator._distortion_and_rate(rows, apart=True)
     columns, caution = [-(distortion + rate), distortion, rate], ""
     if draws:
         likelihood = estimator._log_likelihood(rows, n_draws=draws)
@@ -109,6 +109,8 @@ def score(model: str, file: str, draws: int, out: str | None, beta: float | None
     if out is not None:
         write(out, Result(np.column_stack(columns), list(table), "scores", data.rows, adata=_adata(data)))
     facts = {"rows": len(data), "unit": "nats per row", **_means(table), "draws": draws}
+    if given := getattr(estimator.model_.likelihood, "given", ""):
+        facts["given"] = given
     return Answer(facts | ({"caution": caution} if draws else {}), _score_text(facts, caution))
 
 
@@ -128,6 +130,7 @@ def _score_text(facts: dict[str, Any], caution: str) -> str:
     found = [(words, facts[name], facts[f"{name}_standard_error"]) for name, words in names.items() if name in facts]
     lines = [(words, f"{value:12,.3f} +- {error:,.3f}") for words, value, error in found]
     text = f"{counted(facts['rows'], 'row')}, in {facts['unit']} +- standard error\n\n{listed(lines)}"
+    text += f"\n\nlog-probabilities given {facts['given']}" if "given" in facts else ""
     if "log_likelihood" not in facts:
         return text
     size = facts["effective_sample_size"]

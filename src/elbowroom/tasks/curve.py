@@ -152,7 +152,7 @@ def curve(models: Mapping[float, VAE], rows: Rows, draws: int = 4) -> Curve:
     betas = np.sort(np.array([*models], float))
     found, active = [], []
     for beta in betas.tolist():
-        found.append(distortion_and_rate(models[beta], rows, draws))
+        found.append(distortion_and_rate(models[beta], rows, draws, apart=True))
         means = posterior_mean(models[beta], rows)
         active.append(int((means.double().var(0, correction=0) > ACTIVE).sum()))
     distortions, rates = (np.stack(parts) for parts in zip(*found, strict=True))

@@ -33,8 +33,10 @@ class Diagnosis:
     rate_per_latent is KL(q(z_j|x) || p(z_j)) where q and the prior factorise, else the information that latent j has
     about the row. The rate is the mutual information of x and z plus the KL of the aggregate posterior to the prior
     (Hoffman & Johnson 2016). Both are over all rows given, since the estimate within a batch saturates at log(batch):
-    the mutual information that n encodings can show is log(n) at most; near that it is `saturated`: a lower bound, and
-    the aggregate KL an upper one. standard_error is that of -(distortion + rate), the evidence lower bound, over rows.
+    the mutual information that n encodings can show is log(n) at most, and it is a lower bound: what the rate has
+    beyond it, aggregate_kl, is an upper one. Near log(n) it is `saturated`, and aggregate_kl is NaN: it would be the
+    rate less log(n), whatever the latents are like. standard_error is that of -(distortion + rate), the evidence lower
+    bound, over rows.
 
     encodings is n; steps are those of the training (0: not known), and falls is by how many nats per row the loss still
     fell in the last quarter of it (0: it did not, or that is not known).
@@ -55,7 +57,7 @@ class Diagnosis:
     @property
     def saturated(self) -> bool:
         """Whether the mutual information is within log(2) of log(n), the most that n encodings can show."""
-        return self.encodings > 0 and self.mutual_information > math.log(self.encodings) - math.log(2)
+        return self.encodings > 0 and is_saturated(self.mutual_information, self.encodings)
 
     @property
     def trained(self) -> bool:
@@ -109,11 +111,16 @@ class Diagnosis:
 
 
 @standard_defaults()
+def is_saturated(information: float, encodings: float) -> bool:
+    """Whether a mutual information in nats is about the most that so many encodings can show."""
+    return information > math.log(encodings) - math.log(2)
+
+
 @torch.no_grad()
 def diagnose(model: VAE, rows: Rows, beta: float, history: History | None = None) -> Diagnosis:
     """Diagnose a model on rows; for the words, `beta` is the one it was trained with, and how far training went."""
     posteriors = [model.encode(batch.x, batch.context) for batch in rows.in_order()]
-    distortion, rate = distortion_and_rate(model, rows, DRAWS)
+    distortion, rate = distortion_and_rate(model, rows, DRAWS, apart=True)
     warn_non_finite(distortion + rate, "score", 4)
     q = _join(posteriors)
     active = (q.mean.var(0, correction=0) > ACTIVE).numpy()
@@ -128,7 +135,7 @@ def diagnose(model: VAE, rows: Rows, beta: float, history: History | None = None
         per_latent.double().numpy(),
         active,
         information,
-        max(0.0, mean_rate - information),
+        math.nan if is_saturated(information, len(rows)) else max(0.0, mean_rate - information),
         beta,
         len(rows),
         0 if history is None else history.records[-1]["step"],

@@ -15,7 +15,7 @@ from elbowroom.data.sparse import SparseBatch
 from elbowroom.devices import keep_memory, standard_defaults
 from elbowroom.errors import counted, warn
 from elbowroom.objectives import distortion_of
-from elbowroom.randomness import generator_at, normal_by_row
+from elbowroom.randomness import Occurrences, generator_at, normal_by_row
 from elbowroom.vae import VAE
 
 AT_ONCE = 2**19  # decoder outputs held at once for a bound; the memory of more is faulted in anew by every batch
@@ -96,31 +96,36 @@ def warn_non_finite(values: np.ndarray, what: str, stacklevel: int = 3) -> None:
 
 @standard_defaults()
 @torch.no_grad()
-def distortion_and_rate(model: VAE, rows: Rows, draws: int = 16) -> tuple[np.ndarray, np.ndarray]:
+def distortion_and_rate(model: VAE, rows: Rows, draws: int = 16, apart: bool = False) -> tuple[np.ndarray, np.ndarray]:
     """-log p(x|z) averaged over draws of z, and KL(q || p), of every row (n,), in nats.
 
-    The noise of a row depends on its content alone, so that its values do not change with its company.
+    The noise of a row depends on its content alone, so that its values do not change with the rows beside it. With
+    `apart`, equal rows have noise of their own: what is to have a mean with a standard error over rows needs
+    independent ones.
     """
     keep_memory()
+    counter = Occurrences() if apart else None
     batches = rows.in_order(_batch_size(model, AT_ONCE // draws))
-    distortion, rate = joined((_terms(model, batch, draws) for batch in batches), len(rows), 1).double().numpy()
+    terms = (_terms(model, batch, draws, counter) for batch in batches)
+    distortion, rate = joined(terms, len(rows), 1).double().numpy()
     return distortion, rate
 
 
-def _terms(model: VAE, batch: Batch, draws: int) -> Tensor:
-    noise = noise_of(batch.x, draws, model)
+def _terms(model: VAE, batch: Batch, draws: int, counter: Occurrences | None) -> Tensor:
+    noise = noise_of(batch.x, draws, model, counter)
     outcome = model(batch.x, batch.context, noise)
     rate = outcome.rate if outcome.rate.dim() == 1 else outcome.rate.mean(0)
     return torch.stack((distortion_of(outcome, batch.x).mean(0), rate))
 
 
-def noise_of(x: Tensor | SparseBatch, draws: int, model: VAE) -> Tensor:
+def noise_of(x: Tensor | SparseBatch, draws: int, model: VAE, counter: Occurrences | None = None) -> Tensor:
     """Standard normal noise (draws, n, d) that depends on the rows' content alone, in antithetic pairs.
 
-    The content is that in float32, so that a row has the same noise in every dtype.
+    The content is that in float32, so that a row has the same noise in every dtype. With a counter of rows, equal ones
+    have noise of their own.
     """
     content = x.to(torch.float32).csr() if isinstance(x, SparseBatch) else x.float().numpy()
-    half = torch.from_numpy(normal_by_row(content, (draws + 1) // 2, model.n_latents))
+    half = torch.from_numpy(normal_by_row(content, (draws + 1) // 2, model.n_latents, counter))
     noise = torch.cat([half, -half])[:draws]
     return noise.to(next(model.parameters()).dtype)
 

@@ -96,7 +96,7 @@ def test_negative_zero_is_zero() -> None:
 
 @pytest.mark.parametrize("path", ["a", "a/b.csv", "~", Path("x"), "\udcff", "x" * 255, "ä" * 127])
 def test_a_path_is_a_path(path: Any) -> None:
-    assert path_of(path, "path") == Path(path)
+    assert path_of(path, "path") == Path(path).expanduser()
 
 
 @pytest.mark.parametrize("path", [None, 3, "", b"a", "a\0", "\ud800", "x" * 256, "ä" * 128, "a/" * 2048, ["a"], np.nan])

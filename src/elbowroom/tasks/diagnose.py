@@ -110,12 +110,12 @@ class Diagnosis:
         )
 
 
-@standard_defaults()
 def is_saturated(information: float, encodings: float) -> bool:
     """Whether a mutual information in nats is about the most that so many encodings can show."""
     return information > math.log(encodings) - math.log(2)
 
 
+@standard_defaults()
 @torch.no_grad()
 def diagnose(model: VAE, rows: Rows, beta: float, history: History | None = None) -> Diagnosis:
     """Diagnose a model on rows; for the words, `beta` is the one it was trained with, and how far training went."""

@@ -314,7 +314,7 @@ def test_training_decreases_the_loss_and_finds_dependence() -> None:
     frame = people(2000, holes=False)[["country", "income"]].assign(same=lambda f: f["country"])
     model = table(epochs=40, hidden=(64,), n_latents=4, beta=0.25).fit(frame)
     sample = model.sample(1000, random_state=0)
-    assert (sample["country"] == sample["same"]).mean() > 0.95
+    assert (sample["country"] == sample["same"]).mean() > 0.9  # of independent columns, 0.4
 
 
 def test_a_range_of_beta_and_an_importance_weighted_bound_work_with_holes() -> None:

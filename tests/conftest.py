@@ -12,6 +12,8 @@ import torch
 from hypothesis import settings
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs begin with Ctrl-C ignored
+if hasattr(signal, "SIGHUP"):
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # and those of nohup without a closed terminal
 torch.set_num_threads(1)
 settings.register_profile("elbowroom", deadline=None, derandomize=True, max_examples=50)
 settings.load_profile("elbowroom")

@@ -303,9 +303,9 @@ def test_a_command_that_is_stopped_leaves_nothing_half_done(
 
 
 def test_a_fit_that_has_ended_is_saved_and_done(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def settle(*arguments: Any, real: Any = elbowroom.base.generate.settle_prior) -> None:
+    def settle(*arguments: Any, real: Any = elbowroom.base.generate.settle_prior) -> Any:
         signal.raise_signal(signal.SIGTERM)
-        real(*arguments)
+        return real(*arguments)
 
     monkeypatch.setattr(elbowroom.base.generate, "settle_prior", settle)
     assert run(["fit", "rows.csv", "--out", "m", *FITTED]) == 0

@@ -38,7 +38,7 @@ VARIANTS = {
     "categorical": ["classes=4"],
     "discretized_logistic": ["levels=16"],
     "warped": ["", "space=log"],
-    "ordinal": ["levels=5", "levels=5,open=true"],
+    "ordinal": ["levels=5", "levels=5,open=true", "levels=5,open=true,floor=0"],
 }
 ALONE = [f"{name}:{options}" for name in LIKELIHOODS if name != "mixed" for options in VARIANTS.get(name, [""])]
 ALL = [*ALONE, "mixed"]
@@ -179,7 +179,9 @@ def ordered_bins(p: Any, x: np.ndarray) -> np.ndarray:
     """Thresholds at -1/2, 1/2, ... of a logistic, which `make` sets."""
     law = stats.logistic(p.location.numpy(), p.log_scale.exp().numpy())
     low, high = x - 0.5, x + 0.5
-    if not p.open:
+    if p.floors is not None:
+        low = np.where(x <= p.floors.numpy(), -np.inf, low)
+    else:
         low, high = np.where(x == 0, -np.inf, low), np.where(x == 4, np.inf, high)
     return np.log(np.where(x < law.mean(), law.cdf(high) - law.cdf(low), law.sf(low) - law.sf(high)))
 
@@ -619,6 +621,34 @@ def test_a_decoder_that_says_nothing_gives_the_marginals(case: str) -> None:
             found[columns],
             expected,
         )
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("floor", [0, -3])
+def test_whole_numbers_with_a_floor_have_no_mass_below_it(floor: int) -> None:
+    likelihood = kinds.Ordinal(2, levels=[4, 6], open=True, floor=floor).double()
+    likelihood.fit_marginals(torch.tensor([[0.0, 1.0], [1.0, 5.0], [3.0, 0.0], [0.0, 0.0]]))
+    p = likelihood(torch.tensor([[-2.0, 0.5, 1.5, 1.0]], dtype=torch.float64))
+    codes = torch.arange(floor, 400, dtype=torch.float64)[:, None].expand(-1, 2)
+    mass = p.kernel_cells(codes).exp()
+    torch.testing.assert_close(mass.sum(0), torch.ones(2, dtype=torch.float64))
+    assert bool((p.kernel_cells(torch.full((1, 2), floor - 1.0)).exp() == 0).all())
+    drawn = kinds.Ordinal(2, levels=[4, 6], open=True, floor=floor).double()
+    drawn.load_state_dict(likelihood.state_dict())
+    draws = drawn(torch.full((50, 4), -30.0, dtype=torch.float64)).sample(torch.Generator().manual_seed(0))
+    assert bool((draws == floor).all())
+
+
+@torch.no_grad()
+def test_what_was_not_in_training_has_a_probability_and_is_never_drawn() -> None:
+    p = make("categorical:classes=4,unseen=true", 1)(torch.tensor([[0.0, 1.0, 0.0, 5.0]]).expand(2000, -1))
+    shares = p.log_probs[0, 0].exp()
+    assert shares[3] > 0.9
+    torch.testing.assert_close(p.log_prob(torch.full((1, 1), 3.0)).exp(), shares[3].expand(2000))
+    drawn = p.sample(torch.Generator().manual_seed(0))[:, 0].long().bincount(minlength=4) / 2000
+    expected = torch.cat([shares[:3] / shares[:3].sum(), torch.zeros(1)])
+    torch.testing.assert_close(drawn, expected, atol=0.04, rtol=0)
+    assert p.mean[0, 0] == shares[:3].argmax()
 
 
 @torch.no_grad()

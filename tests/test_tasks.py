@@ -275,6 +275,13 @@ def test_a_fitted_prior_is_chosen_on_rows_that_it_was_not_fitted_to(size: int) -
     assert prior.settled
 
 
+def test_the_rate_under_a_fitted_prior_is_of_rows_that_it_was_not_fitted_to() -> None:
+    model = table(prior="fitted", beta=0.1, epochs=100, validation_fraction=0).fit(WINE)
+    assert model.model_.prior.settled
+    assert model.diagnosis_.encodings == len(WINE[::5])
+    assert model.diagnosis_.rate == pytest.approx(model.diagnose(WINE[::5]).rate, rel=1e-6)
+
+
 def test_the_rate_splits_by_latent_and_into_information_and_mismatch(wine_model: TableVAE) -> None:
     found = wine_model.diagnose(WINE)
     assert found.rate == pytest.approx(wine_model.distortion_and_rate(WINE)[1].mean(), rel=1e-9)

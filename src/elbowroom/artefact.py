@@ -47,7 +47,7 @@ OURS = re.compile(rf"{NAMED}|\.(?:{NAMED}|config\.json|README\.md)\.[0-9a-f]{{16
 MAX_HEADER = 4 * 2**20  # bytes, of a file of tensors
 MAX_TENSORS = 4096
 ATTEMPTS = 100  # to read a model that is replaced meanwhile
-FREE = {"total", "levels", "sampled"}  # whole numbers in a configuration that may be larger than all weights together
+FREE = {"total", "levels", "floor", "sampled"}  # whole numbers in a configuration that weights do not bound
 SPARE = 8  # parts of a model that may have no tensors
 TYPES: dict[str, tuple[type, ...]] = {
     "str": (str,),
@@ -460,7 +460,8 @@ def _check_value(name: str, value: Any, annotation: str, widest: float) -> None:
     kinds = tuple(kind for word in words for kind in TYPES.get(word, (dict,)))
     if type(value) not in kinds:
         raise ValueError(f"{name} is {value!r:.60}, which is of another type")
-    if isinstance(value, int | float) and not (-1 <= value <= widest if type(value) is int else math.isfinite(value)):
+    least = -1 if math.isfinite(widest) else -math.inf
+    if isinstance(value, int | float) and not (least <= value <= widest if type(value) is int else math.isfinite(value)):
         raise ValueError(f"{name} is {value:.6g}")
 
 

@@ -210,9 +210,9 @@ class BaseVAE(TransformerMixin, BaseEstimator, ABC):
             interrupt.end()
             some = train.take(evenly(len(train), looked_at(train.features)))
             self.history_, self.model_ = history, model.eval()
-            generate.settle_prior(model, some, self.seed_)
+            new_to_prior = generate.settle_prior(model, some, self.seed_)
             done = history if self._start is None else None  # else there were steps before these
-            self.diagnosis_ = diagnose.diagnose(model, some, self._beta_now, done)
+            self.diagnosis_ = diagnose.diagnose(model, new_to_prior, self._beta_now, done)
             self.history_.verdict = self.diagnosis_.verdict
         return self
 

@@ -96,8 +96,9 @@ def table_likelihood(cells: Mapping[str, str]) -> tuple[Table, dict[str, list[st
         if len(key) > 1:
             parts.append(specs.make(texts[places[0]], LIKELIHOODS, "likelihood", len(places)))
         else:
-            levels = [specs.parse(texts[place], LIKELIHOODS, "likelihood")[1]["levels"] for place in places]
-            parts.append(Ordinal(len(places), levels, open=True))
+            each = [specs.parse(texts[place], LIKELIHOODS, "likelihood")[1] for place in places]
+            levels, floors = ([options.get(name) for options in each] for name in ("levels", "floor"))
+            parts.append(Ordinal(len(places), levels, open=True, floor=floors))  # type: ignore[arg-type]
     return Table(parts, list(groups.values())), dict(forms)
 
 

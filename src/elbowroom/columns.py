@@ -90,6 +90,7 @@ class Real(Kind):
     spikes: tuple[float, ...] | None = None
 
     likelihood: ClassVar[str] = "warped"
+    lowest: ClassVar[float | None] = None  # the least that a whole number of this kind can be
 
     def learn(self, values: np.ndarray, name: str) -> Self:
         self._refuse(self._misfit(as_floats(values)), values, name)
@@ -122,8 +123,11 @@ class Real(Kind):
 
     def cells(self, name: str) -> dict[str, str]:
         spikes = {f"{name} at": f"categorical:classes={len(self.spikes) + 1}"} if self.spikes else {}
-        levels = max(2, int(self.high - self.low) + 1) if self.lattice else 0  # type: ignore[operator]
-        return spikes | {name: f"ordinal:levels={levels},open=true" if self.lattice else self.likelihood}
+        if not self.lattice:
+            return spikes | {name: self.likelihood}
+        levels = max(2, int(self.high - self.low) + 1)  # type: ignore[operator]
+        floor = "" if self.lowest is None else f",floor={int(self.lowest - self.low)}"  # type: ignore[operator]
+        return spikes | {name: f"ordinal:levels={levels},open=true{floor}"}
 
     def encode(self, values: np.ndarray, name: str) -> np.ndarray:
         numbers = as_floats(values)
@@ -251,6 +255,8 @@ class Count(Real):
 
     step: float | None = 1.0
 
+    lowest: ClassVar[float | None] = 0
+
     def _misfit(self, values: np.ndarray) -> tuple[str, np.ndarray]:
         whole = (values >= 0) & (values == np.floor(values)) & np.isfinite(values)
         return "whole numbers from 0", ~(np.isnan(values) | whole)
@@ -330,7 +336,7 @@ class Category(Kind):
         return "text" if values.dtype == object else "number"
 
     def cells(self, name: str) -> dict[str, str]:
-        return {name: f"categorical:classes={len(self.categories) + 1}"}  # type: ignore[arg-type]
+        return {name: f"categorical:classes={len(self.categories) + 1},unseen=true"}  # type: ignore[arg-type]
 
     def encode(self, values: np.ndarray, name: str) -> np.ndarray:
         """Codes; a category that was never seen has one more, the most unlikely of all."""

@@ -113,17 +113,18 @@ _HERMITE = tuple(
 class Ordinal(RowDistribution):
     """Codes with an order: a logistic variable cut at thresholds (McCullagh 1980).
 
-    `edges` (D, L+1) are the thresholds around L codes. Where they are `open`, lower and higher codes go on at the
-    distance
-    `pace` (D,); else nothing is beyond.
+    `edges` (D, L+1) are the thresholds around L codes, -END and END where nothing is beyond. With `floors` (D,), lower
+    and higher codes go on at the distance `pace` (D,), down to the floor, which is -inf where there is none.
     """
 
-    def __init__(self, location: Tensor, log_scale: Tensor, edges: Tensor, pace: Tensor, open: bool = False) -> None:
-        self.location, self.log_scale, self.edges, self.pace, self.open = location, log_scale, edges, pace, open
+    def __init__(
+        self, location: Tensor, log_scale: Tensor, edges: Tensor, pace: Tensor, floors: Tensor | None = None
+    ) -> None:
+        self.location, self.log_scale, self.edges, self.pace, self.floors = location, log_scale, edges, pace, floors
 
     def kernel_cells(self, x: Tensor) -> Tensor:
         precision = (-self.log_scale).exp()
-        low, high = lower_edge(x, self.edges, self.pace), upper_edge(x, self.edges, self.pace)
+        low, high = edges_around(x, self.edges, self.pace, self.floors)
         # before they are rounded: of 20,000 codes, neighbouring thresholds are the same number in float32
         low, high, width = (edge.to(self.location.dtype) for edge in (low, high, high - low))
         below, above = (high - self.location) * precision, (self.location - low) * precision
@@ -143,21 +144,23 @@ class Ordinal(RowDistribution):
         flat = latent.reshape(-1, len(self.edges)).T.contiguous().to(self.edges.dtype)
         code = (torch.searchsorted(self.edges, flat) - 1).T.view(latent.shape).to(latent.dtype)
         last = self.edges.shape[1] - 2
-        if not self.open:
+        if self.floors is None:
             return code.clamp(0, last)
         under = ((latent - self.edges[:, 0]) / self.pace).ceil().clamp_max(0) - 1
         over = ((latent - self.edges[:, -1]) / self.pace).ceil().clamp_min(1) + last
-        return torch.where(code < 0, under, torch.where(code > last, over, code)).to(latent.dtype)
+        found = torch.where(code < 0, under, torch.where(code > last, over, code))
+        return torch.maximum(found, self.floors).to(latent.dtype)
 
 
-def upper_edge(x: Tensor, edges: Tensor, pace: Tensor) -> Tensor:
-    """The threshold above codes (..., D)."""
-    return lower_edge(x + 1, edges, pace)
+def edges_around(x: Tensor, edges: Tensor, pace: Tensor, floors: Tensor | None) -> tuple[Tensor, Tensor]:
+    """The thresholds below and above codes (..., D)."""
+    return _edge(x, edges, pace, floors), _edge(x + 1, edges, pace, floors)
 
 
-def lower_edge(x: Tensor, edges: Tensor, pace: Tensor) -> Tensor:
+def _edge(x: Tensor, edges: Tensor, pace: Tensor, floors: Tensor | None) -> Tensor:
     """The threshold below codes (..., D)."""
     last = edges.shape[1] - 1
     inside = x.clamp(0, last)
     at = inside.reshape(-1, len(edges)).T.long()
-    return edges.gather(1, at).T.view(x.shape) + (x - inside) * pace
+    edge = edges.gather(1, at).T.view(x.shape) + (x - inside) * pace
+    return edge if floors is None else torch.where(x <= floors, -END, edge)

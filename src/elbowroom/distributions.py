@@ -277,10 +277,17 @@ class Multinomial(RowDistribution):
 
 
 class Categorical(RowDistribution):
-    """Features that are one of `classes` codes 0, 1, ...; logits (..., D, classes)."""
+    """Features that are one of `classes` codes 0, 1, ...; logits (..., D, classes).
 
-    def __init__(self, logits: Tensor) -> None:
-        self.log_probs = logits.log_softmax(-1)
+    The last code may stand for all that was `unseen` in training: it has a probability, and is never drawn.
+    """
+
+    def __init__(self, logits: Tensor, unseen: bool = False) -> None:
+        self.log_probs, self.unseen = logits.log_softmax(-1), unseen
+
+    @property
+    def _drawable(self) -> Tensor:
+        return self.log_probs[..., :-1] if self.unseen else self.log_probs
 
     def kernel_cells(self, x: Tensor) -> Tensor:
         shape = torch.broadcast_shapes(self.log_probs.shape[:-1], x.shape)
@@ -290,10 +297,10 @@ class Categorical(RowDistribution):
     @property
     def mean(self) -> Tensor:
         """The most likely code: codes have no order, so their average means nothing."""
-        return self.log_probs.argmax(-1).to(self.log_probs.dtype)
+        return self._drawable.argmax(-1).to(self.log_probs.dtype)
 
     def sample(self, generator: Generator | None = None) -> Tensor:
-        flat = self.log_probs.exp().flatten(0, -2)
+        flat = self._drawable.exp().flatten(0, -2)
         codes = torch.multinomial(flat, 1, generator=generator).view(self.log_probs.shape[:-1])
         return codes.to(self.log_probs.dtype)
 

@@ -196,6 +196,9 @@ class VampPrior(Prior):
         self.pseudo_inputs.copy_(features[chosen] + 0.1 * spread * noise)
 
 
+HELD_OUT = slice(None, None, 5)  # of the rows that a prior is fitted to
+
+
 class FittedPrior(Prior):
     """N(0, I) while a model is trained; then a mixture of Gaussians where the encodings of its rows lie (Ghosh 2020).
 
@@ -231,7 +234,7 @@ class FittedPrior(Prior):
         from sklearn.mixture import GaussianMixture as Mixture
 
         rows = z.double().transpose(0, 1).numpy()
-        fitted_to, held_out = np.delete(rows, slice(None, None, 5), 0), rows[::5].reshape(-1, self.size)
+        fitted_to, held_out = np.delete(rows, HELD_OUT, 0), rows[HELD_OUT].reshape(-1, self.size)
         best = float((StandardGaussian(self.size, self.zero.double()).log_prob(torch.from_numpy(held_out))).mean())
         for k in (self.components // 10, self.components // 3, self.components):
             if not 1 <= k <= len(fitted_to) // 10:

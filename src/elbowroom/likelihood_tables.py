@@ -74,22 +74,38 @@ class Ordinal(Likelihood):
     """Codes 0..levels-1 with an order: a logistic variable cut at thresholds, those of the data's marginals.
 
     Location and scale come from the decoder. With `open=true` the codes are whole numbers of which these are the usual
-    ones, such as ages: lower and higher ones have a probability too, in exponential tails.
+    ones, such as ages: lower and higher ones have a probability too, in exponential tails; with a `floor`, 0 or below,
+    no code is lower than that.
     """
 
     per_feature = 2
     edges: Tensor
     pace: Tensor
+    floors: Tensor
 
-    def __init__(self, features: int, levels: int | Sequence[int] = 2, open: bool = False) -> None:
+    def __init__(
+        self,
+        features: int,
+        levels: int | Sequence[int] = 2,
+        open: bool = False,
+        floor: int | Sequence[int | None] | None = None,
+    ) -> None:
         super().__init__(features)
         if open not in (True, False):
             raise ParameterError("the likelihood's open must be true or false", f"it is {open!r}", "Correct it.")
-        self.levels, self.open = levels, bool(open)
-        self.tops = [whole("likelihood ordinal: levels", n, 2) for n in _each(levels, features)]
+        self.levels, self.open, self.floor = levels, bool(open), floor
+        self.tops = [whole("likelihood ordinal: levels", n, 2) for n in _each("levels", levels, features)]
+        floors = [-math.inf if one is None else self._lowest(one) for one in _each("floor", floor, features)]
+        self.register_buffer("floors", torch.tensor(floors, dtype=torch.float64), persistent=False)
         self.register_buffer("edges", torch.zeros(features, max(self.tops) + 1, dtype=torch.float64))
         self.register_buffer("pace", torch.ones(features, dtype=torch.float64))
         self._set_edges(torch.zeros(features, max(self.tops), dtype=torch.float64), 0)
+
+    def _lowest(self, floor: Any) -> int:
+        if isinstance(floor, bool) or not isinstance(floor, int) or floor > 0 or not self.open:
+            expected = "the likelihood's floor must be a whole number, 0 or below, beside open=true"
+            raise ParameterError(expected, f"it is {floor!r} beside open={self.open}", "Correct it.")
+        return floor
 
     @classmethod
     def learn_options(cls, batches: Iterable[Tensor], options: dict[str, Any]) -> dict[str, Any]:
@@ -98,10 +114,10 @@ class Ordinal(Likelihood):
     def forward(self, h: Tensor, total: Tensor | None = None, moved: Tensor | None = None) -> RowDistribution:
         location, log_scale = self.split(h)
         log_scale = bounded(log_scale, MIN_LOG_SCALE, MAX_LOG_SCALE)
-        return d.Ordinal(location, log_scale, self.edges, self.pace, self.open)
+        return d.Ordinal(location, log_scale, self.edges, self.pace, self.floors if self.open else None)
 
     def inputs(self, x: Tensor) -> Tensor:
-        low, high = d.lower_edge(x, self.edges, self.pace), d.upper_edge(x, self.edges, self.pace)
+        low, high = d.edges_around(x, self.edges, self.pace, self.floors)
         middle = (low.clamp(-6, 6) + high.clamp(-6, 6)) / 2
         return (middle * (math.sqrt(3) / math.pi)).clamp(-FAR, FAR).to(self.bias.dtype)
 
@@ -138,16 +154,17 @@ class Ordinal(Likelihood):
 
     def misfit(self, x: Tensor) -> tuple[str, Tensor]:
         if self.open:
-            return "whole numbers", ~((x == x.floor()) & x.isfinite()) if x.is_floating_point() else x != x
+            found = "whole numbers, from the floor of their column" if self.floors.isfinite().any() else "whole numbers"
+            return found, ~((x == x.floor()) & x.isfinite() & (x >= self.floors))
         highest_codes = torch.tensor(self.tops, device=x.device) - 1
         return f"codes (whole numbers from 0 to {max(self.tops) - 1})", ~whole_mask(x, highest_codes)  # type: ignore[arg-type]
 
 
-def _each(levels: int | Sequence[int], features: int) -> list[int]:
-    """Levels of every feature."""
-    given: list[Any] = list(levels) if isinstance(levels, list | tuple) else [levels] * features
+def _each(name: str, option: Any, features: int) -> list[Any]:
+    """An option of every feature."""
+    given: list[Any] = list(option) if isinstance(option, list | tuple) else [option] * features
     if len(given) != features:
-        raise ParameterError(f"levels must be one number, or {features}", f"they are {levels!r}", "Correct them.")
+        raise ParameterError(f"{name} must be one number, or {features}", f"it is {option!r}", "Correct it.")
     return given
 
 

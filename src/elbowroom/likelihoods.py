@@ -144,9 +144,15 @@ class StudentT(Located):
 
 
 class Categorical(Likelihood):
-    """Codes 0..classes-1 without an order; by default as many as the largest code seen asks for."""
+    """Codes 0..classes-1 without an order; by default as many as the largest code seen asks for.
 
-    def __init__(self, features: int, classes: int = 2) -> None:
+    With `unseen=true` the last code stands for all that was not in training: it has a probability, and is never drawn.
+    """
+
+    def __init__(self, features: int, classes: int = 2, unseen: bool = False) -> None:
+        if unseen not in (True, False):
+            raise ParameterError("the likelihood's unseen must be true or false", f"it is {unseen!r}", "Correct it.")
+        self.unseen = bool(unseen)
         self.classes = self.per_feature = whole("likelihood categorical: classes", classes, 2)
         super().__init__(features)
 
@@ -161,7 +167,7 @@ class Categorical(Likelihood):
         return self.features * self.classes
 
     def forward(self, h: Tensor, total: Tensor | None = None, moved: Tensor | None = None) -> d.RowDistribution:
-        return d.Categorical(torch.stack(self.split(h), -1))
+        return d.Categorical(torch.stack(self.split(h), -1), self.unseen)
 
     def inputs(self, x: Tensor) -> Tensor:
         return F.one_hot(x.long(), self.classes).flatten(-2).to(self.bias.dtype)

@@ -10,6 +10,7 @@ from torch import Generator, Tensor
 from elbowroom.data.rows import Batch, Rows, joined
 from elbowroom.devices import standard_defaults
 from elbowroom.gaussians import normal
+from elbowroom.latents import HELD_OUT
 from elbowroom.randomness import generator_at, seed_of
 from elbowroom.vae import VAE
 
@@ -31,12 +32,17 @@ def sample_posterior(model: VAE, rows: Rows, draws: int, generator: Generator) -
     return joined((q.rsample(normal((draws, *q.mean.shape), generator, q.mean)) for q in posteriors), len(rows), 1)
 
 
-def settle_prior(model: VAE, rows: Rows, seed: int) -> None:
-    """Fit a prior that waits for the encodings of training rows to them; with a range of beta they differ: it stays."""
-    if hasattr(model.prior, "settle") and model.dial is None:
-        z = sample_posterior(model, rows, 2, generator_at(seed, "settle"))
-        prior: Any = model.prior
-        prior.settle(z, seed_of(seed, "settle"))
+def settle_prior(model: VAE, rows: Rows, seed: int) -> Rows:
+    """Fit a prior that waits for the encodings of training rows to them; with a range of beta they differ: it stays.
+
+    What comes back are the rows whose encodings the prior was not fitted to: the rate of others flatters.
+    """
+    prior: Any = model.prior
+    if not hasattr(prior, "settle") or model.dial is not None:
+        return rows
+    z = sample_posterior(model, rows, 2, generator_at(seed, "settle"))
+    prior.settle(z, seed_of(seed, "settle"))
+    return rows.take(torch.arange(len(rows))[HELD_OUT]) if prior.settled else rows
 
 
 @standard_defaults()

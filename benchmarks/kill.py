@@ -21,6 +21,7 @@ import random
 import shutil
 import signal
 import tempfile
+import threading
 import time
 import warnings
 from collections.abc import Callable
@@ -139,7 +140,10 @@ def _work(kind: str, folder: str, begun: Any) -> None:
     for stream in (1, 2):
         os.dup2(null, stream)
     begun.set()
-    KINDS[kind].work(*KINDS[kind].arguments)
+    try:
+        KINDS[kind].work(*KINDS[kind].arguments)
+    finally:
+        threading._shutdown()  # type: ignore[attr-defined]  # ends pools, as the interpreter does before it exits
 
 
 def begin(kind: str, folder: Path) -> Any:
@@ -182,8 +186,15 @@ def _short(value: Any) -> str:
 
 
 def _in_order(process: Any, number: int, folder: Path) -> bool:
-    """Whether a command has ended as it should, and left nothing that is half written."""
-    return process.exitcode in (0, 128 + number) and not any(folder.rglob(".*"))
+    """Whether a command has ended as it should, and left nothing that is half written.
+
+    Before it has begun and after it is done, it ends by the signal itself, which a shell shows as the same status.
+    """
+    left = sorted(str(path.relative_to(folder)) for path in folder.rglob(".*"))
+    well = process.exitcode in (0, 128 + number, -number) and not left
+    if not well:
+        print(f"  status {process.exitcode}, left: {', '.join(left) or 'nothing'}")
+    return well
 
 
 @dataclass

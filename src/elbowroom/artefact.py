@@ -461,7 +461,8 @@ def _check_value(name: str, value: Any, annotation: str, widest: float) -> None:
     if type(value) not in kinds:
         raise ValueError(f"{name} is {value!r:.60}, which is of another type")
     least = -1 if math.isfinite(widest) else -math.inf
-    if isinstance(value, int | float) and not (least <= value <= widest if type(value) is int else math.isfinite(value)):
+    broken = type(value) is float and not math.isfinite(value)
+    if broken or (isinstance(value, int) and not least <= value <= widest):
         raise ValueError(f"{name} is {value:.6g}")
 
 

@@ -362,10 +362,10 @@ class BaseVAE(TransformerMixin, BaseEstimator, ABC):
     def sample(self, n_samples: int = 1, *, mean: bool = False, context: Any = None, random_state: Any = None) -> Any:
         """New rows: z from the prior, then x from p(x|z), or its mean with `mean=True`; in the shape of the data."""
         check_is_fitted(self)
-        n = door.positive("n_samples", n_samples)
+        n, mean = door.positive("n_samples", n_samples), door.flag("mean", mean)
         codes = self._encode_context(context, n, reset=False)
         generator = generator_at(resolve_seed(random_state), "sample")
-        return self._write(generate.sample(self.model_, n, generator, bool(mean), _tensor(codes, torch.float32)))
+        return self._write(generate.sample(self.model_, n, generator, mean, _tensor(codes, torch.float32)))
 
     def sample_posterior(
         self, X: Any, n_samples: int = 1, *, context: Any = None, random_state: Any = None

@@ -298,8 +298,10 @@ class InteractionVAE(BaseVAE):
         n = door.positive("N", N)
         only = None if items is None else task.positions_of(items, self.known_, refuse)
         without = None if exclude is None else task.excluded(exclude, self.known_, rows.shape[0], refuse)
-        noise = generator_at(resolve_seed(random_state), "thompson") if thompson else None
-        found = self._lists(rows, n, bool(filter_already_liked_items), only, without, noise)
+        filtered = door.flag("filter_already_liked_items", filter_already_liked_items)
+        drawn = door.flag("thompson", thompson)
+        noise = generator_at(resolve_seed(random_state), "thompson") if drawn else None
+        found = self._lists(rows, n, filtered, only, without, noise)
         return task.named(found, self.items_, alone)
 
     def rank(self, histories: Any, n: int) -> np.ndarray:

@@ -166,7 +166,7 @@ def _spread(values: dict[str, np.ndarray], at: Tensor, n: int) -> dict[str, np.n
 def sample_given(estimator: Any, n: int, mean: bool, given: Mapping[str, Any], context: Any, random_state: Any) -> Any:
     """Rows from the model given some of their cells."""
     schema, n = schema_of(estimator, "given"), door.positive("n_samples", n)
-    if mean:
+    if door.flag("mean", mean):
         raise ParameterError("samples with given are draws", "mean=True asks for means", "Leave mean out.")
     row, exact = schema.given(given, estimator.frame_kind_)
     codes = estimator._encode_context(context, n, reset=False)

@@ -75,6 +75,13 @@ def positive(name: str, value: Any) -> int:
     return number
 
 
+def flag(name: str, value: Any) -> bool:
+    """Refuse what is neither true nor false: a text such as "no", or an array, is not taken as one of them."""
+    if not isinstance(value, bool | np.bool_):
+        raise ParameterError(f"{name} must be True or False", f"it is {value!r:.60}", f"Write {name}=True.")
+    return bool(value)
+
+
 def path_of(value: Any, name: str) -> Path:
     """The path of a file or a folder, where ~ is the home folder; what can not be one is refused."""
     try:

@@ -270,7 +270,7 @@ class Schema(Mapping[str, Kind]):
             return cls(value.columns)
         if isinstance(value, str):
             value = _json(value)
-        if not isinstance(value, Mapping):
+        if not isinstance(value, Mapping) or hasattr(value, "shape"):  # scipy's dictionary of keys is a mapping too
             raise ParameterError("a schema maps columns to kinds", f"it is {value!r:.60}", "Write {'age': 'count'}.")
         if isinstance(value.get("tables"), Mapping) or isinstance(value.get("columns"), Mapping):
             return cls(_from_sdv(value))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any
@@ -143,7 +143,8 @@ def _is_one(given: Any) -> bool:
 
 
 def _is_list(given: Any) -> bool:
-    return isinstance(given, Iterable) and not isinstance(given, str | bytes) and getattr(given, "shape", None) != ()
+    once = isinstance(given, str | bytes | Iterator)  # text, and what can be looked at only once
+    return isinstance(given, Iterable) and not once and getattr(given, "shape", None) != ()
 
 
 def _matrix(given: Any, known: Interactions, reading: Reading) -> Any:

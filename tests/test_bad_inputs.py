@@ -154,6 +154,7 @@ ARGUMENTS: dict[str, Case] = {
     "latents with NaN": (lambda: fitted().table.inverse_transform([[0, 1], [np.nan, 2]]), "row 1, column 0"),
     "no samples": (lambda: fitted().table.sample(0), "n_samples must be a whole number, at least 1, but it is 0"),
     "half a sample": (lambda: fitted().table.sample(2.5), "2.5"),
+    "means in words": (lambda: fitted().table.sample(2, mean="no"), "'no'"),
     "samples in words": (lambda: fitted().table.sample("many"), "'many'"),
     "a negative number of posterior samples": (lambda: fitted().table.sample_posterior(WINE, -1), "-1"),
     "no draws": (
@@ -299,6 +300,10 @@ IDS: dict[str, Case] = {
     "times with and without an offset": (
         lambda: latest(["2026-01-31T10:00", "2026-01-31T10:00+02:00", "2026-01-31"]), "(row 1)"),
     "a time that is missing": (lambda: latest(pd.to_datetime(["2026-01-31", None, "2026-02-01"])), "'NaT' (row 1)"),
+    "times that are pairs": (
+        lambda: Split.latest(pl.DataFrame({"user": [1, 1], "item": [1, 2], "when": [{"a": 1, "b": 1}] * 2}), "when"),
+        "(row 0)",
+    ),
     "a time that is a truth value": (lambda: latest([True, False, True]), "'True' (row 0)"),
 }  # fmt: skip
 
@@ -600,6 +605,13 @@ RECOMMENDERS: dict[str, Case] = {
     "a list beside ids to exclude": (lambda: recommender().recommend([1, 2], exclude=[[3], 4]), "[[3], 4]"),
     "items for each user": (lambda: recommender().recommend([1, 2], items=[[3], [4]]), "[[3], [4]]"),
     "similar to what is not known": (lambda: recommender().similar_items(12), "not known ('12')"),
+    "items that can be looked at only once": (
+        lambda: recommender().recommend([1], items=iter([1, 2])),
+        "list_iterator object",
+    ),
+    "similar to items of a generator": (lambda: recommender().similar_items(i for i in (1, 2)), "generator object"),
+    "a text for a truth value": (lambda: recommender().recommend([1], filter_already_liked_items="no"), "'no'"),
+    "truth values for one": (lambda: recommender().recommend([1, 2], thompson=np.ones(2, bool)), "array([ True"),
     "two histories to explain": (lambda: recommender().explain(CLICKS[:2], 3), "there are 2"),
     "an explanation of what is not known": (lambda: recommender().explain([1], "tea"), "not known ('tea')"),
     "a rank of nothing": (lambda: recommender().rank(CLICKS, 0), "n must be a whole number"),
@@ -797,6 +809,7 @@ FILES: dict[str, Case] = {
     "a layer beyond the matrix": (lambda: counts(layer="raw").fit(layered()), "column 1000000 of 5"),
     "interactions beyond the matrix": (lambda: InteractionVAE(epochs=1).fit(astray("csr")), "column 1000000 of 5"),
     "a fold beyond the matrix": (lambda: Fold(sparse.csr_matrix(COUNTS), astray("csr")), "column 1000000 of 5"),
+    "a schema that is a matrix": (lambda: Schema.of(sparse.dok_matrix((3, 3))), "Dictionary Of Keys"),
     "a schema without an end": (lambda: Schema.of("[" * 10**5), "it is not (maximum recursion depth exceeded"),
 }  # fmt: skip
 

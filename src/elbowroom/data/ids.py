@@ -303,8 +303,10 @@ def times_of(column: Any, name: str) -> np.ndarray:
     kinds: set[str] = set()
     row = int(np.argmax(missing)) if missing.any() else -1
     if row < 0:
-        values = np.asarray(column.to_numpy())
-        if values.dtype.kind in "iuM" or (values.dtype.kind == "f" and np.isfinite(values).all()):
+        long = column.dtype in (nw.Int128, nw.UInt128)  # which numpy does not have
+        values = np.asarray(column.to_list() if long else column.to_numpy())
+        numbers = values.dtype.kind in "iuM" or (values.dtype.kind == "f" and np.isfinite(values).all())
+        if numbers and values.ndim == 1:
             return values.astype(np.int64) if values.dtype.kind == "M" else values
         times = [_time(value) for value in column.to_list()]
         kinds = {kind for kind, _ in times}

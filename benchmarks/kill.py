@@ -166,7 +166,8 @@ def finish(kind: str, folder: Path) -> dict[str, str]:
 
 def results(kind: str, folder: Path) -> dict[str, str]:
     """Checksums of the models and files of some work, as far as they are there."""
-    found = {name: _of_model(folder / name) for name in KINDS[kind].models if (folder / name).exists()}
+    saved = (name for name in KINDS[kind].models if (folder / name / "config.json").exists())  # its index is last
+    found = {name: _of_model(folder / name) for name in saved}
     return found | {
         name: _short((folder / name).read_bytes()) for name in KINDS[kind].files if (folder / name).exists()
     }

@@ -60,7 +60,7 @@ def clicks(users: int, items: int, seed: int = 0):
 def train_ours(file: Path, options: argparse.Namespace, **settings) -> dict:
     """Two epochs of InteractionVAE; the second one counts."""
     from elbowroom import InteractionVAE
-    from elbowroom.devices import keep_all_memory
+    from elbowroom.utils.devices import keep_all_memory
     from scipy import sparse
 
     keep_all_memory()
@@ -110,7 +110,7 @@ def rank(file: Path, options: argparse.Namespace) -> dict:
     """Top lists of users: ours, and NumPy's argpartition, over the same dense scores and as a whole."""
     import torch
     from elbowroom import InteractionVAE
-    from elbowroom.tasks.rank import best
+    from elbowroom.tasks.recommend.topk import best
     from scipy import sparse
 
     X = sparse.load_npz(file)[: options.ranked]

@@ -53,7 +53,7 @@ def clicks(users: int = 300) -> Any:
 
 def command(words: str) -> None:
     """Run a command line, and exit with its code."""
-    from elbowroom.cli import main
+    from elbowroom.cli.app import main
 
     main(words.split())
 
@@ -64,7 +64,7 @@ def command(words: str) -> None:
 def fit() -> None:
     """Train with a checkpoint after every step, many of which are being written when the process is stopped."""
     from elbowroom import TableVAE
-    from elbowroom.checkpoints import Checkpoints
+    from elbowroom.training.checkpoints import Checkpoints
 
     estimator = TableVAE(beta="warmup:fraction=0.3", epochs=40, **SETTINGS)
     estimator.fit(rows(), checkpoint=Checkpoints("run", every=0)).save("model")

@@ -42,14 +42,14 @@ class Alone:
 
     def fit(self, X: Any) -> Any:
         """Learn from a CSR matrix (users, items)."""
-        from elbowroom.tasks.neighbours import Neighbours
+        from elbowroom.tasks.recommend.graph_filter import Neighbours
 
         self.neighbours = Neighbours(X)
         return self
 
     def rank(self, histories: Any, n: int) -> np.ndarray:
         """Positions (users, n) of the best items that are not in CSR histories (users, items)."""
-        from elbowroom.tasks.recommend import lists
+        from elbowroom.tasks.recommend.lists import lists
 
         return lists(self.neighbours, histories, n).positions
 
@@ -69,7 +69,7 @@ def parse() -> argparse.Namespace:
 def split_of(name: str) -> Any:
     """The protocol of a data set, or None where its files are not there."""
     from elbowroom import Split
-    from elbowroom.data.toy import msweb
+    from elbowroom.data.datasets import msweb
     from scipy import sparse
 
     if name == "msweb":
@@ -88,7 +88,7 @@ def main() -> None:
     import torch
     from elbowroom import EASE, InteractionVAE, ItemKNN, Popularity, evaluate
     from elbowroom.cli.recommenders import table
-    from elbowroom.devices import keep_all_memory
+    from elbowroom.utils.devices import keep_all_memory
 
     keep_all_memory()
     torch.set_num_threads(options.threads)

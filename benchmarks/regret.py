@@ -145,7 +145,7 @@ def timed(task: dict[str, Any], other: Connection, first: bool = False) -> list[
     What slows one of them then slows the other.
     """
     import torch
-    from elbowroom.trainer import Run
+    from elbowroom.training.trainer import Run
 
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")

@@ -80,7 +80,7 @@ def comparisons() -> Iterator[tuple[str, float]]:
     """Coverage of paired differences of two recommenders over users: the truth is that of all users held out."""
     from elbowroom import ItemKNN, Popularity, Split
     from elbowroom import evaluate as evaluated
-    from elbowroom.data.toy import msweb
+    from elbowroom.data.datasets import msweb
 
     split = Split.strong(msweb(), test=0.85, valid=0.01, random_state=0)
     found = [

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from elbowroom import artefact
+from elbowroom.persistence import artefact
 
 Files = dict[str, bytes]
 

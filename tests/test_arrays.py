@@ -21,13 +21,13 @@ from small import COUNTS, DIGITS, counts, images, table
 
 import elbowroom
 from elbowroom import CountVAE
-from elbowroom.cli import run
-from elbowroom.data.choose import choose_counts, look
-from elbowroom.data.images import check_scale, drawable, layout_of, pixels_of
-from elbowroom.data.readers import read
-from elbowroom.data.rows import rows_of
+from elbowroom.cli.app import run
+from elbowroom.data.dataset import rows_of
+from elbowroom.data.io.images import check_scale, drawable, layout_of, pixels_of
+from elbowroom.data.io.readers import read
 from elbowroom.errors import DataError, ElbowroomWarning
-from elbowroom.summary import summarise
+from elbowroom.estimators.reporting import summarise
+from elbowroom.likelihoods.auto import choose_counts, look
 
 RNG = np.random.default_rng(0)
 RGB = RNG.integers(0, 256, (24, 6, 6, 3)).astype(np.uint8)

@@ -24,8 +24,9 @@ from sklearn.datasets import load_digits, load_wine
 from small import WINE, table
 
 import elbowroom
-from elbowroom import CountVAE, ImageVAE, TableVAE, artefact
+from elbowroom import CountVAE, ImageVAE, TableVAE
 from elbowroom.errors import ArtefactError
+from elbowroom.persistence import artefact
 
 QUICK = {"epochs": 1, "random_state": 0, "hidden": (8,), "n_latents": 3}
 COUNTS = np.random.default_rng(0).negative_binomial(2, 0.3, (60, 7))

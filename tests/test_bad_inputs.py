@@ -47,8 +47,8 @@ from elbowroom import (
     quality,
     sweep,
 )
-from elbowroom.cli import run
-from elbowroom.data.readers import read, read_labels
+from elbowroom.cli.app import run
+from elbowroom.data.io.readers import read, read_labels
 from elbowroom.errors import ElbowroomError
 
 FRAME = pd.DataFrame(WINE, columns=NAMES)

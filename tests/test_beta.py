@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from elbowroom.beta import (
+from elbowroom.beta.policies import (
     POLICIES,
     Beta,
     Capacity,

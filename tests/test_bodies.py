@@ -11,8 +11,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from elbowroom.bodies import ACTIVATIONS, BODIES, MLP, ImageDecoder, ImageEncoder, check_widths, halvings
 from elbowroom.errors import ParameterError
+from elbowroom.nn.conv import ImageDecoder, ImageEncoder, halvings
+from elbowroom.nn.layers import ACTIVATIONS, check_widths
+from elbowroom.nn.mlp import MLP
+from elbowroom.nn.registry import BODIES
 
 # Every body in some of its forms: (arguments, width of its input, width of its output).
 FORMS: dict[str, list[tuple[dict[str, Any], int, int]]] = {

@@ -21,16 +21,19 @@ from scipy import sparse
 from sklearn.utils._param_validation import StrOptions
 
 import elbowroom
-from elbowroom import CountVAE, ImageVAE, InteractionVAE, TableVAE, artefact, trainer
-from elbowroom.beta import POLICIES
-from elbowroom.cli import app, commands, demos, flags, run
+from elbowroom import CountVAE, ImageVAE, InteractionVAE, TableVAE
+from elbowroom.beta.policies import POLICIES
+from elbowroom.cli import commands, demos, options
+from elbowroom.cli.app import app, run
 from elbowroom.cli.console import problem_of
 from elbowroom.cli.runs import Run
 from elbowroom.errors import ArtefactError, ParameterError
-from elbowroom.files import held
-from elbowroom.latents import PRIORS
-from elbowroom.likelihoods import LIKELIHOODS
-from elbowroom.objectives import OBJECTIVES
+from elbowroom.latents.priors import PRIORS
+from elbowroom.likelihoods.registry import LIKELIHOODS
+from elbowroom.objectives.bounds import OBJECTIVES
+from elbowroom.persistence import artefact
+from elbowroom.training import trainer
+from elbowroom.utils.files import held
 
 anndata = pytest.importorskip("anndata")
 FAMILIES = {"": TableVAE, "images": ImageVAE, "counts": CountVAE, "interactions": InteractionVAE}
@@ -93,7 +96,7 @@ def answer(capsys, *words):
 
 
 def hints():
-    return typing.get_type_hints(flags.Parameters, include_extras=True)
+    return typing.get_type_hints(options.Parameters, include_extras=True)
 
 
 def parameters(family):
@@ -602,7 +605,7 @@ def test_warnings_of_others_are_silent(here, capsys, monkeypatch):
 
 RUN = ["--epochs", "6", "--hidden", "16", "--batch-size", "16", "--random-state", "0", "--n-latents", "2"]
 START = """
-import os, elbowroom.trainer as trainer, elbowroom.checkpoints as checkpoints
+import os, elbowroom.training.trainer as trainer, elbowroom.training.checkpoints as checkpoints
 from elbowroom.cli import main
 
 def step(run, *batch, train=trainer.Run._train_step):

@@ -16,8 +16,8 @@ from forging import file_of
 
 import elbowroom
 from elbowroom import Sweep, TableVAE, sweep
-from elbowroom.cli import run
-from elbowroom.files import held
+from elbowroom.cli.app import run
+from elbowroom.utils.files import held
 
 QUICK = ["--epochs", "3", "--hidden", "8", "--n-latents", "2", "--random-state", "0", "--no-verbose"]
 COLUMNS = ["beta", "rate", "rate_error", "distortion", "distortion_error", "elbo", "elbo_error", "active", "slope"]
@@ -247,7 +247,7 @@ def test_a_sweep_in_processes(here, capsys):
 
 
 STOPPED = """
-import os, elbowroom.trainer as trainer, elbowroom.checkpoints as checkpoints
+import os, elbowroom.training.trainer as trainer, elbowroom.training.checkpoints as checkpoints
 from elbowroom.cli import main
 
 def step(run, *batch, train=trainer.Run._train_step):

@@ -22,11 +22,11 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from small import WINE, mixed, table
 
 from elbowroom import Real, Schema, TableVAE, VAEImputer, quality
-from elbowroom.cli import run
-from elbowroom.data.schema import merged, read
+from elbowroom.cli.app import run
+from elbowroom.data.tables.schema import merged, read
 from elbowroom.data.values import held, long_enough
 from elbowroom.errors import DataError, ElbowroomWarning
-from elbowroom.tables import cells_of
+from elbowroom.estimators.tables import cells_of
 from elbowroom.tasks import quality as task
 
 N = 60

@@ -15,16 +15,26 @@ from torch import Tensor
 from training import bits, fit, rows
 
 from elbowroom import CountVAE, ImageVAE, TableVAE
-from elbowroom.beta import POLICIES, Beta, Capacity, Constant, LogUniform, PerRow, TargetDistortion, TargetRate, beta_of
-from elbowroom.bodies import by_row
-from elbowroom.control import BLOCKS, CONTROLS, LOOKS, RangeControl, control_of
-from elbowroom.data.rows import rows_of
-from elbowroom.dial import Dial
+from elbowroom.beta.conditioning import Dial
+from elbowroom.beta.policies import (
+    POLICIES,
+    Beta,
+    Capacity,
+    Constant,
+    LogUniform,
+    PerRow,
+    TargetDistortion,
+    TargetRate,
+    beta_of,
+)
+from elbowroom.data.dataset import rows_of
 from elbowroom.errors import DataError, ElbowroomWarning, ParameterError
-from elbowroom.history import History
-from elbowroom.objectives import Terms
-from elbowroom.randomness import generator_at
-from elbowroom.trainer import Trainer
+from elbowroom.nn.layers import by_row
+from elbowroom.objectives.terms import Terms
+from elbowroom.training.beta_control import BLOCKS, CONTROLS, LOOKS, RangeControl, control_of
+from elbowroom.training.history import History
+from elbowroom.training.trainer import Trainer
+from elbowroom.utils.randomness import generator_at
 
 CPU = torch.device("cpu")
 LONG = Trainer(epochs=60, batch_size=16, seed=5, device="cpu", learning_rate=0.01)

@@ -21,8 +21,8 @@ from torch.distributions import Bernoulli, Categorical, Multinomial, Normal, kl_
 
 import elbowroom
 from elbowroom import beta_from
-from elbowroom.beta import beta_of
-from elbowroom.converters import FACTS, SYSTEMS
+from elbowroom.beta.conversion import FACTS, SYSTEMS
+from elbowroom.beta.policies import beta_of
 from elbowroom.errors import ParameterError
 
 PAGE = Path(__file__).parents[1] / "docs" / "beta.md"

@@ -14,10 +14,10 @@ pytest.importorskip("matplotlib")
 import numpy as np
 from small import COUNTS, DIGITS, WINE, counts, images, table
 
-from elbowroom.card import card
 from elbowroom.errors import ElbowroomWarning
-from elbowroom.summary import summarise
-from elbowroom.tasks import figures, row_figures
+from elbowroom.estimators.reporting import summarise
+from elbowroom.persistence.card import card
+from elbowroom.report import data_figures, model_figures
 from elbowroom.tasks.curve import Curve
 
 RANDOM = np.random.default_rng(0)
@@ -40,7 +40,7 @@ BETAS = [0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0]
 
 def test_panels_have_rate_distortion_elbo_and_active_units() -> None:
     curve = curve_of(BETAS)
-    trade_off, elbo, active = figures.rate_distortion({"one": curve}).axes
+    trade_off, elbo, active = model_figures.rate_distortion({"one": curve}).axes
     shown = [np.array(axes.lines[0].get_xydata()) for axes in (trade_off, elbo, active)]
     assert shown[0] == pytest.approx(np.stack([curve.rate, curve.distortion], 1))
     assert shown[1] == pytest.approx(np.stack([curve.betas, -(curve.rate + curve.distortion)], 1))
@@ -52,7 +52,7 @@ def test_panels_have_rate_distortion_elbo_and_active_units() -> None:
 
 def test_betas_stand_at_their_points_and_do_not_overlap() -> None:
     curve = curve_of(np.geomspace(0.01, 10, 61).tolist())
-    axes = figures.rate_distortion({"one": curve}).axes[0]
+    axes = model_figures.rate_distortion({"one": curve}).axes[0]
     texts = {float(text.get_text()): text.xy for text in axes.texts}  # type: ignore[attr-defined]
     assert {0.01, 0.1, 1.0, 10.0} <= set(texts)
     assert len(texts) < 20
@@ -65,7 +65,7 @@ def test_betas_stand_at_their_points_and_do_not_overlap() -> None:
 
 def test_errors_are_one_standard_error() -> None:
     curve = curve_of(BETAS)
-    trade_off, elbo, _ = figures.rate_distortion({"one": curve}).axes
+    trade_off, elbo, _ = model_figures.rate_distortion({"one": curve}).axes
     (across,) = trade_off.collections[0].get_segments()[:1]  # type: ignore[attr-defined]
     error = curve.rates[0].std(ddof=1) / np.sqrt(40)
     assert across[1, 0] - across[0, 0] == pytest.approx(2 * error)
@@ -76,19 +76,19 @@ def test_errors_are_one_standard_error() -> None:
 
 def test_several_curves_have_names_and_colours() -> None:
     curves = {"one network": curve_of(BETAS), "dedicated models": curve_of(BETAS[::2], shift=5)}
-    axes = figures.rate_distortion(curves).axes
+    axes = model_figures.rate_distortion(curves).axes
     assert axes[0].get_legend_handles_labels()[1] == [*curves]
     for panel in axes:
         lines = [line for line in panel.lines if len(np.asarray(line.get_xdata())) in (7, 4)]
-        assert [line.get_color() for line in lines] == [figures.DATA, figures.MODEL]
-    many = {f"curve {i}": curve_of(BETAS, shift=i) for i in range(2 * len(figures.COLORS))}
-    assert figures.rate_distortion(many).axes[0].get_legend_handles_labels()[1] == [*many]
+        assert [line.get_color() for line in lines] == [model_figures.DATA, model_figures.MODEL]
+    many = {f"curve {i}": curve_of(BETAS, shift=i) for i in range(2 * len(model_figures.COLORS))}
+    assert model_figures.rate_distortion(many).axes[0].get_legend_handles_labels()[1] == [*many]
 
 
 def test_picked_betas_are_marked_where_they_are() -> None:
     curve = curve_of(BETAS)
     picked = {"knee": 1.0, "stands at": 1.0, "between": 0.1**0.75, "outside": 20.0}
-    axes = figures.rate_distortion({"one": curve, "other": curve_of(BETAS, shift=9)}, picked).axes
+    axes = model_figures.rate_distortion({"one": curve, "other": curve_of(BETAS, shift=9)}, picked).axes
     names = axes[0].get_legend_handles_labels()[1][2:]
     assert names == ["knee, stands at: beta = 1", "between: beta = 0.178"]
     marks = [
@@ -116,7 +116,7 @@ def test_picked_betas_are_marked_where_they_are() -> None:
 def test_curves_of_any_kind_are_drawn(curve: Curve) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        figure = figures.rate_distortion({"$x_{": curve, "_hidden": curve}, {"knee": curve.betas[0]})
+        figure = model_figures.rate_distortion({"$x_{": curve, "_hidden": curve}, {"knee": curve.betas[0]})
         figure.draw_without_rendering()
     assert figure.axes[0].get_legend_handles_labels()[1][:2] == ["$x_{", " _hidden"]
 
@@ -126,7 +126,7 @@ def test_curves_of_any_kind_are_drawn(curve: Curve) -> None:
 
 def test_images_stand_beside_what_the_model_makes_of_them_at_each_beta() -> None:
     originals, made = RANDOM.random((9, 2, 3)), RANDOM.random((4, 9, 2, 3))
-    figure = row_figures.images_along(originals, made, [0.01, 0.1, 1, 10])
+    figure = data_figures.images_along(originals, made, [0.01, 0.1, 1, 10])
     assert [text.get_text() for text in figure.texts] == ["original", "β = 0.01", "β = 0.1", "β = 1", "β = 10"]
     picture = np.asarray(figure.axes[0].images[0].get_array())[..., 0]
     assert len(picture) == 3 * 8 - 1  # at most eight images
@@ -137,7 +137,7 @@ def test_images_stand_beside_what_the_model_makes_of_them_at_each_beta() -> None
 
 def test_a_row_of_samples_has_one_beta() -> None:
     made = RANDOM.random((3, 30, 2, 3))
-    figure = row_figures.samples_along(made, [0.1, 1, 10])
+    figure = data_figures.samples_along(made, [0.1, 1, 10])
     assert [text.get_text() for text in figure.texts] == ["β = 0.1", "β = 1", "β = 10"]
     picture = np.asarray(figure.axes[0].images[0].get_array())[..., 0]
     assert picture[3:5, 4:7] == pytest.approx(made[1, 1], abs=1e-6)
@@ -147,7 +147,7 @@ def test_columns_along_have_agreement_and_overlap() -> None:
     originals = np.array([[0.0, 0.0, 1.0, 1.0], [1.0, 2.0, 3.0, 4.0]]).T
     reversed_ = originals[:, [0, 1]] * [1, -1]
     made, drawn = np.stack([originals, reversed_]), np.stack([originals] * 2)
-    figure = row_figures.columns_along(originals, made, drawn, [1, 2], ["a", "b"])
+    figure = data_figures.columns_along(originals, made, drawn, [1, 2], ["a", "b"])
     shown = [[np.asarray(line.get_ydata()).tolist() for line in axes.lines] for axes in figure.axes]
     assert np.array(shown) == pytest.approx(np.array([[[1, 1], [1, 1]], [[1, -1], [1, 1]]]))
     assert all(axes.get_ylim()[1] > 1 for axes in figure.axes)

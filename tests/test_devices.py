@@ -12,21 +12,12 @@ import pytest
 import torch
 from torch import nn
 
-from elbowroom.bodies import MLP
-from elbowroom.devices import (
-    Processor,
-    autocast,
-    device_of,
-    fast_products,
-    flushed_denormals,
-    onednn_is_exact,
-    processor,
-    product_backend,
-    same_products,
-    standard_defaults,
-)
 from elbowroom.errors import ParameterError
-from elbowroom.modules import describe, may_draw, placed, tensors_of
+from elbowroom.nn.mlp import MLP
+from elbowroom.training.modules import describe, may_draw, placed, tensors_of
+from elbowroom.utils.devices import autocast, device_of
+from elbowroom.utils.matmul import Processor, fast_products, onednn_is_exact, processor, product_backend, same_products
+from elbowroom.utils.settings import flushed_denormals, standard_defaults
 
 onednn = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this torch has no oneDNN")
 
@@ -95,8 +86,8 @@ def test_the_chosen_products_are_exact() -> None:
     ],
 )
 def test_products_are_chosen_by_the_processor(vendor: str, exact: bool, chosen: str, monkeypatch: Any) -> None:
-    monkeypatch.setattr("elbowroom.devices.onednn_is_exact", lambda: exact)
-    monkeypatch.setattr("elbowroom.devices.processor", lambda: Processor(vendor))
+    monkeypatch.setattr("elbowroom.utils.matmul.onednn_is_exact", lambda: exact)
+    monkeypatch.setattr("elbowroom.utils.matmul.processor", lambda: Processor(vendor))
     assert product_backend() == chosen
     with same_products("onednn"):
         assert product_backend() == ("onednn" if exact else "default")
@@ -144,7 +135,7 @@ def test_nothing_is_flushed_where_threads_can_not_be_started_anew(monkeypatch: p
     def half() -> float:
         return float(torch.full((1,), torch.finfo(torch.float32).tiny) * 0.5)
 
-    monkeypatch.setattr("elbowroom.devices._restart_threads", lambda: False)
+    monkeypatch.setattr("elbowroom.utils.settings._restart_threads", lambda: False)
     with flushed_denormals():
         assert half() == 0  # there is one thread
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)

@@ -15,10 +15,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from elbowroom.cli import run
+from elbowroom.cli.app import run
 from elbowroom.cli.console import as_json, listed, say
 from elbowroom.errors import DataError, ElbowroomWarning, ParameterError, escaped
-from elbowroom.progress import Progress
+from elbowroom.utils.progress import Progress
 
 NAMES = ["\x1b[31mred\x07", "\u202egnp.exe", "a\nerror: b", "[bold]c[/]", "\x9b2Jd\u2069", "$\\frac{e", "<script>f"]
 QUICK = ["--epochs", "2", "--n-latents", "2", "--hidden", "8", "--random-state", "0"]
@@ -136,8 +136,8 @@ def test_names_of_images_that_are_no_text(tmp_path: Path) -> None:
 
     from PIL import Image
 
-    from elbowroom.data.readers import read
-    from elbowroom.data.writers import Result, write
+    from elbowroom.data.io.readers import read
+    from elbowroom.data.io.writers import Result, write
 
     for name in (b"a\xff.png", b"b\n.png"):
         Image.new("L", (4, 3)).save(tmp_path / os.fsdecode(name))
@@ -148,7 +148,7 @@ def test_names_of_images_that_are_no_text(tmp_path: Path) -> None:
 
 
 def test_parts_of_an_error_are_for_people(tmp_path: Path) -> None:
-    from elbowroom.data.writers import check_output
+    from elbowroom.data.io.writers import check_output
 
     with pytest.raises(ParameterError) as caught:
         check_output(f"{tmp_path}/\x1b[31m/x.csv")

@@ -20,7 +20,7 @@ from small import COUNTS, DIGITS, NAMES, WINE, counts, images, table
 
 import elbowroom
 from elbowroom.errors import DataError, ElbowroomError, ElbowroomWarning
-from elbowroom.summary import summarise
+from elbowroom.estimators.reporting import summarise
 
 # ---- kinds of input and output
 

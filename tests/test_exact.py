@@ -20,7 +20,7 @@ from sklearn.decomposition import PCA
 from torch import Tensor
 
 from elbowroom import TableVAE
-from elbowroom.likelihoods import Gaussian
+from elbowroom.likelihoods.continuous import Gaussian
 
 F64 = torch.float64
 TABLES = {"wine": load_wine, "breast cancer": load_breast_cancer}

@@ -22,11 +22,12 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import sparse
 
-from elbowroom.data import arrays, streams
-from elbowroom.data.readers import READERS, read, read_labels
-from elbowroom.data.writers import WRITERS, Result, check_output, write
+from elbowroom.data import streams
+from elbowroom.data.io import arrays
+from elbowroom.data.io.readers import READERS, read, read_labels
+from elbowroom.data.io.writers import WRITERS, Result, check_output, write
 from elbowroom.errors import DataError, ElbowroomError, ElbowroomWarning, MissingDependencyError, ParameterError
-from elbowroom.files import (
+from elbowroom.utils.files import (
     ABANDONED,
     MAX_JSON,
     delete_folder,

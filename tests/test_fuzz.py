@@ -548,7 +548,7 @@ def folders(folder: Path, random: Random) -> None:
 
 
 def read_data(path: Path) -> Any:
-    from elbowroom.data.readers import read
+    from elbowroom.data.io.readers import read
 
     return read(str(path))
 

@@ -33,8 +33,10 @@ from test_fuzz import BATCH, LONG, SHORT, Targets, Watch, asked, check, run_here
 from torch import Tensor
 
 import elbowroom
-from elbowroom import InteractionVAE, artefact, trainer
-from elbowroom.cli.facts import facts_of
+from elbowroom import InteractionVAE
+from elbowroom.cli.model_info import facts_of
+from elbowroom.persistence import artefact
+from elbowroom.training import trainer
 
 # ---- what is forged --------------------------------------------------------------------------------------------------
 

@@ -11,9 +11,10 @@ import torch
 from torch import Generator, Tensor
 from torch.distributions import Independent, MultivariateNormal, Normal, kl_divergence
 
+from elbowroom.distributions.gaussian import DiagonalGaussian, FullGaussian, GaussianMixture, StandardGaussian
 from elbowroom.errors import ParameterError
-from elbowroom.gaussians import DiagonalGaussian, FullGaussian, GaussianMixture, StandardGaussian
-from elbowroom.latents import LATENTS, PRIORS, CompositePrior, Posterior, Prior, rate_of
+from elbowroom.latents.posteriors import LATENTS
+from elbowroom.latents.priors import PRIORS, CompositePrior, Posterior, Prior, rate_of
 
 F64 = torch.float64
 

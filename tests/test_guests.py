@@ -18,7 +18,7 @@ from small import COUNTS, DIGITS, WINE, counts, images, table
 from torch import Tensor, distributions, nn
 
 from elbowroom.errors import ElbowroomWarning, ParameterError
-from elbowroom.likelihoods import Gaussian
+from elbowroom.likelihoods.continuous import Gaussian
 
 # ---- strangers' parts
 

@@ -19,19 +19,22 @@ from sklearn.metrics import ndcg_score
 
 from elbowroom import EASE, Fold, ItemKNN, Popularity, RatingMeans, Split, evaluate
 from elbowroom import distributions as d
-from elbowroom.baselines import side_by_side
-from elbowroom.bodies import MLP, SparseLinear
-from elbowroom.checkpoints import checksum
-from elbowroom.data.holdout import cut
-from elbowroom.data.interactions import Interactions, Reading, Vocabulary
-from elbowroom.data.rows import InteractionRows
+from elbowroom.data.dataset import InteractionRows
+from elbowroom.data.datasets import msweb
+from elbowroom.data.interactions.matrix import Interactions, Vocabulary
+from elbowroom.data.interactions.reading import Reading
+from elbowroom.data.interactions.splits import cut
 from elbowroom.data.sparse import SparseBatch, dot
-from elbowroom.data.toy import msweb
+from elbowroom.distributions.items import Items
+from elbowroom.distributions.kernels import OwnLogits
 from elbowroom.errors import DataError, ElbowroomWarning, ParameterError
-from elbowroom.item_kernels import OwnLogits
-from elbowroom.likelihood_items import ItemMultinomial, ItemNegativeBinomial, ItemPoisson, ItemRatings, Items
-from elbowroom.randomness import normal_by_row
-from elbowroom.tasks.rank import best, in_order
+from elbowroom.likelihoods.items import ItemMultinomial, ItemNegativeBinomial, ItemPoisson, ItemRatings
+from elbowroom.nn.layers import SparseLinear
+from elbowroom.nn.mlp import MLP
+from elbowroom.tasks.recommend.baselines import side_by_side
+from elbowroom.tasks.recommend.topk import best, in_order
+from elbowroom.training.checkpoints import checksum
+from elbowroom.utils.randomness import normal_by_row
 
 
 def matrix(users: int = 20, items: int = 12, density: float = 0.3, seed: int = 0, high: int = 1) -> sparse.csr_matrix:
@@ -205,7 +208,7 @@ def test_logits_of_what_is_stored_are_those_of_the_table(draws, monkeypatch):
     usual = x.at(h @ table.mT)
     expected = torch.autograd.grad((usual * weights).sum(), (h, table))
     for part in (1, 4, 512):
-        monkeypatch.setattr("elbowroom.item_kernels.PART", part)
+        monkeypatch.setattr("elbowroom.distributions.kernels.PART", part)
         found = OwnLogits.apply(h, table, x)
         torch.testing.assert_close(found, usual)
         for one, other in zip(torch.autograd.grad((found * weights).sum(), (h, table)), expected, strict=True):
@@ -360,12 +363,10 @@ def test_ids_of_either_sign_are_told_apart():
     assert large.positions(small.ids).tolist() == [-1, 0]
     assert small.positions(large.ids).tolist() == [1, -1]
     found = Reading().learn(pd.DataFrame({"user": [1, 2], "item": [1, 2]}))
-    more = found.with_more(np.array([2, 2**63], np.uint64), found.matrix, Reading())
+    more = Reading().more(found, np.array([2, 2**63], np.uint64), found.matrix)
     assert more.users.ids.tolist() == [1, 2, 2**63]
     with pytest.raises(DataError, match="must fit 64 bits"):
-        Vocabulary.learn(small.ids) and Interactions(found.matrix, small, found.items).with_more(
-            np.array([2, 2**63], np.uint64), found.matrix, Reading()
-        )
+        Reading().more(Interactions(found.matrix, small, found.items), np.array([2, 2**63], np.uint64), found.matrix)
 
 
 def test_times_keep_all_their_digits():

@@ -23,27 +23,28 @@ from test_resume import same
 from training import Spy, fit
 
 import elbowroom
-from elbowroom import InteractionVAE, TableVAE, interrupt
-from elbowroom.checkpoints import Checkpoints
-from elbowroom.cli import run
-from elbowroom.data.readers import read
+from elbowroom import InteractionVAE, TableVAE
+from elbowroom.cli.app import run
+from elbowroom.data.io.readers import read
 from elbowroom.errors import ElbowroomWarning, warn
-from elbowroom.files import write_atomically
-from elbowroom.interrupt import Interrupt, Stopped, stopping
-from elbowroom.progress import Progress
-from elbowroom.trainer import Trainer
+from elbowroom.training.checkpoints import Checkpoints
+from elbowroom.training.trainer import Trainer
+from elbowroom.utils import signals
+from elbowroom.utils.files import write_atomically
+from elbowroom.utils.progress import Progress
+from elbowroom.utils.signals import Interrupt, Stopped, stopping
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="no such signals here")
 SHORT = Trainer(epochs=3, batch_size=16, seed=5, device="cpu")  # of four steps an epoch
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "80"}
-each_ending = pytest.mark.parametrize("number", interrupt.ENDING)
+each_ending = pytest.mark.parametrize("number", signals.ENDING)
 
 
 @pytest.fixture
 def came() -> Iterator[list[int]]:
     """The signals that come to handlers of the program's."""
     found: list[int] = []
-    before = {number: signal.signal(number, lambda n, _: found.append(n)) for number in interrupt.ENDING}
+    before = {number: signal.signal(number, lambda n, _: found.append(n)) for number in signals.ENDING}
     yield found
     for number, handler in before.items():
         signal.signal(number, handler)
@@ -137,7 +138,7 @@ def test_a_program_stops_once(number: int, monkeypatch: pytest.MonkeyPatch) -> N
             tidied.append(stopped.number == number)
     assert tidied == [True]
     assert signal.getsignal(number) is before
-    monkeypatch.setattr(interrupt, "AT_ONCE", 0.0)
+    monkeypatch.setattr(signals, "AT_ONCE", 0.0)
     with stopping():
         for _ in range(2):  # one that was lost does not make the program deaf
             with pytest.raises(Stopped):
@@ -248,14 +249,14 @@ FITTED = ["--epochs", "6", "--hidden", "8", "--batch-size", "16", "--random-stat
 def test_a_fit_that_is_stopped_saves_the_model_so_far(
     here: Path, number: int, code: int, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
-    def step(run: Any, *batch: Any, train: Any = elbowroom.trainer.Run._train_step) -> None:
+    def step(run: Any, *batch: Any, train: Any = elbowroom.training.trainer.Run._train_step) -> None:
         train(run, *batch)
         if run.step == 60:  # an epoch has 23
             signal.raise_signal(number)
 
     words = ["rows.csv", *FITTED]
     assert run(["fit", *words, "--out", "whole"]) == 0
-    monkeypatch.setattr(elbowroom.trainer.Run, "_train_step", step)
+    monkeypatch.setattr(elbowroom.training.trainer.Run, "_train_step", step)
     capsys.readouterr()
     assert run(["fit", *words, "--out", "m"]) == code
     out, err = capsys.readouterr()
@@ -303,11 +304,11 @@ def test_a_command_that_is_stopped_leaves_nothing_half_done(
 
 
 def test_a_fit_that_has_ended_is_saved_and_done(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def settle(*arguments: Any, real: Any = elbowroom.base.generate.settle_prior) -> Any:
+    def settle(*arguments: Any, real: Any = elbowroom.estimators.base.generate.settle_prior) -> Any:
         signal.raise_signal(signal.SIGTERM)
         return real(*arguments)
 
-    monkeypatch.setattr(elbowroom.base.generate, "settle_prior", settle)
+    monkeypatch.setattr(elbowroom.estimators.base.generate, "settle_prior", settle)
     assert run(["fit", "rows.csv", "--out", "m", *FITTED]) == 0
     assert elbowroom.load("m").history_.complete
     assert not Path("m.run").exists()

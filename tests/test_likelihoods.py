@@ -20,14 +20,15 @@ from torch import Generator, Tensor
 
 from elbowroom import distributions as d
 from elbowroom import likelihoods as kinds
-from elbowroom import specs
-from elbowroom.data.choose import choose_counts, look
-from elbowroom.data.rows import Rows
+from elbowroom.data.dataset import Rows
 from elbowroom.errors import DataError, ParameterError
-from elbowroom.likelihood_base import Likelihood
-from elbowroom.likelihood_counts import LARGE
-from elbowroom.likelihood_tables import Ordinal as OrdinalLikelihood
-from elbowroom.likelihoods import LIKELIHOODS, Mixed
+from elbowroom.likelihoods.auto import choose_counts, look
+from elbowroom.likelihoods.base import Likelihood
+from elbowroom.likelihoods.counts import LARGE
+from elbowroom.likelihoods.discrete import Ordinal as OrdinalLikelihood
+from elbowroom.likelihoods.mixed import Mixed
+from elbowroom.likelihoods.registry import LIKELIHOODS
+from elbowroom.utils import specs
 
 VARIANTS = {
     "binomial": ["total=16"],

@@ -15,14 +15,18 @@ from torch import Generator, Tensor, nn
 from torch.distributions import MultivariateNormal
 
 import elbowroom
-from elbowroom.bodies import MLP
-from elbowroom.data.rows import Batch
+from elbowroom.data.dataset import Batch
+from elbowroom.distributions.gaussian import DiagonalGaussian, FullGaussian
 from elbowroom.errors import ParameterError
-from elbowroom.gaussians import DiagonalGaussian, FullGaussian
-from elbowroom.latents import LATENTS, PRIORS, VampPrior
-from elbowroom.likelihoods import Bernoulli, Gaussian, Poisson
-from elbowroom.objectives import OBJECTIVES, Elbo, Iwae, Objective, Terms, distortion_of, objective_of
-from elbowroom.vae import VAE
+from elbowroom.latents.posteriors import LATENTS
+from elbowroom.latents.priors import PRIORS, VampPrior
+from elbowroom.likelihoods.continuous import Gaussian
+from elbowroom.likelihoods.counts import Poisson
+from elbowroom.likelihoods.discrete import Bernoulli
+from elbowroom.models.vae import VAE
+from elbowroom.nn.mlp import MLP
+from elbowroom.objectives.bounds import OBJECTIVES, Elbo, Iwae, Objective, objective_of
+from elbowroom.objectives.terms import Terms, distortion_of
 
 F64 = torch.float64
 D, LATENT = 4, 2

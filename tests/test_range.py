@@ -19,20 +19,27 @@ from torch import Tensor, nn
 from training import rows, weights
 
 import elbowroom
-from elbowroom import TableVAE, control
-from elbowroom.beta import LogUniform
-from elbowroom.bodies import MLP, Film, ImageDecoder, ImageEncoder, Layer, by_row
-from elbowroom.checkpoints import Checkpoints
-from elbowroom.data.rows import rows_of
-from elbowroom.dial import LOUD, Dial
+from elbowroom import TableVAE
+from elbowroom.beta.conditioning import LOUD, Dial
+from elbowroom.beta.policies import LogUniform
+from elbowroom.data.dataset import rows_of
 from elbowroom.errors import ElbowroomError, ParameterError
-from elbowroom.latents import LATENTS, PRIORS
-from elbowroom.likelihoods import LIKELIHOODS, Bernoulli, Gaussian, Mixed
-from elbowroom.objectives import Elbo, Iwae
-from elbowroom.randomness import generator_at
+from elbowroom.latents.posteriors import LATENTS
+from elbowroom.latents.priors import PRIORS
+from elbowroom.likelihoods.continuous import Gaussian
+from elbowroom.likelihoods.discrete import Bernoulli
+from elbowroom.likelihoods.mixed import Mixed
+from elbowroom.likelihoods.registry import LIKELIHOODS
+from elbowroom.models.vae import VAE
+from elbowroom.nn.conv import ImageDecoder, ImageEncoder
+from elbowroom.nn.layers import Film, Layer, by_row
+from elbowroom.nn.mlp import MLP
+from elbowroom.objectives.bounds import Elbo, Iwae
 from elbowroom.tasks.curve import Curve
-from elbowroom.trainer import Trainer
-from elbowroom.vae import VAE
+from elbowroom.training import beta_control
+from elbowroom.training.checkpoints import Checkpoints
+from elbowroom.training.trainer import Trainer
+from elbowroom.utils.randomness import generator_at
 
 RANGE = "0.01..10"
 CPU = torch.device("cpu")
@@ -182,7 +189,7 @@ def test_every_part_listens_and_blocks_equal_models_at_one_beta(name: str, likel
     vae.initialise(x, seeded())
     noise = torch.randn(8, 3, generator=seeded(2))
     elbo = Elbo()
-    batch = elbowroom.data.rows.Batch(x, None, None)
+    batch = elbowroom.data.dataset.Batch(x, None, None)
     loss = elbo(vae, batch, noise, coded(vae)).loss(by_row(BETAS, 8)).sum()
     loss.backward()
     dial = [p for key, p in vae.named_parameters() if "film" in key or "dial" in key]
@@ -195,7 +202,7 @@ def test_every_part_listens_and_blocks_equal_models_at_one_beta(name: str, likel
             together = objective(vae, batch, z, coded(vae))
             for i, beta in enumerate(BETAS.tolist()):
                 at = slice(2 * i, 2 * i + 2)
-                alone = objective(vae.at(beta), elbowroom.data.rows.Batch(x[at], None, None), z[..., at, :])
+                alone = objective(vae.at(beta), elbowroom.data.dataset.Batch(x[at], None, None), z[..., at, :])
                 torch.testing.assert_close(together.distortion[..., at], alone.distortion, rtol=1e-4, atol=1e-4)
                 torch.testing.assert_close(together.rate[..., at], alone.rate, rtol=1e-4, atol=1e-4)
 
@@ -226,7 +233,7 @@ def test_the_dial_stands_at_one_or_next_to_it(low: float, high: float, stands: f
 @pytest.mark.parametrize(("low", "start"), [(0.01, 1), (0.001, 1), (0.02, 0.5), (0.1, 0.1), (3, 0.1)])
 def test_a_range_starts_a_tenth_lower_and_not_below_a_hundredth(low: float, start: float) -> None:
     """What large betas close at the start stays closed: the rate weighs less at first than the network is told."""
-    policy = control.control_of(LogUniform(low, 10), 100, CPU, Dial(low, 10, 2))
+    policy = beta_control.control_of(LogUniform(low, 10), 100, CPU, Dial(low, 10, 2))
     drawn = policy.draw(64).betas
     found = [policy.step(p, torch.zeros(64, 2), cast(Any, None), drawn) for p in (0.0, 0.1, 0.2, 1.0)]
     for beta, share in zip(found, (start, start**0.5, 1, 1), strict=True):
@@ -237,7 +244,7 @@ def test_epochs_in_which_latents_open_are_not_chosen() -> None:
     """Few held-out rows liked the first epoch best, where no latent is open: the model knew one beta for all."""
     x = standardised("wine")[::2]
     model = TableVAE(n_latents=4, beta="1..10", epochs=100, random_state=0, device="cpu").fit(x)
-    open_from = math.ceil(100 * control.OPENED)
+    open_from = math.ceil(100 * beta_control.OPENED)
     assert np.isnan(model.history_["held_out_loss"][: open_from - 1]).all()
     assert np.isfinite(model.history_["held_out_loss"][open_from:]).all()
     assert model.history_.best["epoch"] > open_from - 1
@@ -253,7 +260,7 @@ def test_few_held_out_rows_are_each_looked_at_over_the_whole_range(place: int) -
     x = np.zeros((12, 6), dtype=np.float32)
     x[place] = 1
     history = trainer.fit(vae, rows_of(x), LogUniform(0.01, 10), held_out=rows_of(x))
-    grid = cast(Tensor, control.control_of(LogUniform(0.01, 10), 1, CPU, vae.dial).draw(61).betas).tolist()
+    grid = cast(Tensor, beta_control.control_of(LogUniform(0.01, 10), 1, CPU, vae.dial).draw(61).betas).tolist()
     held_out, losses = torch.from_numpy(x), []
     with torch.no_grad():
         for beta in grid:
@@ -271,7 +278,7 @@ def test_a_range_that_begins_high_opens_latents_first(monkeypatch: pytest.Monkey
         return model.at(1).score(x), float(model.at(1).curve(x, [1]).rate[0])
 
     score, rate = score_and_rate()
-    monkeypatch.setattr(control, "OPENING", 1.0)
+    monkeypatch.setattr(beta_control, "OPENING", 1.0)
     closed_score, closed_rate = score_and_rate()
     assert score > closed_score + 1
     assert rate > closed_rate + 1

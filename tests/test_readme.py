@@ -74,7 +74,7 @@ def test_the_guide(tmp_path, monkeypatch):
 
 
 def test_commands(tmp_path, monkeypatch, capsys):
-    from elbowroom.cli import main
+    from elbowroom.cli.app import main
 
     monkeypatch.chdir(tmp_path)
     random = np.random.default_rng(0)

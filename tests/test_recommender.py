@@ -20,18 +20,20 @@ from sklearn.base import clone
 from test_interactions import matrix
 
 import elbowroom
-from elbowroom import EASE, Fold, InteractionVAE, Popularity, RatingMeans, Reading, Split, artefact, evaluate
-from elbowroom.checkpoints import Checkpoints
-from elbowroom.cli import run
+from elbowroom import EASE, Fold, InteractionVAE, Popularity, RatingMeans, Reading, Split, evaluate
+from elbowroom.cli.app import run
+from elbowroom.data.datasets import msweb
 from elbowroom.data.sparse import SparseBatch
-from elbowroom.data.toy import msweb
+from elbowroom.distributions.items import Items
 from elbowroom.errors import ArtefactError, DataError, ElbowroomWarning, ParameterError
-from elbowroom.likelihood_items import FEW_RATINGS, Items
-from elbowroom.randomness import seed_of
-from elbowroom.spectrum import leading
-from elbowroom.tasks.evaluate import gain
-from elbowroom.tasks.item_scores import different
-from elbowroom.tasks.neighbours import Neighbours, neighbours_of
+from elbowroom.likelihoods.items import FEW_RATINGS
+from elbowroom.persistence import artefact
+from elbowroom.tasks.recommend.graph_filter import Neighbours, neighbours_of
+from elbowroom.tasks.recommend.metrics import gain
+from elbowroom.tasks.recommend.scoring import different
+from elbowroom.tasks.recommend.spectral_init import leading
+from elbowroom.training.checkpoints import Checkpoints
+from elbowroom.utils.randomness import seed_of
 
 SMALL = {"n_latents": 3, "hidden": (8,), "epochs": 4, "batch_size": 16, "random_state": 0}
 CLICKS = matrix(60, 25, 0.25)
@@ -158,7 +160,7 @@ def test_errors_of_ratings_are_those_on_what_is_hidden(monkeypatch):
     means = evaluate(RatingMeans().fit(split.train), split.test, ["rmse", "mae"])
     assert found["rmse"] < means["rmse"]
     assert found.compare(means, "mae").difference < 0
-    monkeypatch.setattr("elbowroom.tasks.rank.SCORES", 7 * 40)
+    monkeypatch.setattr("elbowroom.tasks.recommend.topk.SCORES", 7 * 40)
     assert evaluate(model, split.test, ["rmse"])["rmse"] == pytest.approx(found["rmse"], abs=1e-6)
     assert gain(model, split.test, "rmse") == pytest.approx(-found["rmse"])
     assert gain(model, split.test, "ndcg@5") == found["ndcg@5"]
@@ -437,7 +439,7 @@ def test_neighbours_know_nothing_of_items_that_nobody_has():
 def test_a_long_history_is_explained_in_parts(model, monkeypatch):
     history = list(range(12))
     items, effects = model.explain(history, 20)
-    monkeypatch.setattr("elbowroom.tasks.rank.SCORES", 3 * 25)
+    monkeypatch.setattr("elbowroom.tasks.recommend.topk.SCORES", 3 * 25)
     parts, same = model.explain(history, 20)
     assert np.array_equal(parts, items)
     np.testing.assert_allclose(same, effects, atol=1e-6)
@@ -455,7 +457,7 @@ def test_what_neighbours_say_of_a_row_depends_on_it_alone(monkeypatch):
     """To the last bit, in whatever company, and in however many parts."""
     neighbours = Neighbours(CLICKS)
     whole = neighbours(CLICKS)
-    monkeypatch.setattr("elbowroom.tasks.neighbours.AT_ONCE", 7 * max(CLICKS.shape))
+    monkeypatch.setattr("elbowroom.tasks.recommend.graph_filter.AT_ONCE", 7 * max(CLICKS.shape))
     assert torch.equal(neighbours(CLICKS), whole)
     assert all(torch.equal(neighbours(CLICKS[[i]])[0], whole[i]) for i in range(0, CLICKS.shape[0], 5))
 
@@ -695,7 +697,7 @@ def test_a_run_that_was_killed_goes_on_to_the_same_bits(tmp_path, monkeypatch):
         if len(saves) == 6:
             raise Killed
 
-    monkeypatch.setattr(elbowroom.checkpoints, "EVERY", 0.0)
+    monkeypatch.setattr(elbowroom.training.checkpoints, "EVERY", 0.0)
     monkeypatch.setattr(Checkpoints, "save", save)
     with pytest.raises(Killed):
         vae(**options).fit(CLICKS, checkpoint=tmp_path / "run")

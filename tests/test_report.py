@@ -19,8 +19,9 @@ import numpy as np
 
 import elbowroom.tasks
 from elbowroom.errors import MissingDependencyError
-from elbowroom.tasks import drawing, figures, row_figures
-from elbowroom.tasks.report import Number, Report
+from elbowroom.report import data_figures, model_figures
+from elbowroom.report import style as drawing
+from elbowroom.report.page import Number, Report
 
 HOSTILE = """<script>alert(1)</script> "' onload=x {{ 7*7 }} $\\frac{ _ </style></svg> 漢字 \ud800\x00"""
 RANDOM = np.random.default_rng(0)
@@ -268,14 +269,14 @@ def test_labels_of_any_kind(labels: np.ndarray | None, shown: str) -> None:
 
 def test_many_points_are_pixels() -> None:
     many = RANDOM.normal(size=(drawing.MOST_SHAPES + 1, 2))
-    drawn = [figures.latent_map(points).axes[0].collections[0] for points in (many, many[1:])]
+    drawn = [model_figures.latent_map(points).axes[0].collections[0] for points in (many, many[1:])]
     assert [points.get_rasterized() for points in drawn] == [True, False]
 
 
 def test_the_worst_columns_are_shown_in_the_order_of_the_table() -> None:
     data = RANDOM.normal(size=(500, 15))
     samples = data + np.isin(np.arange(15), (2, 5, 14), invert=True)  # three columns are right
-    figure = row_figures.marginals(data, samples, [f"column {j}" for j in range(15)])
+    figure = data_figures.marginals(data, samples, [f"column {j}" for j in range(15)])
     shown = [axes.get_title(loc="left") for axes in figure.axes]
     assert shown == [f"column {j}" for j in range(15) if j not in (2, 5, 14)]
 
@@ -283,14 +284,14 @@ def test_the_worst_columns_are_shown_in_the_order_of_the_table() -> None:
 def test_overlap_and_correlation_are_what_they_say() -> None:
     data = np.array([[0.0, 1.0], [0.0, 2.0], [1.0, 3.0], [1.0, 4.0]])
     samples = np.array([[0.0, 4.0], [0.0, 3.0], [0.0, 2.0], [1.0, 1.0]])
-    overlap = row_figures.marginals(data, samples, ["a", "b"])
+    overlap = data_figures.marginals(data, samples, ["a", "b"])
     assert [axes.get_title(loc="right") for axes in overlap.axes] == ["75%", "100%"]
-    agreement = row_figures.reconstruction_scatter(data, data[:, [0, 1]] * [1, -1], ["a", "b"])
+    agreement = data_figures.reconstruction_scatter(data, data[:, [0, 1]] * [1, -1], ["a", "b"])
     assert [axes.get_title(loc="right") for axes in agreement.axes] == ["1.00", "-1.00"]
 
 
 def test_latents_are_sorted_and_keep_their_index() -> None:
-    axes = figures.rate_per_latent(np.array([0.5, 2.0, 0.001, 1.0]), np.array([1, 1, 0, 1])).axes[0]
+    axes = model_figures.rate_per_latent(np.array([0.5, 2.0, 0.001, 1.0]), np.array([1, 1, 0, 1])).axes[0]
     assert [label.get_text() for label in axes.get_xticklabels()] == ["1", "3", "0", "2"]
     heights = np.array([bar.get_extents().height for bar in axes.patches])
     assert heights / heights[0] == pytest.approx([1, 0.5, 0.25, 0.0005])
@@ -304,13 +305,13 @@ def lines(axes: Any) -> dict[str, list[float]]:
 
 def test_losses_are_those_of_the_records() -> None:
     curves = {"beta": [0.0, 0.5], "distortion": [3.0, 2.0], "rate": [1.0, 4.0], "loss": [9.0, 8.0]}
-    axes = figures.training_curves(curves | {"held_out_loss": [7.0, 6.0]}, "held out (loss at beta = 1)").axes
+    axes = model_figures.training_curves(curves | {"held_out_loss": [7.0, 6.0]}, "held out (loss at beta = 1)").axes
     assert lines(axes[0]) == {"training": [9.0, 8.0], "held out (loss at beta = 1)": [7.0, 6.0]}
 
 
 def test_panels_of_training_are_those_of_its_columns() -> None:
     def titles(**columns: list[float]) -> list[str]:
-        return [axes.get_title(loc="left") for axes in figures.training_curves(columns).axes]
+        return [axes.get_title(loc="left") for axes in model_figures.training_curves(columns).axes]
 
     assert titles(loss=[1.0], beta=[1.0]) == ["Loss", "Distortion", "Rate", "Beta", "Learning rate"]
     assert titles(loss=[1.0], rate=[1.0]) == ["Loss", "Distortion", "Rate", "Learning rate"]
@@ -318,7 +319,7 @@ def test_panels_of_training_are_those_of_its_columns() -> None:
 
 
 def test_targets_are_dashed_lines_in_their_panels() -> None:
-    figure = figures.training_curves(history(20) | {"target_rate": [12.0] * 20})
+    figure = model_figures.training_curves(history(20) | {"target_rate": [12.0] * 20})
     panels = {axes.get_title(loc="left"): axes for axes in figure.axes}
     assert lines(panels["Rate"])["target"] == [12.0] * 20
     assert {line.get_label(): line.get_linestyle() for line in panels["Rate"].lines}["target"] == "--"
@@ -331,7 +332,8 @@ def test_targets_are_dashed_lines_in_their_panels() -> None:
 def test_scales_of_beta() -> None:
     """A beta that falls by orders of magnitude is on a logarithmic scale with plain numbers; a negative one is not."""
     falling, swinging = (
-        figures.training_curves({"beta": beta}).axes[2] for beta in (np.geomspace(1, 1e-4, 30), [-30.0, 10.0, 30.0] * 9)
+        model_figures.training_curves({"beta": beta}).axes[2]
+        for beta in (np.geomspace(1, 1e-4, 30), [-30.0, 10.0, 30.0] * 9)
     )
     assert (falling.get_title(loc="left"), falling.get_yscale(), swinging.get_yscale()) == ("Beta", "log", "linear")
     falling.figure.draw_without_rendering()

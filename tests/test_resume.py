@@ -19,20 +19,21 @@ import torch
 from test_trainer import guest
 from training import Spy, bits, fit, rows, weights, without_seconds
 
-import elbowroom.checkpoints
-import elbowroom.trainer
+import elbowroom.training.checkpoints
+import elbowroom.training.trainer
 from elbowroom import TableVAE
-from elbowroom.beta import Constant, TargetRate, Warmup
-from elbowroom.bodies import MLP
-from elbowroom.checkpoints import Checkpoints, checksum
-from elbowroom.data.rows import Rows, rows_of
+from elbowroom.beta.policies import Constant, TargetRate, Warmup
+from elbowroom.data.dataset import Rows, rows_of
 from elbowroom.errors import ArtefactError, ElbowroomWarning, ParameterError
-from elbowroom.files import held, write_atomically
-from elbowroom.history import History
-from elbowroom.latents import CompositePrior
-from elbowroom.objectives import Elbo, Iwae, Terms
-from elbowroom.trainer import Trainer
-from elbowroom.vae import VAE
+from elbowroom.latents.priors import CompositePrior
+from elbowroom.models.vae import VAE
+from elbowroom.nn.mlp import MLP
+from elbowroom.objectives.bounds import Elbo, Iwae
+from elbowroom.objectives.terms import Terms
+from elbowroom.training.checkpoints import Checkpoints, checksum
+from elbowroom.training.history import History
+from elbowroom.training.trainer import Trainer
+from elbowroom.utils.files import held, write_atomically
 
 SHORT = Trainer(epochs=3, batch_size=16, seed=5, device="cpu")
 Trained = tuple[VAE, History]
@@ -86,7 +87,7 @@ EARLY = {"epochs": 9, "patience": 1, "precision": "bfloat16", "learning_rate": 0
 )
 def test_from_any_step(settings: dict[str, Any], options: dict[str, Any], tmp_path: Path, monkeypatch: Any) -> None:
     """Every checkpoint of a run, each resumed on its own."""
-    monkeypatch.setattr(elbowroom.checkpoints, "KEEP", 1000)
+    monkeypatch.setattr(elbowroom.training.checkpoints, "KEEP", 1000)
     warnings.simplefilter("ignore", ElbowroomWarning)
     trainer = Trainer(**{**vars(SHORT), **settings})
     whole = fit(trainer, checkpoints=Checkpoints(tmp_path / "all", every=0), **options)
@@ -122,17 +123,19 @@ def test_resumed_twice(tmp_path: Path) -> None:
 
 def test_a_run_multiplies_as_it_began(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     used: list[str] = []
-    real = elbowroom.trainer.fast_products
-    monkeypatch.setattr(elbowroom.trainer, "fast_products", lambda backend: (used.append(backend), real(backend))[1])
-    monkeypatch.setattr(elbowroom.trainer, "onednn_is_exact", lambda: True)
+    real = elbowroom.training.trainer.fast_products
+    monkeypatch.setattr(
+        elbowroom.training.trainer, "fast_products", lambda backend: (used.append(backend), real(backend))[1]
+    )
+    monkeypatch.setattr(elbowroom.training.trainer, "onednn_is_exact", lambda: True)
     for name, begun, now in (("a", "onednn", "default"), ("b", "default", "onednn")):
-        monkeypatch.setattr(elbowroom.trainer, "product_backend", lambda begun=begun: begun)
+        monkeypatch.setattr(elbowroom.training.trainer, "product_backend", lambda begun=begun: begun)
         start(tmp_path / name, 5)
-        monkeypatch.setattr(elbowroom.trainer, "product_backend", lambda now=now: now)
+        monkeypatch.setattr(elbowroom.training.trainer, "product_backend", lambda now=now: now)
         fit(SHORT, checkpoints=tmp_path / name, objective=Spy(lambda *_: None))
         assert used[-2:] == [begun, begun]
-    monkeypatch.setattr(elbowroom.trainer, "onednn_is_exact", lambda: False)  # such as on another processor
-    monkeypatch.setattr(elbowroom.trainer, "product_backend", lambda: "onednn")
+    monkeypatch.setattr(elbowroom.training.trainer, "onednn_is_exact", lambda: False)  # such as on another processor
+    monkeypatch.setattr(elbowroom.training.trainer, "product_backend", lambda: "onednn")
     start(tmp_path / "c", 5)
     fit(SHORT, checkpoints=tmp_path / "c", objective=Spy(lambda *_: None))
     assert used[-1] == "default"
@@ -166,7 +169,7 @@ def server() -> Any:
     if "forkserver" not in multiprocessing.get_all_start_methods():
         pytest.skip("no fork server here")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["elbowroom.estimators"])
+    context.set_forkserver_preload(["elbowroom.estimators.registry"])
     return context
 
 
@@ -303,7 +306,7 @@ def test_what_was_half_written_is_swept_up(tmp_path: Path) -> None:
 
 def test_another_format_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     start(tmp_path, 2)
-    monkeypatch.setattr(elbowroom.checkpoints, "FORMAT", 2)
+    monkeypatch.setattr(elbowroom.training.checkpoints, "FORMAT", 2)
     with pytest.raises(ArtefactError, match=r"must have format 2, but .* has format 1"):
         fit(SHORT, checkpoints=tmp_path)
 
@@ -401,13 +404,15 @@ def test_the_interval(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert not checkpoints.due
         now = 10.0
         assert checkpoints.due
-        monkeypatch.setattr(elbowroom.checkpoints, "write_atomically", lambda *_: time.__dict__.update(late=True))
+        monkeypatch.setattr(
+            elbowroom.training.checkpoints, "write_atomically", lambda *_: time.__dict__.update(late=True)
+        )
 
         def slow(*_: Any) -> None:
             nonlocal now
             now += 4
 
-        monkeypatch.setattr(elbowroom.checkpoints, "write_atomically", slow)
+        monkeypatch.setattr(elbowroom.training.checkpoints, "write_atomically", slow)
         checkpoints.save(1, {"a": torch.zeros(1)}, {})
         now += 79
         assert not checkpoints.due  # to write it took 4 s, so the next one is due after 80

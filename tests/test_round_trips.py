@@ -18,10 +18,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from elbowroom import InteractionVAE, Reading, TableVAE, load
-from elbowroom.data import delimited, words
-from elbowroom.data.frame_files import write_frame
-from elbowroom.data.readers import read
-from elbowroom.data.writers import write_columns
+from elbowroom.data import words
+from elbowroom.data.io import csv
+from elbowroom.data.io.readers import read
+from elbowroom.data.io.tables import write_frame
+from elbowroom.data.io.writers import write_columns
 from elbowroom.errors import DataError, ElbowroomWarning
 
 ODD = [
@@ -159,7 +160,7 @@ def all_of(path: Path) -> str:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ElbowroomWarning)
         try:
-            table = delimited.read_delimited(path)
+            table = csv.read_delimited(path)
             found = table.words()
             columns = table.columns()
         except DataError as error:

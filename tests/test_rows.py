@@ -12,12 +12,12 @@ import torch
 from scipy import sparse
 from small import counts, table
 
-from elbowroom.build import ENOUGH, MANY, enough
-from elbowroom.data import rows as module
-from elbowroom.data.rows import BinarizedRows, Rows, SparseRows, joined, rows_of
-from elbowroom.devices import free_memory
+from elbowroom.data import dataset as module
+from elbowroom.data.dataset import BinarizedRows, Rows, SparseRows, joined, rows_of
 from elbowroom.errors import DataError
-from elbowroom.trainer import Run
+from elbowroom.models.build import ENOUGH, MANY, enough
+from elbowroom.training.trainer import Run
+from elbowroom.utils.devices import free_memory
 
 CPU, META = torch.device("cpu"), torch.device("meta")
 X = np.random.default_rng(0).integers(0, 3, (100, 4)).astype(np.float32)

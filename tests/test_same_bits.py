@@ -16,10 +16,12 @@ from small import COUNTS, DIGITS, WINE, counts, images, table
 from torch import nn
 
 from elbowroom import InteractionVAE, VAEDetector, VAEImputer
-from elbowroom.bodies import MLP, Conv2d, Linear, SparseLinear
-from elbowroom.latents import DiagonalLatent, MixturePrior
-from elbowroom.likelihood_items import ItemMultinomial
-from elbowroom.randomness import drawing_from, module_generator
+from elbowroom.latents.posteriors import DiagonalLatent
+from elbowroom.latents.priors import MixturePrior
+from elbowroom.likelihoods.items import ItemMultinomial
+from elbowroom.nn.layers import Conv2d, Linear, SparseLinear
+from elbowroom.nn.mlp import MLP
+from elbowroom.utils.randomness import drawing_from, module_generator
 
 CLICKS = sparse.random(200, 40, 0.15, format="csr", random_state=0, data_rvs=np.ones)
 PEOPLE = pd.DataFrame({"age": [30.5, 41.25, np.nan, 28] * 20, "job": ["cook", "nurse", None, "cook"] * 20})

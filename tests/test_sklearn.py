@@ -21,8 +21,8 @@ from sklearn.utils import estimator_checks, get_tags
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from elbowroom import CountVAE, ImageVAE, TableVAE
-from elbowroom.beta import Warmup
-from elbowroom.objectives import Iwae
+from elbowroom.beta.policies import Warmup
+from elbowroom.objectives.bounds import Iwae
 
 EXPECTED_FAILURES: dict[str, str] = {}
 OTHER_SETTINGS = [

@@ -18,11 +18,13 @@ from small import DIGITS, NAMES, WINE, images, table
 from torch import nn
 
 import elbowroom
-from elbowroom import Sweep, TableVAE, devices, sweep, trainer
+from elbowroom import Sweep, TableVAE, sweep
 from elbowroom.errors import ArtefactError, DataError, ElbowroomError, ElbowroomWarning, ParameterError
-from elbowroom.files import held
-from elbowroom.interrupt import stopping
-from elbowroom.sweeps import middle
+from elbowroom.estimators.sweep import middle
+from elbowroom.training import trainer
+from elbowroom.utils import devices
+from elbowroom.utils.files import held
+from elbowroom.utils.signals import stopping
 
 BETAS = [4, 0.1, 1]
 SMALL = DIGITS[:200]
@@ -227,7 +229,7 @@ def test_another_sweep_is_refused(tmp_path, key, estimator, X, betas, more):
 
 def test_a_sweep_of_models_that_can_not_be_read_any_more_is_refused(tmp_path, monkeypatch):
     sweep(table(epochs=2), WINE, BETAS, tmp_path)
-    monkeypatch.setattr(elbowroom.sweep_folder, "SCHEMA", elbowroom.artefact.SCHEMA + 1)
+    monkeypatch.setattr(elbowroom.estimators.sweep_folder, "SCHEMA", elbowroom.persistence.artefact.SCHEMA + 1)
     with pytest.raises(ArtefactError, match=r"its model schema is .*, or another folder"):
         sweep(table(epochs=2), WINE, BETAS, tmp_path)
 
@@ -286,14 +288,14 @@ def test_a_killed_sweep_goes_on_and_ends_with_the_same_bits(swept, tmp_path, mom
 
 
 def test_a_disk_that_is_full_loses_no_model_of_a_sweep(swept, tmp_path, monkeypatch):
-    real = elbowroom.artefact.write_atomically
+    real = elbowroom.persistence.artefact.write_atomically
 
     def full(path, content):
         if path.parent.name == "beta-0.1":
             raise OSError(errno.ENOSPC, "No space left on device")
         real(path, content)
 
-    monkeypatch.setattr(elbowroom.artefact, "write_atomically", full)
+    monkeypatch.setattr(elbowroom.persistence.artefact, "write_atomically", full)
     with pytest.raises(ArtefactError, match=r"No space left on device.*The same call goes on; what was trained is"):
         sweep(images(), SMALL, BETAS, tmp_path / "s")
     monkeypatch.undo()

@@ -34,12 +34,12 @@ from elbowroom import (
     VAEImputer,
     quality,
 )
-from elbowroom.build import table_likelihood
-from elbowroom.columns import KINDS, kind_form, kind_from, step_of
-from elbowroom.data.schema import read
+from elbowroom.data.tables.kinds import KINDS, kind_form, kind_from, step_of
+from elbowroom.data.tables.schema import read
+from elbowroom.distributions.splines import KNOTS, Warp
 from elbowroom.errors import ArtefactError, DataError, ElbowroomWarning, ParameterError
+from elbowroom.likelihoods.auto import table_likelihood
 from elbowroom.tasks.quality import columns_of
-from elbowroom.warps import KNOTS, Warp
 
 N = 300
 

@@ -18,13 +18,13 @@ from sklearn.model_selection import cross_val_score
 from small import COUNTS, DIGITS, WINE, counts, images, table
 
 from elbowroom import TableVAE, VAEDetector, load
+from elbowroom.distributions.gaussian import DiagonalGaussian, FullGaussian
 from elbowroom.errors import DataError, ElbowroomWarning
-from elbowroom.gaussians import DiagonalGaussian, FullGaussian
-from elbowroom.history import History
-from elbowroom.latents import FittedPrior
-from elbowroom.summary import summarise
+from elbowroom.estimators.reporting import summarise
+from elbowroom.latents.priors import FittedPrior
 from elbowroom.tasks.diagnose import Diagnosis, _information_per_latent, _mutual_information, fall_at_the_end
 from elbowroom.tasks.score import LogLikelihood
+from elbowroom.training.history import History
 
 
 @pytest.fixture(scope="module")

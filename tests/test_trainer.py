@@ -21,21 +21,22 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from training import D, Spy, bits, fit, model, rows, weights, without_seconds
 
-from elbowroom.beta import Constant, Cyclical, Warmup
-from elbowroom.checkpoints import Checkpoints
-from elbowroom.data.rows import BinarizedRows, Rows, rows_of
+from elbowroom.beta.policies import Constant, Cyclical, Warmup
+from elbowroom.data.dataset import BinarizedRows, Rows, rows_of
+from elbowroom.distributions.gaussian import Composite, StandardGaussian
 from elbowroom.errors import ElbowroomWarning, ParameterError, TrainingError
-from elbowroom.gaussians import Composite, StandardGaussian
-from elbowroom.history import History
-from elbowroom.interrupt import Interrupt
-from elbowroom.latents import CompositePrior, Posterior
-from elbowroom.objectives import Elbo, Iwae, Terms
-from elbowroom.optimiser import AVERAGE_EVERY, Optimiser, learning_rate_at
-from elbowroom.progress import Progress
-from elbowroom.randomness import generator_at
+from elbowroom.latents.priors import CompositePrior, Posterior
+from elbowroom.models.vae import VAE
+from elbowroom.objectives.bounds import Elbo, Iwae
+from elbowroom.objectives.terms import Terms
 from elbowroom.tasks.score import log_likelihood
-from elbowroom.trainer import Run, Trainer
-from elbowroom.vae import VAE
+from elbowroom.training.checkpoints import Checkpoints
+from elbowroom.training.history import History
+from elbowroom.training.optimizer import AVERAGE_EVERY, Optimiser, learning_rate_at
+from elbowroom.training.trainer import Run, Trainer
+from elbowroom.utils.progress import Progress
+from elbowroom.utils.randomness import generator_at
+from elbowroom.utils.signals import Interrupt
 
 SHORT = Trainer(epochs=3, batch_size=16, seed=5, device="cpu")  # 50 rows: 4 steps an epoch, the last of 2 rows
 
@@ -627,7 +628,7 @@ def test_settings_of_torch_are_put_back(fails: bool, monkeypatch: pytest.MonkeyP
             raise RuntimeError("as planned")
 
     inside: list[tuple[str, int, bool]] = []
-    monkeypatch.setattr("elbowroom.trainer.product_backend", lambda: "onednn")
+    monkeypatch.setattr("elbowroom.training.trainer.product_backend", lambda: "onednn")
     vae = model().eval()
     with torch.no_grad():
         products, threads, grad = settings()

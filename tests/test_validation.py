@@ -15,9 +15,9 @@ import torch
 from small import COUNTS, DIGITS, WINE, counts, images, table
 
 from elbowroom import Schema
-from elbowroom.cli import run
-from elbowroom.data.door import as_array, path_of
-from elbowroom.data.readers import read
+from elbowroom.cli.app import run
+from elbowroom.data.io.readers import read
+from elbowroom.data.validation import as_array, path_of
 from elbowroom.errors import ElbowroomError, MissingDependencyError, ParameterError, unknown
 
 HOLES = np.where(WINE > 1200, np.nan, WINE)

@@ -10,15 +10,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from elbowroom.beta import Beta, Constant
-from elbowroom.bodies import MLP
-from elbowroom.data.rows import Rows, rows_of
-from elbowroom.history import History
-from elbowroom.latents import DiagonalLatent, Prior, StandardPrior
-from elbowroom.likelihoods import Bernoulli
-from elbowroom.objectives import Elbo, Terms
-from elbowroom.trainer import Trainer
-from elbowroom.vae import VAE
+from elbowroom.beta.policies import Beta, Constant
+from elbowroom.data.dataset import Rows, rows_of
+from elbowroom.latents.posteriors import DiagonalLatent
+from elbowroom.latents.priors import Prior, StandardPrior
+from elbowroom.likelihoods.discrete import Bernoulli
+from elbowroom.models.vae import VAE
+from elbowroom.nn.mlp import MLP
+from elbowroom.objectives.bounds import Elbo
+from elbowroom.objectives.terms import Terms
+from elbowroom.training.history import History
+from elbowroom.training.trainer import Trainer
 
 D = 6
 

@@ -12,10 +12,10 @@ def train(job: Job, watch: Stopwatch) -> Weights:
 
     Nobody else clips gradients or averages weights, so the limit of the gradient's norm is out of reach here.
     """
-    from elbowroom.beta import Constant
-    from elbowroom.data.rows import rows_of
-    from elbowroom.progress import Progress
-    from elbowroom.trainer import Trainer
+    from elbowroom.beta.policies import Constant
+    from elbowroom.data.dataset import rows_of
+    from elbowroom.training.trainer import Trainer
+    from elbowroom.utils.progress import Progress
 
     class Marks(Progress):
         """Marks the stopwatch where the progress would be shown."""
@@ -36,10 +36,11 @@ def train(job: Job, watch: Stopwatch) -> Weights:
 
 def build(start: Weights) -> torch.nn.Module:
     """The common VAE, at the benchmark's start."""
-    from elbowroom.bodies import MLP
-    from elbowroom.latents import DiagonalLatent, StandardPrior
-    from elbowroom.likelihoods import Bernoulli
-    from elbowroom.vae import VAE
+    from elbowroom.latents.posteriors import DiagonalLatent
+    from elbowroom.latents.priors import StandardPrior
+    from elbowroom.likelihoods.discrete import Bernoulli
+    from elbowroom.models.vae import VAE
+    from elbowroom.nn.mlp import MLP
 
     pixels, hidden = LAYERS["encoder"][0][0], [outputs for _, outputs in LAYERS["encoder"][:-1]]
     encoder = MLP(pixels, hidden, activation="relu")

@@ -13,41 +13,46 @@ from typing import TYPE_CHECKING, Any
 from elbowroom._version import __version__
 
 if TYPE_CHECKING:
-    from elbowroom.baselines import EASE, ItemKNN, Popularity, RatingMeans
-    from elbowroom.columns import Binary, Category, Count, Datetime, Measured, Ordinal, Positive, Real
-    from elbowroom.converters import beta_from
-    from elbowroom.data.holdout import Fold, Split
-    from elbowroom.data.interactions import Reading
-    from elbowroom.data.schema import Schema
-    from elbowroom.estimators import CountVAE, ImageVAE, TableVAE, load
-    from elbowroom.recommender import InteractionVAE
-    from elbowroom.sweeps import Sweep, sweep
-    from elbowroom.table_estimators import VAEDetector, VAEImputer
-    from elbowroom.tasks.evaluate import evaluate
-    from elbowroom.tasks.quality import quality
+    from elbowroom.beta.conversion import beta_from
+    from elbowroom.data.interactions.reading import Reading
+    from elbowroom.data.interactions.splits import Fold, Split
+    from elbowroom.data.tables.kinds import Binary, Category, Count, Datetime, Measured, Ordinal, Positive, Real
+    from elbowroom.data.tables.schema import Schema
+    from elbowroom.estimators.count import CountVAE
+    from elbowroom.estimators.image import ImageVAE
+    from elbowroom.estimators.recommender import InteractionVAE
+    from elbowroom.estimators.registry import load
+    from elbowroom.estimators.sweep import Sweep, sweep
+    from elbowroom.estimators.table import TableVAE
+    from elbowroom.estimators.wrappers import VAEDetector, VAEImputer
+    from elbowroom.report.quality_page import quality
+    from elbowroom.tasks.recommend.baselines import EASE, ItemKNN, Popularity, RatingMeans
+    from elbowroom.tasks.recommend.metrics import evaluate
 
 _HOME = {
-    "TableVAE": "estimators",
-    "ImageVAE": "estimators",
-    "CountVAE": "estimators",
-    "InteractionVAE": "recommender",
-    "load": "estimators",
-    "Split": "data.holdout",
-    "Fold": "data.holdout",
-    "Reading": "data.interactions",
-    "evaluate": "tasks.evaluate",
-    "Popularity": "baselines",
-    "RatingMeans": "baselines",
-    "ItemKNN": "baselines",
-    "EASE": "baselines",
-    "beta_from": "converters",
-    "sweep": "sweeps",
-    "Sweep": "sweeps",
-    "Schema": "data.schema",
-    "VAEDetector": "table_estimators",
-    "VAEImputer": "table_estimators",
-    "quality": "tasks.quality",
-    **dict.fromkeys(("Binary", "Category", "Count", "Datetime", "Measured", "Ordinal", "Positive", "Real"), "columns"),
+    "EASE": "tasks.recommend.baselines",
+    "ItemKNN": "tasks.recommend.baselines",
+    "Popularity": "tasks.recommend.baselines",
+    "RatingMeans": "tasks.recommend.baselines",
+    "beta_from": "beta.conversion",
+    "Fold": "data.interactions.splits",
+    "Split": "data.interactions.splits",
+    "Reading": "data.interactions.reading",
+    "Schema": "data.tables.schema",
+    "CountVAE": "estimators.count",
+    "ImageVAE": "estimators.image",
+    "TableVAE": "estimators.table",
+    "load": "estimators.registry",
+    "InteractionVAE": "estimators.recommender",
+    "Sweep": "estimators.sweep",
+    "sweep": "estimators.sweep",
+    "VAEDetector": "estimators.wrappers",
+    "VAEImputer": "estimators.wrappers",
+    "evaluate": "tasks.recommend.metrics",
+    "quality": "report.quality_page",
+    **dict.fromkeys(
+        ("Binary", "Category", "Count", "Datetime", "Measured", "Ordinal", "Positive", "Real"), "data.tables.kinds"
+    ),
 }
 __all__ = [
     "EASE",

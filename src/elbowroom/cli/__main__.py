@@ -1,5 +1,5 @@
 """`python -m elbowroom.cli` is `elbowroom`."""
 
-from elbowroom.cli import main
+from elbowroom.cli.app import main
 
 main()

@@ -9,16 +9,16 @@ from typing import Any
 import numpy as np
 
 import elbowroom
-from elbowroom import tables
 from elbowroom.cli.console import Answer, listed, number
-from elbowroom.cli.facts import describe, facts_of
+from elbowroom.cli.model_info import describe, facts_of
 from elbowroom.cli.models import check_not_input, check_table, data_for, names_of, trained
 from elbowroom.cli.recommenders import new_histories
 from elbowroom.cli.runs import begin, check_model, check_model_place, go_on, open_run, plan, shown
-from elbowroom.data.frame_files import check_table_output, write_frame
-from elbowroom.data.readers import Data, read_labels
-from elbowroom.data.writers import Result, check_file_place, check_output, write
+from elbowroom.data.io.readers import Data, read_labels
+from elbowroom.data.io.tables import check_table_output, write_frame
+from elbowroom.data.io.writers import Result, check_file_place, check_output, write
 from elbowroom.errors import DataError, ParameterError, counted, escaped
+from elbowroom.estimators import tables
 from elbowroom.tasks.score import standard_error
 
 SCORES = ("elbo", "distortion", "rate", "log_likelihood", "effective_sample_size")

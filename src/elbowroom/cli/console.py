@@ -17,10 +17,10 @@ from typing import Any, TextIO
 
 from cyclopts import CycloptsError, UnknownOptionError
 
-from elbowroom.cli.flags import Parameters
+from elbowroom.cli.options import Parameters
 from elbowroom.errors import UNSEEN, ElbowroomError, ElbowroomWarning, ParameterError, escaped
-from elbowroom.interrupt import Stopped, stopping
-from elbowroom.progress import Log
+from elbowroom.utils.progress import Log
+from elbowroom.utils.signals import Stopped, stopping
 
 DONE, FAILED, USAGE, SIGNALLED, PIPE_CLOSED = 0, 1, 2, 128, 141
 # what Python calls what has another name, or a meaning of its own, on the command line

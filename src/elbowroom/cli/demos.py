@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 
 import elbowroom
-from elbowroom.baselines import side_by_side
 from elbowroom.cli import recommenders
 from elbowroom.cli.console import Answer
-from elbowroom.cli.facts import describe, facts_of
-from elbowroom.data.toy import msweb
-from elbowroom.data.writers import write_columns
+from elbowroom.cli.model_info import describe, facts_of
+from elbowroom.data.datasets import msweb
+from elbowroom.data.io.writers import write_columns
 from elbowroom.errors import ParameterError
+from elbowroom.tasks.recommend.baselines import side_by_side
 
 DIGITS: dict[str, Any] = {"n_latents": 10, "body": "mlp", "random_state": 0}
 CLICKS: dict[str, Any] = {

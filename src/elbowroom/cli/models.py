@@ -13,17 +13,17 @@ import numpy as np
 
 import elbowroom
 from elbowroom.cli.runs import check_model, rows_for
-from elbowroom.data.ids import as_texts, is_text
-from elbowroom.data.interactions import Vocabulary
-from elbowroom.data.readers import Data, read, split_key
+from elbowroom.data.interactions.ids import as_texts, is_text
+from elbowroom.data.interactions.matrix import Vocabulary
+from elbowroom.data.io.readers import Data, read, split_key
 from elbowroom.data.words import CANONICAL, objects_of, whole_numbers
 from elbowroom.errors import ArtefactError, DataError, ParameterError
-from elbowroom.sweep_folder import is_sweep
-from elbowroom.sweeps import Sweep
-from elbowroom.tasks.recommend import report_unknown
+from elbowroom.estimators.sweep import Sweep
+from elbowroom.estimators.sweep_folder import is_sweep
+from elbowroom.tasks.recommend.lists import report_unknown
 
 if TYPE_CHECKING:
-    from elbowroom.base import BaseVAE
+    from elbowroom.estimators.base import BaseVAE
 
 
 def trained(path: str) -> BaseVAE | Sweep:

@@ -13,18 +13,18 @@ from typing import Any
 
 import numpy as np
 
-from elbowroom import specs
 from elbowroom.cli.console import Answer, as_json
-from elbowroom.cli.facts import facts_of
+from elbowroom.cli.model_info import facts_of
 from elbowroom.cli.models import check_not_input, data_for, same_file, trained
 from elbowroom.cli.runs import Run, check_model_place, estimator_of, read_for, rows_for, shown, typed
-from elbowroom.data.writers import Result, check_output, check_place, write
-from elbowroom.devices import keep_all_memory
+from elbowroom.data.io.writers import Result, check_output, check_place, write
 from elbowroom.errors import ElbowroomError, ParameterError, counted, warn
-from elbowroom.files import write_atomically
-from elbowroom.sweep_folder import betas_of_sweep, is_sweep
-from elbowroom.sweeps import sweep as train
+from elbowroom.estimators.sweep import sweep as train
+from elbowroom.estimators.sweep_folder import betas_of_sweep, is_sweep
 from elbowroom.tasks.curve import Curve
+from elbowroom.utils import specs
+from elbowroom.utils.devices import keep_all_memory
+from elbowroom.utils.files import write_atomically
 
 TABLES, DRAWN = (".csv", ".tsv", ".parquet", ".npy", ".npz", ".json"), (".png", ".svg", ".pdf")
 DOTS = 200  # an inch of a picture
@@ -84,14 +84,14 @@ def _drawn(curves: Mapping[str, Curve], form: str) -> bytes:
     """A picture of curves, the same bytes for the same curves."""
     import matplotlib
 
-    from elbowroom.tasks import figures
+    from elbowroom.report import model_figures
 
     buffer = io.BytesIO()
     undated = {"Date": None} if form == "svg" else {"CreationDate": None} if form == "pdf" else {}
     with matplotlib.rc_context({"svg.hashsalt": "elbowroom"}), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph")
-        figure = figures.rate_distortion(curves)
-        figure.savefig(buffer, format=form, dpi=DOTS, facecolor=figures.PAPER, metadata=undated)
+        figure = model_figures.rate_distortion(curves)
+        figure.savefig(buffer, format=form, dpi=DOTS, facecolor=model_figures.PAPER, metadata=undated)
     return buffer.getvalue()
 
 

@@ -10,18 +10,18 @@ import numpy as np
 from scipy import sparse
 
 import elbowroom
-from elbowroom.baselines import side_by_side
 from elbowroom.cli.console import Answer, listed
 from elbowroom.cli.models import check_not_input, data_for, trained, users_of
 from elbowroom.cli.runs import shown
-from elbowroom.data.holdout import cut
-from elbowroom.data.ids import array_of, is_text
-from elbowroom.data.readers import Data
+from elbowroom.data.interactions.ids import array_of, is_text
+from elbowroom.data.interactions.splits import cut
+from elbowroom.data.io.readers import Data
+from elbowroom.data.io.writers import check_output, check_table, write_columns
 from elbowroom.data.words import CANONICAL
-from elbowroom.data.writers import check_output, check_table, write_columns
 from elbowroom.errors import ArtefactError, DataError, ParameterError, counted, warn
-from elbowroom.tasks import recommend as task
-from elbowroom.tasks.evaluate import ERRORS, TRAINED_ON, USUAL, Evaluation, fitting, metric_of, trained_on
+from elbowroom.tasks.recommend import lists as task
+from elbowroom.tasks.recommend.baselines import side_by_side
+from elbowroom.tasks.recommend.metrics import ERRORS, TRAINED_ON, USUAL, Evaluation, fitting, metric_of, trained_on
 
 SHOWN = 5  # users whose lists are printed
 

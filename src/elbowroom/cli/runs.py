@@ -13,23 +13,23 @@ from shlex import quote
 from typing import TYPE_CHECKING, Any, get_args
 
 from elbowroom._version import __version__
-from elbowroom.artefact import is_free, is_model
 from elbowroom.cli.console import SIGNALLED, Answer, signal_of
-from elbowroom.cli.facts import describe, facts_of
-from elbowroom.cli.flags import Kind
-from elbowroom.data.interactions import Reading
-from elbowroom.data.readers import Data, nearest, read, split_key
+from elbowroom.cli.model_info import describe, facts_of
+from elbowroom.cli.options import Kind
+from elbowroom.data.interactions.reading import Reading
+from elbowroom.data.io.readers import Data, nearest, read, split_key
+from elbowroom.data.io.writers import check_place
 from elbowroom.data.streams import read_text, status
-from elbowroom.data.writers import check_place
-from elbowroom.devices import keep_all_memory
 from elbowroom.errors import ArtefactError, ElbowroomError, ParameterError, warn
-from elbowroom.files import delete_folder, folder_at_once, held, parse_json, write_atomically
-from elbowroom.interrupt import Stopped
-from elbowroom.state import name_features
-from elbowroom.sweep_folder import is_sweep
+from elbowroom.estimators.sweep_folder import is_sweep
+from elbowroom.persistence.artefact import is_free, is_model
+from elbowroom.persistence.estimator import name_features
+from elbowroom.utils.devices import keep_all_memory
+from elbowroom.utils.files import delete_folder, folder_at_once, held, parse_json, write_atomically
+from elbowroom.utils.signals import Stopped
 
 if TYPE_CHECKING:
-    from elbowroom.base import BaseVAE
+    from elbowroom.estimators.base import BaseVAE
 
 SETTINGS = "run.json"
 

@@ -8,16 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from elbowroom import tables
 from elbowroom.cli.commands import check_page, opened
 from elbowroom.cli.console import Answer, listed
 from elbowroom.cli.models import names_of
-from elbowroom.data.frame_files import check_table_output, write_frame
-from elbowroom.data.readers import read
-from elbowroom.data.writers import Result, check_output, write
+from elbowroom.data.io.readers import read
+from elbowroom.data.io.tables import check_table_output, write_frame
+from elbowroom.data.io.writers import Result, check_output, write
 from elbowroom.errors import ParameterError, counted, escaped
-from elbowroom.interrupt import Interrupt
-from elbowroom.tasks.quality import quality as compare
+from elbowroom.estimators import tables
+from elbowroom.report.quality_page import quality as compare
+from elbowroom.utils.signals import Interrupt
 
 SHOWN = 10  # strange rows that are listed
 REASONS = 3  # columns that are named for each

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import narwhals.stable.v2 as nw
 import numpy as np
 
-from elbowroom.columns import EXACT, LARGEST, as_floats
-from elbowroom.data.door import Refused, opened
+from elbowroom.data.tables.kinds import EXACT, LARGEST, as_floats
+from elbowroom.data.validation import Refused, opened
 from elbowroom.data.values import (
     DIGITS,
     EPOCH,

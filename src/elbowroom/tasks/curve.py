@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from elbowroom.data.rows import Rows
+from elbowroom.data.dataset import Rows
 from elbowroom.errors import ParameterError
+from elbowroom.models.vae import VAE
 from elbowroom.tasks.diagnose import ACTIVE
 from elbowroom.tasks.generate import posterior_mean
 from elbowroom.tasks.score import distortion_and_rate, warn_non_finite
-from elbowroom.vae import VAE
 
 POINTS = 13  # betas of a curve, if none are given: a quarter of a decade apart in a range of three
 

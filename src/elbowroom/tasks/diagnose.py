@@ -9,15 +9,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from elbowroom.data.rows import Rows, evenly
-from elbowroom.devices import standard_defaults
+from elbowroom.data.dataset import Rows, evenly
+from elbowroom.distributions.gaussian import DiagonalGaussian, FullGaussian, GaussianMixture
 from elbowroom.errors import counted
-from elbowroom.gaussians import DiagonalGaussian, FullGaussian, GaussianMixture
-from elbowroom.history import History
-from elbowroom.latents import Posterior
-from elbowroom.randomness import generator_at
+from elbowroom.latents.priors import Posterior
+from elbowroom.models.vae import VAE
 from elbowroom.tasks.score import distortion_and_rate, standard_error, warn_non_finite
-from elbowroom.vae import VAE
+from elbowroom.training.history import History
+from elbowroom.utils.randomness import generator_at
+from elbowroom.utils.settings import standard_defaults
 
 ACTIVE = 0.01  # variance over rows of the posterior mean (Burda et al. 2016)
 DRAWS = 4  # of z per row: the mean over rows needs no more

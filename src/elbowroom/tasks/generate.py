@@ -7,12 +7,12 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from elbowroom.data.rows import Batch, Rows, joined
-from elbowroom.devices import standard_defaults
-from elbowroom.gaussians import normal
-from elbowroom.latents import HELD_OUT
-from elbowroom.randomness import generator_at, seed_of
-from elbowroom.vae import VAE
+from elbowroom.data.dataset import Batch, Rows, joined
+from elbowroom.distributions.gaussian import normal
+from elbowroom.latents.priors import HELD_OUT
+from elbowroom.models.vae import VAE
+from elbowroom.utils.randomness import generator_at, seed_of
+from elbowroom.utils.settings import standard_defaults
 
 AT_ONCE = 1024
 

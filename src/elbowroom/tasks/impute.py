@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from elbowroom.columns import Category, Kind, Real
 from elbowroom.data import frames
 from elbowroom.data.frames import Series, columns_of
-from elbowroom.data.schema import Schema, is_hole, read
+from elbowroom.data.tables.kinds import Category, Kind, Real
+from elbowroom.data.tables.schema import Schema, is_hole, read
 from elbowroom.data.values import long_enough
 from elbowroom.errors import ParameterError, unknown
 

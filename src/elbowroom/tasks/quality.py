@@ -9,19 +9,16 @@ the AUC of a classifier that is to tell the tables apart.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
-from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from scipy.stats import ks_2samp
 
 from elbowroom.data.frames import Series
-from elbowroom.data.schema import is_hole, read
-from elbowroom.data.writers import check_file_place
+from elbowroom.data.tables.schema import is_hole, read
 from elbowroom.errors import DataError, ParameterError
 
 BINS = 10  # of numbers that are compared with categories
@@ -265,7 +262,7 @@ def utility(train: Any, test: Any, target: str, seed: int = 0, rows: int | None 
 
 
 @dataclass(frozen=True)
-class Quality:
+class TableQuality:
     """How good a synthetic table is. `str` of it is a summary; `facts` are all its numbers.
 
     marginals, missing, pairs : scores by column, and by pair of columns; rare : shares of rare categories, real and
@@ -283,6 +280,34 @@ class Quality:
     utility: float | None = None
     utility_real: float | None = None
     columns: Sequence[Column] = field(default=(), repr=False)
+
+    @classmethod
+    def of(cls, real: Any, synthetic: Any, test: Any, target: str | None, seed: int) -> Self:
+        """From both tables; see `quality`."""
+        if (test is None) != (target is None):
+            raise ParameterError("usefulness needs test rows and a target", "one is given alone", "Give both or none.")
+        columns = columns_of(real, synthetic)
+        for name, rows in (("real", len(columns[0].real)), ("synthetic", len(columns[0].synthetic))):
+            if rows < FOLDS:
+                raise DataError(
+                    f"tables that are compared must have at least {FOLDS} rows",
+                    f"the {name} one has {rows}",
+                    "Take more of it.",
+                )
+        rows = min(len(columns[0].real), len(columns[0].synthetic))
+        learned = [None if target is None else utility(part, test, target, seed, rows) for part in (synthetic, real)]
+        marginals, missing = ({c.name: getattr(c, score) for c in columns} for score in ("score", "missing_score"))
+        return cls(
+            marginals,
+            missing,
+            {(a.name, b.name): pair_score(a, b) for a, b in combinations(columns, 2)},
+            rare_categories(columns),
+            nearest_ratio(columns, seed),
+            detection_auc(columns, seed),
+            learned[0],
+            learned[1],
+            columns,
+        )
 
     @property
     def rows(self) -> tuple[int, int]:
@@ -323,14 +348,6 @@ class Quality:
             found["utility_rows"] = min(real, made)
         return found
 
-    def report(self, path: str | os.PathLike[str] = "quality.html") -> Path:
-        """Write one self-contained HTML page with pictures of both tables."""
-        from elbowroom.tasks.quality_page import page
-
-        check_file_place(Path(path))
-        page(self).write(path)
-        return Path(path)
-
     def __str__(self) -> str:
         lines = []
         for name, value in self.facts.items():
@@ -338,45 +355,3 @@ class Quality:
             number = f"{value:8,.0f}" if name.endswith("_rows") else f"{value:8.4g}"
             lines.append(f"{name.replace('_', ' '):<24} {number}{remark}")
         return "\n".join(lines)
-
-
-def quality(real: Any, synthetic: Any, test: Any = None, target: str | None = None, seed: int = 0) -> Quality:
-    """Compare a synthetic table with the real one that it was made from.
-
-    Parameters
-    ----------
-    real, synthetic : data frames with the same columns, or arrays of numbers (n, D)
-    test : data frame, optional
-        Real rows that no model was trained on, to test trees that learned `target`.
-    target : str, optional
-        The column that is learned.
-
-    Raises
-    ------
-    DataError
-        If one is no table, the tables do not have the same columns, or one has fewer than five rows.
-    """
-    if (test is None) != (target is None):
-        raise ParameterError("usefulness needs test rows and a target", "one is given alone", "Give both or none.")
-    columns = columns_of(real, synthetic)
-    for name, rows in (("real", len(columns[0].real)), ("synthetic", len(columns[0].synthetic))):
-        if rows < FOLDS:
-            raise DataError(
-                f"tables that are compared must have at least {FOLDS} rows",
-                f"the {name} one has {rows}",
-                "Take more of it.",
-            )
-    rows = min(len(columns[0].real), len(columns[0].synthetic))
-    learned = [None if target is None else utility(part, test, target, seed, rows) for part in (synthetic, real)]
-    marginals, missing = ({c.name: getattr(c, score) for c in columns} for score in ("score", "missing_score"))
-    return Quality(
-        marginals,
-        missing,
-        {(a.name, b.name): pair_score(a, b) for a, b in combinations(columns, 2)},
-        rare_categories(columns),
-        nearest_ratio(columns, seed),
-        detection_auc(columns, seed),
-        learned[0],
-        learned[1],
-        columns,
-    )

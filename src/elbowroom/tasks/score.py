@@ -10,13 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from elbowroom.data.rows import Batch, Rows, joined
+from elbowroom.data.dataset import Batch, Rows, joined
 from elbowroom.data.sparse import SparseBatch
-from elbowroom.devices import keep_memory, standard_defaults
 from elbowroom.errors import counted, warn
-from elbowroom.objectives import distortion_of
-from elbowroom.randomness import Occurrences, generator_at, normal_by_row
-from elbowroom.vae import VAE
+from elbowroom.models.vae import VAE
+from elbowroom.objectives.terms import distortion_of
+from elbowroom.utils.devices import keep_memory
+from elbowroom.utils.randomness import Occurrences, generator_at, normal_by_row
+from elbowroom.utils.settings import standard_defaults
 
 AT_ONCE = 2**19  # decoder outputs held at once for a bound; the memory of more is faulted in anew by every batch
 SHARED = 2**21  # the same for importance sampling, where the noise is drawn by batch

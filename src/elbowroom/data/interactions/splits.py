@@ -1,0 +1,228 @@
+"""Protocols for recommenders: which interactions are trained on, which are shown, and which are to be found."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from numbers import Integral, Real
+from typing import Any, Self
+
+import numpy as np
+from scipy import sparse
+
+from elbowroom.data.interactions.matrix import csr_of, is_matrix, ones_of
+from elbowroom.data.interactions.reading import Reading, reading_of
+from elbowroom.errors import DataError, ParameterError, counted
+from elbowroom.utils.randomness import resolve_seed
+
+MIN_SEEN = 1  # interactions of a user that are always shown
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Users to be recommended to: what is shown of them and what is to be found, two matrices (users, items).
+
+    Both are kept as CSR matrices, without stored zeros.
+
+    Raises
+    ------
+    DataError
+        If they are no matrices of finite numbers, or of different shapes.
+    """
+
+    seen: Any
+    hidden: Any
+
+    def __post_init__(self) -> None:
+        for name in ("seen", "hidden"):
+            object.__setattr__(self, name, _without_zeros(getattr(self, name)))
+        if self.seen.shape != self.hidden.shape:
+            raise DataError(
+                "what is seen and what is hidden must be of the same users and items",
+                f"their shapes are {self.seen.shape} and {self.hidden.shape}",
+                "Cut both from the same interactions.",
+            )
+
+    def __len__(self) -> int:
+        return int(self.seen.shape[0])
+
+    @property
+    def binary(self) -> Fold:
+        """The same with every interaction counting once."""
+        return Fold(ones_of(self.seen), ones_of(self.hidden))
+
+
+@dataclass(frozen=True)
+class Split:
+    """A protocol: interactions to train on, a fold to choose on, and a fold to test on.
+
+    Attributes
+    ----------
+    train : CSR matrix (users, items)
+    valid, test : Fold
+    items : array
+        The ids of the items.
+    name : str
+        The protocol in words.
+    """
+
+    train: Any
+    valid: Fold
+    test: Fold
+    items: np.ndarray
+    name: str
+
+    @classmethod
+    def strong(
+        cls,
+        X: Any,
+        *,
+        held_out: float | int = 0.1,
+        fold_in: float = 0.8,
+        random_state: int = 0,
+        reading: Reading | None = None,
+    ) -> Self:
+        """Strong generalisation (Marlin 2004, Liang et al. 2018): users are tested on that training has not seen.
+
+        `held_out` users (a share or a number) are for validation and as many for the test; a share `fold_in` of each
+        one's interactions is shown and the rest is to be found. Users of a single interaction are not held out.
+
+        Raises
+        ------
+        ParameterError
+            If these leave nothing to train on, or nothing to be found.
+        """
+        _check_shares(fold_in=fold_in)
+        found, random = reading_of(reading).learn(X), np.random.default_rng(resolve_seed(random_state))
+        able = np.flatnonzero(np.diff(found.matrix.indptr) > MIN_SEEN)
+        is_number = isinstance(held_out, Integral) and not isinstance(held_out, bool)
+        if not is_number:
+            _check_shares(held_out=held_out)
+        count = int(held_out) if is_number else round(held_out * len(found))
+        if count < 1 or 2 * count >= len(able) or not fold_in > 0:
+            raise ParameterError(
+                "held_out users must leave some to train on, and fold_in must be a share between 0 and 1",
+                f"held_out={held_out!r} of {counted(len(able), 'user')}, fold_in={fold_in!r}",
+                "Try held_out=0.1, fold_in=0.8.",
+            )
+        chosen = random.permutation(able)[: 2 * count]
+        kept = np.setdiff1d(np.arange(len(found)), chosen)
+        folds = [
+            Fold(*cut(found.matrix[np.sort(users)], 1 - fold_in, random, 1))
+            for users in (chosen[:count], chosen[count:])
+        ]
+        name = f"strong generalisation: {counted(count, 'user')} held out, {fold_in:.0%} of their interactions shown"
+        return cls(found.matrix[kept], folds[0], folds[1], found.items.ids, name)
+
+    @classmethod
+    def per_user(
+        cls,
+        X: Any,
+        test: Any = None,
+        *,
+        share: float = 0.2,
+        valid: float = 0.1,
+        random_state: int = 0,
+        reading: Reading | None = None,
+    ) -> Self:
+        """A share of every user's interactions is to be found (the protocol of NGCF and LightGCN).
+
+        `test` are the interactions to be found, a matrix like X, where a split is given; else a `share` of each user's
+        is drawn. A share `valid` of what is left is for validation. Choose with `train` and `valid`; then train on
+        `test.seen`, which is all that is not to be found, and test.
+        """
+        _check_shares(share=share, valid=valid)
+        reading = reading_of(reading)
+        found, random = reading.learn(X), np.random.default_rng(resolve_seed(random_state))
+        if test is not None and not is_matrix(test):
+            raise DataError(
+                "test must be a matrix like X", f"it is of type {type(test).__name__}", "Use Fold for others."
+            )
+        given = None if test is None else reading.read_again(csr_of(test))
+        seen, hidden = cut(found.matrix, share, random) if given is None else (found.matrix, given)
+        rest, chosen = cut(seen, valid, random)
+        drawn = "as given" if test is not None else f"{share:.0%}"
+        name = f"per user: {drawn} of each one's interactions to be found, {valid:.0%} of the others for validation"
+        return cls(rest, Fold(rest, chosen), Fold(seen, hidden), found.items.ids, name)
+
+    @classmethod
+    def latest(
+        cls, X: Any, time: str, *, share: float = 0.2, valid: float = 0.1, reading: Reading | None = None
+    ) -> Self:
+        """The latest interactions of every user are to be found, from the earlier ones: what a recommender is asked.
+
+        X is a frame with a column `time` of numbers, dates or ISO texts. An item counts from the first time that a user
+        had it; of ratings the last one counts, from its time on. Of one time the first row is the earlier. A `share` of
+        each user's interactions is for the test, and the latest share `valid` of what is left for validation, so that
+        nothing is chosen by what comes later.
+        """
+        _check_shares(share=share, valid=valid)
+        reading = reading_of(reading)
+        frame = reading.in_time(X, time)
+        found = reading.learn(frame)
+        when = reading.order_of(frame, found)
+        seen, hidden = _latest(found.matrix, share, when)
+        rest, chosen = _latest(seen, valid, when)
+        name = f"by {time}: the latest {share:.0%} of each user's interactions to be found, {valid:.0%} of the others "
+        return cls(rest, Fold(rest, chosen), Fold(seen, hidden), found.items.ids, name + "for validation")
+
+    @property
+    def checksum(self) -> str:
+        """A checksum of all that the protocol decides: figures of two runs compare where it is the same."""
+        found = hashlib.blake2b(digest_size=8)
+        for matrix in (self.train, self.valid.seen, self.valid.hidden, self.test.seen, self.test.hidden):
+            for part in (matrix.indptr, matrix.indices, matrix.data):
+                found.update(np.ascontiguousarray(part, dtype=np.float64).tobytes())
+        return found.hexdigest()
+
+    def __str__(self) -> str:
+        users, items = self.train.shape
+        return (
+            f"{self.name}\n{users:,} users and {items:,} items to train on, {self.train.nnz:,} interactions; "
+            f"{counted(len(self.valid), 'user')} for validation, {len(self.test):,} for the test; "
+            f"checksum {self.checksum}"
+        )
+
+
+def _without_zeros(matrix: Any) -> Any:
+    """A matrix as CSR, whose stored zeros stand for nothing."""
+    matrix = csr_of(matrix)
+    matrix.sum_duplicates()
+    if not matrix.data.all():
+        matrix = matrix.copy()  # its values may be the caller's
+        matrix.eliminate_zeros()
+    return matrix
+
+
+def _check_shares(**shares: Any) -> None:
+    for name, share in shares.items():
+        if not isinstance(share, Real) or isinstance(share, bool) or not 0 <= float(share) < 1:
+            raise ParameterError(f"{name} must be a share, from 0 to less than 1", f"it is {share!r}", "Try 0.2.")
+
+
+def cut(matrix: Any, share: float, random: np.random.Generator, least: int = 0) -> tuple[Any, Any]:
+    """Draw a share of every row's interactions, rounded, at least `least` but never all: the others, and these."""
+    return _first(matrix, share, random.random(matrix.nnz), least)
+
+
+def _latest(matrix: Any, share: float, when: Any) -> tuple[Any, Any]:
+    """The earlier interactions of every row and a share of the latest, by their places in time, a CSR matrix."""
+    row = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
+    return _first(matrix, share, -np.asarray(when[row, matrix.indices]).ravel(), 0)
+
+
+def _first(matrix: Any, share: float, key: np.ndarray, least: int) -> tuple[Any, Any]:
+    """Split every row: the others, and the share of its interactions that come first by their keys (nnz,)."""
+    sizes = np.diff(matrix.indptr)
+    row = np.repeat(np.arange(len(sizes)), sizes)
+    order = np.lexsort((key, row))  # within every row
+    rank = np.arange(matrix.nnz) - np.repeat(matrix.indptr[:-1], sizes)
+    some = np.minimum(np.maximum(np.rint(share * sizes), least), np.maximum(sizes - MIN_SEEN, 0))
+    drawn = np.zeros(matrix.nnz, bool)
+    drawn[order] = rank < some[row]
+    return _only(matrix, row, ~drawn), _only(matrix, row, drawn)
+
+
+def _only(matrix: Any, row: np.ndarray, kept: np.ndarray) -> Any:
+    parts = (matrix.data[kept], (row[kept], matrix.indices[kept]))
+    return sparse.csr_matrix(parts, shape=matrix.shape)

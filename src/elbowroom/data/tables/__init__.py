@@ -1,0 +1,1 @@
+"""Tables: kinds of columns, schemas, and how they are inferred."""

@@ -1,0 +1,64 @@
+"""What a density over rows is, and the arithmetic that several share."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Generator, Tensor
+
+
+class RowDistribution(ABC):
+    """p(x|z) over rows: parameters (..., D), data (n, D) in any dtype, one log-probability a row."""
+
+    def log_kernel(self, x: Tensor) -> Tensor:
+        """The terms of log p(x|z) that depend on the parameters, in nats, (...,)."""
+        return self.kernel_cells(x).sum(-1)
+
+    def log_base(self, x: Tensor) -> Tensor:
+        """The terms of log p(x|z) that depend on x alone, in nats, (n,)."""
+        return self.base_cells(x).sum(-1)
+
+    def kernel_cells(self, x: Tensor) -> Tensor:
+        """`log_kernel` cell by cell, (..., D), where the features are independent given z."""
+        raise NotImplementedError(f"{type(self).__name__} has no log-probability of single cells")
+
+    def base_cells(self, x: Tensor) -> Tensor:
+        """`log_base` cell by cell, (n, D)."""
+        return torch.zeros((), device=x.device)
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """log p(x|z) of every row, in nats, (...,)."""
+        return self.log_kernel(x) + self.log_base(x)
+
+    @property
+    @abstractmethod
+    def mean(self) -> Tensor:
+        """E[x|z], (..., D)."""
+
+    @abstractmethod
+    def sample(self, generator: Generator | None = None) -> Tensor:
+        """One draw of x for every z, (..., D)."""
+
+
+def in_units(x: Tensor, loc: Tensor, scale: Tensor, like: Tensor) -> Tensor:
+    """(x - loc) / scale, subtracted in the precision of x (a time stamp needs it), then in the model's dtype."""
+    if x.is_floating_point():
+        loc, scale = loc.to(x.dtype), scale.to(x.dtype)
+    return ((x - loc) / scale).to(like.dtype)
+
+
+def log_factorial(x: Tensor) -> Tensor:
+    """log x!, in float64."""
+    return (x.double() + 1).lgamma()
+
+
+def uniform(like: Tensor, generator: Generator | None) -> Tensor:
+    """Uniform noise in the open interval (0, 1), with the shape of `like`."""
+    tiny = torch.finfo(like.dtype).eps
+    return torch.rand(like.shape, generator=generator, dtype=like.dtype, device=like.device).clamp(tiny, 1 - tiny)
+
+
+def gamma(concentration: Tensor, generator: Generator | None) -> Tensor:
+    """Gamma noise with unit rate."""
+    return torch._standard_gamma(concentration, generator=generator).clamp_min(torch.finfo(concentration.dtype).tiny)

@@ -1,0 +1,213 @@
+"""Densities of codes, bits and pixels: Bernoulli, binomial, categorical, discretised logistic, ordinal."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Generator, Tensor
+from torch.nn import functional as F
+
+from elbowroom.distributions.base import RowDistribution, uniform
+from elbowroom.distributions.counts import NEAR, SHARP
+
+END = 1e4  # a threshold that nothing is beyond
+
+
+class Ordinal(RowDistribution):
+    """Codes with an order: a logistic variable cut at thresholds (McCullagh 1980).
+
+    `edges` (D, L+1) are the thresholds around L codes, -END and END where nothing is beyond. With `floors` (D,), lower
+    and higher codes go on at the distance `pace` (D,), down to the floor, which is -inf where there is none.
+    """
+
+    def __init__(
+        self, location: Tensor, log_scale: Tensor, edges: Tensor, pace: Tensor, floors: Tensor | None = None
+    ) -> None:
+        self.location, self.log_scale, self.edges, self.pace, self.floors = location, log_scale, edges, pace, floors
+
+    def kernel_cells(self, x: Tensor) -> Tensor:
+        precision = (-self.log_scale).exp()
+        low, high = edges_around(x, self.edges, self.pace, self.floors)
+        # before they are rounded: of 20,000 codes, neighbouring thresholds are the same number in float32
+        low, high, width = (edge.to(self.location.dtype) for edge in (low, high, high - low))
+        below, above = (high - self.location) * precision, (self.location - low) * precision
+        # log(S(b) - S(a)) = log S(b) + log S(-a) + log(1 - exp(a - b)), exact for all a < b
+        return F.logsigmoid(below) + F.logsigmoid(above) + (-torch.expm1(-width * precision)).log()
+
+    @property
+    def mean(self) -> Tensor:
+        """The median: codes are places in an order, whose average means nothing."""
+        return self._code(self.location)
+
+    def sample(self, generator: Generator | None = None) -> Tensor:
+        return self._code(self.location + self.log_scale.exp() * uniform(self.location, generator).logit())
+
+    def _code(self, latent: Tensor) -> Tensor:
+        """The code whose edges are around a value (..., D)."""
+        flat = latent.reshape(-1, len(self.edges)).T.contiguous().to(self.edges.dtype)
+        code = (torch.searchsorted(self.edges, flat) - 1).T.view(latent.shape).to(latent.dtype)
+        last = self.edges.shape[1] - 2
+        if self.floors is None:
+            return code.clamp(0, last)
+        under = ((latent - self.edges[:, 0]) / self.pace).ceil().clamp_max(0) - 1
+        over = ((latent - self.edges[:, -1]) / self.pace).ceil().clamp_min(1) + last
+        found = torch.where(code < 0, under, torch.where(code > last, over, code))
+        return torch.maximum(found, self.floors).to(latent.dtype)
+
+
+def edges_around(x: Tensor, edges: Tensor, pace: Tensor, floors: Tensor | None) -> tuple[Tensor, Tensor]:
+    """The thresholds below and above codes (..., D)."""
+    return _edge(x, edges, pace, floors), _edge(x + 1, edges, pace, floors)
+
+
+def _edge(x: Tensor, edges: Tensor, pace: Tensor, floors: Tensor | None) -> Tensor:
+    """The threshold below codes (..., D)."""
+    last = edges.shape[1] - 1
+    inside = x.clamp(0, last)
+    at = inside.reshape(-1, len(edges)).T.long()
+    edge = edges.gather(1, at).T.view(x.shape) + (x - inside) * pace
+    return edge if floors is None else torch.where(x <= floors, -END, edge)
+
+
+class Bernoulli(RowDistribution):
+    """Features that are 0 or 1."""
+
+    def __init__(self, logits: Tensor) -> None:
+        self.logits = logits
+
+    def log_kernel(self, x: Tensor) -> Tensor:
+        return binomial_kernel(self.logits, x, 1)
+
+    def kernel_cells(self, x: Tensor) -> Tensor:
+        return x.to(self.logits.dtype) * self.logits - F.softplus(self.logits)
+
+    @property
+    def mean(self) -> Tensor:
+        return self.logits.sigmoid()
+
+    def sample(self, generator: Generator | None = None) -> Tensor:
+        return torch.bernoulli(self.mean, generator=generator)
+
+
+class Binomial(RowDistribution):
+    """Features that count successes out of `total` trials."""
+
+    def __init__(self, logits: Tensor, total: int) -> None:
+        self.logits, self.total = logits, total
+
+    def log_kernel(self, x: Tensor) -> Tensor:
+        return binomial_kernel(self.logits, x, self.total)
+
+    def kernel_cells(self, x: Tensor) -> Tensor:
+        return x.to(self.logits.dtype) * self.logits - self.total * F.softplus(self.logits)
+
+    def base_cells(self, x: Tensor) -> Tensor:
+        x = x.double()
+        return math.lgamma(self.total + 1) - (x + 1).lgamma() - (self.total - x + 1).lgamma()
+
+    @property
+    def mean(self) -> Tensor:
+        return self.total * self.logits.sigmoid()
+
+    def sample(self, generator: Generator | None = None) -> Tensor:
+        return torch.binomial(torch.full_like(self.logits, self.total), self.logits.sigmoid(), generator=generator)
+
+
+class Categorical(RowDistribution):
+    """Features that are one of `classes` codes 0, 1, ...; logits (..., D, classes).
+
+    The last code may stand for all that was `unseen` in training: it has a probability, and is never drawn.
+    """
+
+    def __init__(self, logits: Tensor, unseen: bool = False) -> None:
+        self.log_probs, self.unseen = logits.log_softmax(-1), unseen
+
+    @property
+    def _drawable(self) -> Tensor:
+        return self.log_probs[..., :-1] if self.unseen else self.log_probs
+
+    def kernel_cells(self, x: Tensor) -> Tensor:
+        shape = torch.broadcast_shapes(self.log_probs.shape[:-1], x.shape)
+        codes = x.long().expand(shape).unsqueeze(-1)
+        return self.log_probs.expand(*shape, -1).gather(-1, codes)[..., 0]
+
+    @property
+    def mean(self) -> Tensor:
+        """The most likely code: codes have no order, so their average means nothing."""
+        return self._drawable.argmax(-1).to(self.log_probs.dtype)
+
+    def sample(self, generator: Generator | None = None) -> Tensor:
+        flat = self._drawable.exp().flatten(0, -2)
+        codes = torch.multinomial(flat, 1, generator=generator).view(self.log_probs.shape[:-1])
+        return codes.to(self.log_probs.dtype)
+
+
+class DiscretizedLogistic(RowDistribution):
+    """Whole numbers 0..levels-1: a logistic density integrated over unit bins, tails in the end bins (Kingma 2016)."""
+
+    def __init__(self, mean: Tensor, log_scale: Tensor, levels: int) -> None:
+        self.location, self.log_scale, self.levels = mean, log_scale, levels
+
+    def kernel_cells(self, x: Tensor) -> Tensor:
+        x = x.to(self.location.dtype)
+        precision = (-self.log_scale).exp()
+        below = F.logsigmoid((x + 0.5 - self.location) * precision)
+        above = F.logsigmoid((self.location - x + 0.5) * precision)
+        # log(S(b) - S(a)) = log S(b) + log S(-a) + log(1 - exp(a - b)), exact for all a < b
+        inside = below + above + (-torch.expm1(-precision)).log()
+        return torch.where(x <= 0, below, torch.where(x >= self.levels - 1, above, inside))
+
+    @property
+    def mean(self) -> Tensor:
+        """E[x|z], (..., D): the sum of P(x > k) = sigmoid((location - k - 1/2) / scale) over k = 0..levels-2."""
+        location, log_scale = torch.broadcast_tensors(self.location.double(), self.log_scale.double())
+        scale, mean = log_scale.exp(), torch.empty_like(location)
+        sharp = scale < SHARP
+        mean[~sharp] = self._smooth_sum(location[~sharp], scale[~sharp])
+        mean[sharp] = self._near_sum(location[sharp], scale[sharp])
+        return mean.to(self.location.dtype)
+
+    def _smooth_sum(self, location: Tensor, scale: Tensor) -> Tensor:
+        """By the midpoint rule, with two terms of Euler and Maclaurin at the ends."""
+        low, high = location / scale, (location - self.levels + 1) / scale
+        found = scale * (F.softplus(low) - F.softplus(high))
+        for at, sign in ((low, -1.0), (high, 1.0)):
+            slope = at.sigmoid() * (-at).sigmoid()
+            bend = slope * (1 - 6 * slope)
+            found += sign * (slope / (24 * scale) - bend * 7 / (5760 * scale**3))
+        return found
+
+    def _near_sum(self, location: Tensor, scale: Tensor) -> Tensor:
+        """Term by term near the location; all below are one, and all above are zero."""
+        first = location.clamp(0, self.levels - 1).floor() - NEAR
+        found = first.clamp_min(0)
+        for j in range(2 * NEAR + 1):
+            k = first + j
+            found += ((location - k - 0.5) / scale).sigmoid() * ((k >= 0) & (k < self.levels - 1))
+        return found
+
+    def sample(self, generator: Generator | None = None) -> Tensor:
+        u = uniform(self.location, generator)
+        return (self.location + self.log_scale.exp() * u.logit()).round().clamp(0, self.levels - 1)
+
+
+class _BinomialKernel(torch.autograd.Function):
+    """x * l - total * log(1 + e^l), with a backward pass of one subtraction: the sigmoid comes with the forward."""
+
+    @staticmethod
+    def forward(ctx: torch.autograd.function.FunctionCtx, logits: Tensor, x: Tensor, total: int) -> Tensor:
+        ctx.save_for_backward(logits, x)
+        ctx.total = total  # type: ignore[attr-defined]
+        return torch.addcmul(F.softplus(logits).mul_(-total), logits, x).sum(-1)
+
+    @staticmethod
+    def backward(ctx: torch.autograd.function.FunctionCtx, grad: Tensor) -> tuple[Tensor, None, None]:
+        logits, x = ctx.saved_tensors  # type: ignore[attr-defined]
+        slope = torch.sub(x, logits.sigmoid(), alpha=ctx.total)  # type: ignore[attr-defined]
+        return slope.mul_(grad.unsqueeze(-1)), None, None
+
+
+def binomial_kernel(logits: Tensor, x: Tensor, total: int) -> Tensor:
+    """Sum over features of x * l - total * log(1 + e^l): (...,)."""
+    return _BinomialKernel.apply(logits, x.to(logits.dtype), total)

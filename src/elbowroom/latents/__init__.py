@@ -1,0 +1,1 @@
+"""Posteriors q(z|x) and priors p(z)."""

@@ -1,0 +1,61 @@
+"""Posteriors q(z|x): what an encoder's features become."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from elbowroom.distributions.gaussian import (
+    DiagonalGaussian,
+    FullGaussian,
+    bounded,
+)
+from elbowroom.latents.priors import MAX_LOG_STD, MIN_LOG_STD
+from elbowroom.nn.layers import Linear
+
+
+class Head(Linear):
+    """Features to the parameters of a posterior."""
+
+    def forward(self, h: Tensor) -> Tensor:
+        """Map (..., inputs) to (..., outputs), in the weights' dtype: densities need more digits than bfloat16."""
+        return super().forward(h).to(self.weight.dtype)
+
+
+class DiagonalLatent(nn.Module):
+    """A Gaussian posterior with independent latents."""
+
+    def __init__(self, inputs: int, size: int) -> None:
+        super().__init__()
+        self.inputs, self.size = inputs, size
+        self.head = Head(inputs, 2 * size)
+
+    def forward(self, h: Tensor) -> DiagonalGaussian:
+        """Features (..., inputs) to q(z|x) over (..., size)."""
+        mean, log_std = self.head(h).chunk(2, -1)
+        return DiagonalGaussian(mean, bounded(log_std, MIN_LOG_STD, MAX_LOG_STD))
+
+
+class FullLatent(nn.Module):
+    """A Gaussian posterior with a full covariance matrix, as a Cholesky factor with a softplus diagonal."""
+
+    below: Tensor  # rows and columns of the entries below the diagonal
+
+    def __init__(self, inputs: int, size: int) -> None:
+        super().__init__()
+        self.inputs, self.size = inputs, size
+        self.head = Head(inputs, 2 * size + size * (size - 1) // 2)
+        self.register_buffer("below", torch.tril_indices(size, size, -1), persistent=False)
+
+    def forward(self, h: Tensor) -> FullGaussian:
+        """Features (..., inputs) to q(z|x) over (..., size)."""
+        mean, diagonal, below = self.head(h).split([self.size, self.size, self.below.shape[1]], -1)
+        # softplus(0.54) = 1: the posterior starts at the standard prior
+        cholesky = torch.diag_embed(F.softplus(diagonal + 0.5413) + 1e-5)
+        row, column = self.below
+        cholesky[..., row, column] = below
+        return FullGaussian(mean, cholesky)
+
+
+LATENTS = {"diagonal": DiagonalLatent, "full": FullLatent}

@@ -1,0 +1,247 @@
+"""Priors p(z), and the rate KL(q || p)."""
+
+from __future__ import annotations
+
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from elbowroom.data.sparse import SparseBatch
+from elbowroom.distributions.gaussian import (
+    Composite,
+    DiagonalGaussian,
+    FullGaussian,
+    GaussianMixture,
+    StandardGaussian,
+    bounded,
+)
+from elbowroom.errors import ParameterError
+from elbowroom.nn.layers import ZeroLinear
+from elbowroom.utils.randomness import module_generator
+
+Posterior = DiagonalGaussian | FullGaussian
+PriorDistribution = StandardGaussian | GaussianMixture
+Encode = Callable[[Tensor], Posterior]
+MIN_LOG_STD, MAX_LOG_STD = -12.0, 6.0  # of what an encoder says, before a dial moves it
+NOTHING = -60.0  # the log-weight of a component that is not there
+HELD_OUT = slice(None, None, 5)  # of the rows that a prior is fitted to
+
+
+class Prior(nn.Module, ABC):
+    """p(z): a module that returns a distribution over latents, which a context may move."""
+
+    remembers = False  # whether training also tells it what an older encoder said of each row
+    starts_at_rows = False  # whether `initialise` is to be called
+
+    @abstractmethod
+    def forward(self, encode: Encode, context: Tensor | None = None) -> PriorDistribution:
+        """The prior; `encode` maps encoder features (k, F) to posteriors, for priors that are made of them.
+
+        A context (c,) moves it; contexts (b, c) make it one for each of b blocks of rows.
+        """
+
+    def initialise(self, features: Tensor, generator: torch.Generator) -> None:
+        """Start from the training data: `features` (n, F) is what the encoder sees of some rows."""
+
+
+class StandardPrior(Prior):
+    """N(0, I)."""
+
+    zero: Tensor
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.size = size
+        self.register_buffer("zero", torch.zeros(()), persistent=False)
+
+    def forward(self, encode: Encode, context: Tensor | None = None) -> StandardGaussian:
+        return StandardGaussian(self.size, self.zero)
+
+
+class CompositePrior(StandardPrior):
+    """N(0, I) to score and to sample; in training a mixture of it, a wide one and an older posterior of each row.
+
+    The older posterior, of the averaged weights, has the share `old` of the mixture and keeps the encoder from
+    forgetting; N(0, exp(`log_variance`) I) has the share `wide` and spares rows far out (Shenbin et al. 2020, RecVAE).
+    """
+
+    remembers = True
+
+    def __init__(self, size: int, old: float = 0.75, wide: float = 0.1, log_variance: float = 10.0) -> None:
+        super().__init__(size)
+        self.old, self.wide, self.log_variance = old, wide, log_variance
+        numbers = all(isinstance(x, int | float) and not isinstance(x, bool) for x in (old, wide, log_variance))
+        if not numbers or not (old > 0 and wide > 0 and old + wide < 1 and abs(log_variance) < 2 * MAX_LOG_STD):
+            raise ParameterError(
+                "shares of a composite prior are positive and leave some to N(0, I), log_variance is from -12 to 12",
+                f"old={old!r}, wide={wide!r}, log_variance={log_variance!r}",
+                "Try old=0.75, wide=0.1, log_variance=10.",
+            )
+
+    def beside(self, older: Posterior) -> Composite:
+        """The prior of rows in training, whose older posteriors are these."""
+        far = DiagonalGaussian(self.zero.expand(self.size), self.zero.expand(self.size) + 0.5 * self.log_variance)
+        shares = (1 - self.old - self.wide, self.old, self.wide)
+        return Composite(*zip(shares, (StandardGaussian(self.size, self.zero), older, far), strict=True))
+
+
+class Told(nn.Module):
+    """A mixture of `components` Gaussians as a context has it; it starts as the mixture that it is given.
+
+    A context moves the weights of the components, and for each latent how far apart and how wide they all are. Each
+    component by itself would need as many numbers for every feature of the context as the mixture has.
+    """
+
+    def __init__(self, context: int, size: int, components: int) -> None:
+        super().__init__()
+        self.sizes = [size, size, components]
+        self.linear = ZeroLinear(context, sum(self.sizes))
+
+    def forward(self, mixture: GaussianMixture, context: Tensor) -> GaussianMixture:
+        """Move a mixture by a context (c,), or to one mixture for each of the contexts (b, c)."""
+        apart, wider, weights = self.linear(context).to(self.linear.weight.dtype).split(self.sizes, -1)
+        components = mixture.components.moved(1 + apart.unsqueeze(-2), wider.unsqueeze(-2))
+        return GaussianMixture(components, mixture.logits + weights)
+
+
+class MixturePrior(Prior):
+    """A learned mixture of `components` diagonal Gaussians, which a context of the width `context` may move."""
+
+    def __init__(self, size: int, context: int = 0, components: int = 100) -> None:
+        super().__init__()
+        self.size, self.context, self.components = size, context, check_components(components)
+        self.told = Told(context, size, components) if context else None
+        self.means = nn.Parameter(torch.randn(components, size, generator=module_generator()))
+        self.log_stds = nn.Parameter(torch.zeros(components, size))
+        self.logits = nn.Parameter(torch.zeros(components))
+
+    def forward(self, encode: Encode, context: Tensor | None = None) -> GaussianMixture:
+        log_stds = bounded(self.log_stds, MIN_LOG_STD, MAX_LOG_STD)
+        mixture = GaussianMixture(DiagonalGaussian(self.means, log_stds), self.logits)
+        return mixture if self.told is None or context is None else self.told(mixture, context)
+
+
+class VampPrior(Prior):
+    """The mean over `components` learned pseudo-inputs u of the posteriors q(z|u) (Tomczak & Welling 2018).
+
+    The pseudo-inputs live where the encoder reads: they are rows of encoder features, and start as training rows.
+    A context of the width `context` may move the mixture of their posteriors, which are encoded once for all contexts.
+    """
+
+    starts_at_rows = True
+    logits: Tensor
+
+    def __init__(self, size: int, features: int, context: int = 0, components: int = 500) -> None:
+        super().__init__()
+        self.size, self.features, self.context = size, features, context
+        self.components = check_components(components)
+        self.told = Told(context, size, components) if context else None
+        self.pseudo_inputs = nn.Parameter(torch.zeros(components, features))
+        self.register_buffer("logits", torch.zeros(components), persistent=False)
+
+    def forward(self, encode: Encode, context: Tensor | None = None) -> GaussianMixture:
+        mixture = GaussianMixture(encode(self.pseudo_inputs), self.logits)
+        return mixture if self.told is None or context is None else self.told(mixture, context)
+
+    @torch.no_grad()
+    def initialise(self, features: Tensor, generator: torch.Generator) -> None:
+        chosen = torch.randint(len(features), (self.components,), generator=generator)
+        if isinstance(features, SparseBatch):
+            self.pseudo_inputs.copy_(features.rows(chosen).dense())
+            return
+        spread = features.std(0, correction=0)
+        noise = torch.randn(self.components, self.features, generator=generator, dtype=features.dtype)
+        self.pseudo_inputs.copy_(features[chosen] + 0.1 * spread * noise)
+
+
+class FittedPrior(Prior):
+    """N(0, I) while a model is trained; then a mixture of Gaussians where the encodings of its rows lie (Ghosh 2020).
+
+    Training is that of the standard prior. What the mixture adds is that no sample falls between the encodings: the
+    rate is lower, and samples of columns that go together do so.
+    """
+
+    means: Tensor
+    log_stds: Tensor
+    logits: Tensor
+    zero: Tensor
+
+    def __init__(self, size: int, components: int = 50, settled: bool = False) -> None:
+        super().__init__()
+        self.size, self.components, self.settled = size, check_components(components), settled is True
+        for name in ("means", "log_stds"):
+            self.register_buffer(name, torch.zeros(components, size))
+        self.register_buffer("logits", torch.zeros(components))
+        self.register_buffer("zero", torch.zeros(()), persistent=False)
+
+    def forward(self, encode: Encode, context: Tensor | None = None) -> PriorDistribution:
+        if not self.settled:
+            return StandardGaussian(self.size, self.zero)
+        return GaussianMixture(DiagonalGaussian(self.means, self.log_stds), self.logits)
+
+    @torch.no_grad()
+    def settle(self, z: Tensor, seed: int) -> None:
+        """Fit the mixture to draws z (draws, n, d) of n rows: as many components as fit held-out rows best.
+
+        A row is held out with all its draws: beside its twin, a draw is no news.
+        """
+        from sklearn.exceptions import ConvergenceWarning  # here: a trainer without it takes 100 MB less
+        from sklearn.mixture import GaussianMixture as Mixture
+
+        rows = z.double().transpose(0, 1).numpy()
+        fitted_to, held_out = np.delete(rows, HELD_OUT, 0), rows[HELD_OUT].reshape(-1, self.size)
+        best = float((StandardGaussian(self.size, self.zero.double()).log_prob(torch.from_numpy(held_out))).mean())
+        for k in (self.components // 10, self.components // 3, self.components):
+            if not 1 <= k <= len(fitted_to) // 10:
+                continue
+            settings = {"random_state": seed % 2**31, "max_iter": 60, "reg_covar": 1e-5, "init_params": "k-means++"}
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ConvergenceWarning)  # better is enough
+                found = Mixture(k, covariance_type="diag", **settings).fit(fitted_to.reshape(-1, self.size))
+            if found.score(held_out) > best:
+                best = found.score(held_out)
+                self._take(found)
+
+    def _take(self, found: Any) -> None:
+        """Become a mixture of k components; the others have no weight."""
+        k, self.settled = len(found.weights_), True
+        self.logits.fill_(NOTHING)
+        self.means.zero_()
+        self.log_stds.zero_()
+        self.logits[:k] = torch.from_numpy(np.log(found.weights_.clip(1e-12)))
+        self.means[:k] = torch.from_numpy(found.means_)
+        self.log_stds[:k] = torch.from_numpy(0.5 * np.log(found.covariances_))
+
+
+def check_components(components: int) -> int:
+    """Refuse a number of mixture components that is not a positive whole number."""
+    if isinstance(components, bool) or not isinstance(components, int) or components < 1:
+        raise ParameterError(
+            "prior components must be a positive whole number", f"it is {components!r}", "Write components=100."
+        )
+    return components
+
+
+def rate_of(q: Posterior, p: PriorDistribution | Composite, z: Tensor) -> tuple[Tensor, Tensor | None]:
+    """KL(q || p) in nats per row, exact where a closed form exists, else estimated at z; and its parts by latent.
+
+    The parts, (..., d), exist where both distributions factorise; otherwise they are None.
+    """
+    if isinstance(p, StandardGaussian):
+        parts = q.kl_to_standard()
+        return parts.sum(-1), parts if isinstance(q, DiagonalGaussian) else None
+    return q.log_prob(z) - p.log_prob(z), None
+
+
+PRIORS = {
+    "standard": StandardPrior,
+    "mixture": MixturePrior,
+    "vamp": VampPrior,
+    "fitted": FittedPrior,
+    "composite": CompositePrior,
+}

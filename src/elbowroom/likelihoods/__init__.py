@@ -1,0 +1,29 @@
+"""Likelihoods p(x|z): modules that map what a decoder says to a density of rows. One file a family."""
+
+from elbowroom.likelihoods.base import Likelihood
+from elbowroom.likelihoods.continuous import ContinuousBernoulli, Gaussian, Located, StudentT, Warped
+from elbowroom.likelihoods.counts import Counts, Multinomial, NegativeBinomial, Poisson
+from elbowroom.likelihoods.discrete import Bernoulli, Binomial, Categorical, DiscretizedLogistic, Ordinal
+from elbowroom.likelihoods.mixed import Mixed, Table
+from elbowroom.likelihoods.registry import LIKELIHOODS
+
+__all__ = [
+    "LIKELIHOODS",
+    "Bernoulli",
+    "Binomial",
+    "Categorical",
+    "ContinuousBernoulli",
+    "Counts",
+    "DiscretizedLogistic",
+    "Gaussian",
+    "Likelihood",
+    "Located",
+    "Mixed",
+    "Multinomial",
+    "NegativeBinomial",
+    "Ordinal",
+    "Poisson",
+    "StudentT",
+    "Table",
+    "Warped",
+]

@@ -1,0 +1,71 @@
+"""The parts of a model put together, and started at the data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from elbowroom.beta.conditioning import Dial
+from elbowroom.beta.policies import LogUniform
+from elbowroom.data.dataset import Rows
+from elbowroom.errors import unknown
+from elbowroom.latents.posteriors import LATENTS
+from elbowroom.latents.priors import PRIORS, FittedPrior, StandardPrior, VampPrior
+from elbowroom.likelihoods.base import Likelihood
+from elbowroom.models.vae import VAE
+from elbowroom.utils import specs
+from elbowroom.utils.randomness import drawing_from, generator_at
+from elbowroom.utils.settings import standard_defaults
+
+ENOUGH = 20_000  # rows that units and marginals are learned from
+MANY = 2**24  # values that these rows may have together
+
+
+@standard_defaults()
+def build(
+    likelihood: nn.Module,
+    bodies: Callable[[int, int, int, int], tuple[nn.Module, nn.Module]],
+    n_latents: int,
+    covariance: str,
+    prior: str,
+    rows: Rows,
+    seed: int,
+    span: LogUniform | None = None,
+) -> VAE:
+    """A model for rows, its weights drawn from `seed`, with a dial for a span of beta if one is given.
+
+    `bodies` makes encoder and decoder from their inputs and outputs, their context and how much of it says beta.
+    """
+    if covariance not in LATENTS:
+        raise unknown("covariance", covariance, LATENTS)
+    with drawing_from(generator_at(seed, "weights")):
+        labels = 0 if rows.context is None else rows.context.shape[1]
+        if labels and isinstance(likelihood, Likelihood):
+            likelihood.expect_contexts(labels)
+        moved = getattr(likelihood, "n_moved", 0)
+        dial = None if span is None else Dial(span.low, span.high, n_latents, moved)
+        code = 0 if dial is None else Dial.width
+        encoder, decoder = bodies(likelihood.n_inputs, likelihood.n_outputs, code + labels, code)  # type: ignore[arg-type]
+        latent = LATENTS[covariance](encoder.width, n_latents)  # type: ignore[arg-type]
+        name, _ = specs.parse(prior, PRIORS, "prior")
+        sizes = (n_latents, likelihood.n_inputs) if PRIORS[name] is VampPrior else (n_latents,)
+        told = () if issubclass(PRIORS[name], StandardPrior | FittedPrior) else (code,)
+        model = VAE(encoder, latent, specs.make(prior, PRIORS, "prior", *sizes, *told), decoder, likelihood, dial)
+    model.initialise(rows.spread(enough(rows.features)), generator_at(seed, "initialise"))
+    if labels and isinstance(likelihood, Likelihood):
+        _fit_context_totals(likelihood, rows)
+    return model
+
+
+def _fit_context_totals(likelihood: Likelihood, rows: Rows) -> None:
+    batches = [(likelihood.row_total(batch.x), batch.context) for batch in rows.in_order(rows.at_once)]
+    totals, contexts = zip(*batches, strict=True)
+    if totals[0] is not None:
+        likelihood.fit_context_totals(torch.cat(totals), torch.cat(contexts))
+
+
+def enough(features: int) -> int:
+    """How many rows units and marginals are learned from: fewer where rows are so wide that they would fill memory."""
+    return min(ENOUGH, max(ENOUGH // 10, MANY // features))

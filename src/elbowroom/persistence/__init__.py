@@ -1,0 +1,1 @@
+"""Saved models: folders of JSON and safetensors, checked before they are loaded."""

@@ -1,0 +1,1 @@
+"""Recommendation: lists of items for users, their scores, their metrics, and baselines."""

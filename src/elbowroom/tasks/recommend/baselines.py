@@ -1,0 +1,288 @@
+"""What a recommender has to be ahead of: popularity, nearest items, and the linear EASE."""
+
+from __future__ import annotations
+
+import itertools
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from numbers import Integral, Real
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+from scipy import linalg, sparse
+from sklearn.exceptions import NotFittedError
+from sklearn.utils._param_validation import Interval
+from torch import Tensor
+
+from elbowroom.data import validation
+from elbowroom.data.interactions.matrix import Interactions, ones_of
+from elbowroom.data.interactions.reading import Reading, reading_of
+from elbowroom.data.interactions.splits import Fold, Split
+from elbowroom.data.sparse import SparseBatch
+from elbowroom.errors import ParameterError, counted
+from elbowroom.tasks.recommend import lists as task
+from elbowroom.tasks.recommend.metrics import ERRORS, Evaluation, evaluate, fitting, gain
+
+BLOCK = 1024  # items whose neighbours are found at once
+
+
+@dataclass(eq=False)
+class Baseline(ABC):
+    """Base of the baselines: `fit` on interactions as `InteractionVAE` takes them, then `recommend` or `rank`."""
+
+    grid: ClassVar[Mapping[str, Sequence[Any]]] = {}  # the settings that `choose` tries, all combinations of them
+    _parameter_constraints: ClassVar[dict[str, Any]] = {}
+
+    def fit(self, X: Any, reading: Reading | None = None) -> Self:
+        """Learn from interactions X, a matrix (users, items) or a frame; `reading` says how they are read.
+
+        Raises
+        ------
+        DataError, ParameterError
+            With what was expected, what came and what to do.
+        """
+        validation.check_parameters(self)
+        self.reading_ = reading_of(reading)
+        self.known_: Interactions = self.reading_.learn(X)
+        self._learn(self.known_.matrix)
+        return self
+
+    @classmethod
+    def choose(cls, X: Any, valid: Fold, metric: str = "ndcg@100", reading: Reading | None = None) -> Self:
+        """The baseline, fitted on X, with that setting of `grid` that is best on users for validation.
+
+        Parameters
+        ----------
+        X, reading
+            As those of `fit`.
+        valid : Fold
+            Such as `split.valid`, never `split.test`.
+        metric : str
+            As those of `elbowroom.evaluate`.
+        """
+        settings = [dict(zip(cls.grid, values, strict=True)) for values in itertools.product(*cls.grid.values())]
+        scores = [gain(cls(**setting).fit(X, reading), valid, metric) for setting in settings]
+        return cls(**settings[int(np.argmax(scores))]).fit(X, reading)
+
+    @abstractmethod
+    def _learn(self, matrix: Any) -> None:
+        """Learn from a CSR matrix (users, items)."""
+
+    @abstractmethod
+    def _score(self, histories: Any) -> Tensor:
+        """Scores (n, items) of all items for CSR histories (n, items), the higher the better."""
+
+    def recommend(
+        self, users_or_histories: Any, N: int = 10, filter_already_liked_items: bool = True
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Ids and scores (n, N) of the best items, as `InteractionVAE.recommend` has them."""
+        rows, alone = self._histories(users_or_histories)
+        found = task.lists(self._score, rows, validation.positive("N", N), bool(filter_already_liked_items))
+        return task.named(found, self.known_.items.ids, alone)
+
+    def rank(self, histories: Any, n: int) -> np.ndarray:
+        """Positions (users, n) of the best items that are not in histories, a matrix (users, items); -1 for none."""
+        return task.lists(self._score, self._histories(histories)[0], n).positions
+
+    def _histories(self, given: Any) -> tuple[Any, bool]:
+        if not hasattr(self, "known_"):
+            raise NotFittedError(f"This {type(self).__name__} is not fitted yet. Call 'fit' first.")
+        return task.histories(given, self.known_, self.reading_)
+
+
+@dataclass(eq=False)
+class Popularity(Baseline):
+    """Everyone gets the items that most users have."""
+
+    def _learn(self, matrix: Any) -> None:
+        self.users_of_ = torch.from_numpy(np.asarray((matrix != 0).sum(0), dtype=np.float32).ravel())
+
+    def _score(self, histories: Any) -> Tensor:
+        return self.users_of_.repeat(histories.shape[0], 1)
+
+
+@dataclass(eq=False)
+class ItemKNN(Baseline):
+    """Items that are nearest to those of a history, by the cosine of their users (Sarwar et al. 2001).
+
+    Parameters
+    ----------
+    neighbours : int
+        Of each item; the others do not count.
+    shrinkage : float
+        Added to the product of norms, so that items with few users are near to nothing.
+    """
+
+    neighbours: int = 100
+    shrinkage: float = 10.0
+
+    grid: ClassVar[Mapping[str, Sequence[Any]]] = {"neighbours": (20, 100), "shrinkage": (10.0, 100.0, 1000.0, 10000.0)}
+    _parameter_constraints: ClassVar[dict[str, Any]] = {
+        "neighbours": [Interval(Integral, 1, None, closed="left")],
+        "shrinkage": [Interval(Real, 0, None, closed="left")],
+    }
+
+    def _learn(self, matrix: Any) -> None:
+        columns = matrix.tocsc()
+        norms = np.sqrt(np.asarray(columns.multiply(columns).sum(0)).ravel())
+        blocks = [self._near(columns, norms, at) for at in range(0, matrix.shape[1], BLOCK)]
+        self.near_ = sparse.vstack(blocks).tocsr()
+
+    def _near(self, columns: Any, norms: np.ndarray, at: int) -> Any:
+        """The nearest items of a block of items, as sparse rows."""
+        products = (columns[:, at : at + BLOCK].T @ columns).tocoo()
+        row, column = products.row, products.col
+        near = products.data / (norms[at + row] * norms[column] + self.shrinkage)
+        kept = row + at != column
+        row, column, near = row[kept], column[kept], near[kept]
+        order = np.lexsort((-near, row))
+        row, column, near = row[order], column[order], near[order]
+        first = np.searchsorted(row, row)  # where the row of each one begins
+        best = np.arange(len(row)) - first < self.neighbours
+        shape = (products.shape[0], len(norms))
+        return sparse.csr_matrix((near[best].astype(np.float32), (row[best], column[best])), shape)
+
+    def _score(self, histories: Any) -> Tensor:
+        return torch.from_numpy((histories @ self.near_).toarray())
+
+
+@dataclass(eq=False)
+class EASE(Baseline):
+    """The linear model of items by all others, in closed form (Steck 2019): ten lines, and hard to beat.
+
+    It inverts a matrix (items, items): 4 bytes times the square of the items.
+
+    Parameters
+    ----------
+    regularisation : float
+        Lambda, added to the diagonal of the items' products.
+    """
+
+    regularisation: float = 500.0
+
+    grid: ClassVar[Mapping[str, Sequence[Any]]] = {"regularisation": (10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0)}
+    _parameter_constraints: ClassVar[dict[str, Any]] = {"regularisation": [Interval(Real, 0, None, closed="neither")]}
+
+    def _learn(self, matrix: Any) -> None:
+        gram = np.asfortranarray((matrix.T @ matrix).toarray(), dtype=np.float32)
+        gram.flat[:: len(gram) + 1] += self.regularisation
+        factor, wrong = linalg.lapack.spotrf(gram, lower=True, overwrite_a=True)
+        inverse, wrong = linalg.lapack.spotri(factor, lower=True, overwrite_c=True) if not wrong else (factor, wrong)
+        if wrong:
+            raise ParameterError(
+                "the products of items must have an inverse", f"they have none with {self}", "Raise regularisation."
+            )
+        _mirror(inverse)
+        weights = inverse.T  # it is symmetric, and now in the order of rows
+        weights /= -np.diag(weights).copy()
+        weights.flat[:: len(weights) + 1] = 0
+        self.weights_ = torch.from_numpy(weights)
+
+    def _score(self, histories: Any) -> Tensor:
+        return SparseBatch.of(histories).times(self.weights_)
+
+
+@dataclass(eq=False)
+class RatingMeans(Baseline):
+    """The mean rating, and how far the user's and the item's are from it (the baseline of Koren et al. 2009).
+
+    Parameters
+    ----------
+    shrinkage : float
+        Ratings that a user or an item is taken to have beside its own, all of them average.
+    """
+
+    shrinkage: float = 10.0
+
+    grid: ClassVar[Mapping[str, Sequence[Any]]] = {"shrinkage": (1.0, 3.0, 10.0, 30.0)}
+    _parameter_constraints: ClassVar[dict[str, Any]] = {"shrinkage": [Interval(Real, 0, None, closed="left")]}
+
+    def fit(self, X: Any, reading: Reading | None = None) -> Self:
+        """Learn from ratings X, a matrix (users, items), or a frame and `Reading(value="stars", ratings=True)`."""
+        return super().fit(X, reading or Reading(ratings=True))
+
+    def _learn(self, matrix: Any) -> None:
+        self.mean_: float = float(matrix.data.mean())
+        self.items_: np.ndarray = self._far(matrix.T.tocsr(), self.mean_)
+
+    def expect(self, histories: Any, wanted: Any) -> np.ndarray:
+        """Expected ratings (m,) of what CSR rows `wanted` (users, items) store, given CSR histories (users, items)."""
+        rows, _ = self._histories(histories)
+        wanted = task.asked(wanted, *rows.shape)
+        users = np.repeat(self._users(rows), np.diff(wanted.indptr))
+        return self.mean_ + self.items_[wanted.indices] + users
+
+    def _users(self, histories: Any) -> np.ndarray:
+        return self._far(histories, self.mean_ + self.items_[histories.indices])
+
+    def _far(self, rows: Any, usual: Any) -> np.ndarray:
+        """How far the stored values of CSR rows are from the usual ones, on average over each row."""
+        far = sparse.csr_matrix((rows.data - usual, rows.indices, rows.indptr), rows.shape)
+        known = np.diff(rows.indptr)
+        return np.asarray(far.sum(1)).ravel() / np.where(known, known + self.shrinkage, 1)
+
+    def _score(self, histories: Any) -> Tensor:
+        return torch.from_numpy(self.mean_ + self.items_ + self._users(histories)[:, None])
+
+
+def _mirror(lower: np.ndarray, block: int = 2048) -> None:
+    """Copy the half below the diagonal to the one above, in place."""
+    for i in range(0, len(lower), block):
+        lower[i : i + block, i + block :] = lower[i + block :, i : i + block].T
+        corner = lower[i : i + block, i : i + block]
+        corner[:] = np.tril(corner) + np.tril(corner, -1).T
+
+
+LARGEST_EASE = 20_000  # items, whose products then take 1.6 GB
+FEW, MANY = 20, 5000  # users of the training that are enough to hold out a tenth, and the most that are held out
+NEUTRAL = ("coverage@", "popularity@")  # metrics of which neither more nor less is better
+
+
+def baselines(train: Any, metrics: Sequence[str], valid: Fold | None = None) -> tuple[list[Baseline], str]:
+    """The baselines that metrics and the number of items allow, with their settings chosen, and a sentence about that.
+
+    Parameters
+    ----------
+    train : CSR matrix (users, items)
+        What a model was trained on.
+    metrics : sequence of str
+        What the model is to be evaluated by; the first that says which one is better chooses.
+    valid : Fold, optional
+        Users to choose on; without, some of those in `train` are held out for it.
+    """
+    of_ratings = any(metric in ERRORS for metric in metrics)
+    kinds: list[type[Baseline]] = [RatingMeans] if of_ratings else [Popularity, ItemKNN, EASE]
+    if train.shape[1] > LARGEST_EASE and not of_ratings:
+        kinds.remove(EASE)
+    reading, train = Reading(ratings=of_ratings), train if of_ratings else ones_of(train)
+    able = int((np.diff(train.indptr) > 1).sum())
+    if valid is None and able < FEW:
+        return [kind().fit(train, reading) for kind in kinds], "Settings of baselines by default, as users are few"
+    decides = (metric for metric in metrics if (metric in ERRORS) == of_ratings and not metric.startswith(NEUTRAL))
+    metric = next(decides, fitting(["ndcg@20"], train.shape[1])[0])
+    if valid is None:
+        split = Split.strong(train, held_out=min(able // 10, MANY), reading=reading)
+        chosen = [kind.choose(split.train, split.valid, metric, reading) for kind in kinds]
+        found = [replace(model).fit(train, reading) for model in chosen]
+        whom = f"{counted(len(split.valid), 'user')} held out of the training for that"
+    else:
+        fold = valid if of_ratings else valid.binary
+        found = [kind.choose(train, fold, metric, reading) for kind in kinds]
+        whom = counted(len(valid), "user")
+    return found, f"Settings chosen by {metric} on {whom}: {', '.join(repr(model) for model in found if model.grid)}"
+
+
+def side_by_side(
+    model: Any, fold: Fold, metrics: Sequence[str], valid: Fold | None = None
+) -> tuple[dict[str, Evaluation], list[Baseline], str]:
+    """A model and the baselines evaluated on a fold, by their names; and these, with how they were chosen in words.
+
+    Of numbers of events and ratings the baselines of lists see that there is something, as they do in training.
+    """
+    found = {type(model).__name__: evaluate(model, fold, metrics)}
+    others, chosen = baselines(model.known_.matrix, metrics, valid)
+    for other in others:
+        found[type(other).__name__] = evaluate(other, fold if other.reading_.ratings else fold.binary, metrics)
+    return found, others, chosen

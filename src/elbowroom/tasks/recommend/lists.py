@@ -1,0 +1,316 @@
+"""The best items for users: histories of any kind to lists of ids with scores."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from dataclasses import dataclass
+from numbers import Real
+from typing import Any
+
+import numpy as np
+import torch
+from scipy import sparse
+from torch import Tensor
+
+from elbowroom.data import validation
+from elbowroom.data.interactions.ids import as_texts, is_text
+from elbowroom.data.interactions.matrix import Interactions, Vocabulary, csr_of, is_frame, is_matrix, listed
+from elbowroom.data.interactions.reading import Reading, histories_of, ids_in
+from elbowroom.data.sparse import SparseBatch
+from elbowroom.errors import DataError, counted, warn
+from elbowroom.tasks.recommend.topk import best, in_order, users_at_once
+from elbowroom.utils.settings import standard_defaults
+
+MARGIN = 16  # candidates beyond the N best, among which exact scores decide
+Scorer = Callable[[Any], Tensor]  # CSR histories (n, items) to scores (n, items) that may be written to
+Exact = Callable[[Any, Tensor], Tensor]  # histories and columns (n, k) to scores that do not change with their company
+
+
+@dataclass(frozen=True)
+class Lists:
+    """Recommended items, by position: (users, n), -1 and a score of minus infinity where there were no more."""
+
+    positions: np.ndarray
+    scores: np.ndarray
+
+
+def lists(
+    scorer: Scorer,
+    histories: Any,
+    n: int,
+    filter_liked: bool = True,
+    only: np.ndarray | None = None,
+    without: Any = None,
+    exact: Exact | None = None,
+) -> Lists:
+    """The n best items for every row of CSR histories.
+
+    `only` are positions of the items to choose among; `without` is a CSR matrix of those to leave out, a row for each
+    history or one for all. With `exact`, the order of the best is that of its scores: those of a large product change
+    in the last bits with the rows it is made with.
+    """
+    rows, width = histories.shape
+    most, size = validation.positive("n", n), users_at_once(width)
+    found = Lists(np.full((rows, most), -1), np.full((rows, most), -np.inf))
+    for start in range(0, rows, size):
+        part = slice(start, start + size)
+        out = [histories[part]] * filter_liked
+        if without is not None:
+            out.append(without if without.shape[0] == 1 else without[part])
+        columns, values = _lists(scorer, histories[part], min(most, width), only, out, exact)
+        found.positions[part, : columns.shape[1]] = np.where(np.isneginf(values), -1, columns)
+        found.scores[part, : values.shape[1]] = values
+    return found
+
+
+@standard_defaults()
+@torch.no_grad()
+def _lists(
+    scorer: Scorer, histories: Any, n: int, only: np.ndarray | None, out: list[Any], exact: Exact | None
+) -> tuple[np.ndarray, np.ndarray]:
+    scores = scorer(histories)
+    if only is not None:
+        others = torch.ones(scores.shape[1], dtype=torch.bool)
+        others[torch.from_numpy(only)] = False
+        scores.masked_fill_(others.to(scores.device), -torch.inf)
+    for matrix in out:
+        left_out = SparseBatch.of(matrix).to(scores.device)
+        if len(left_out) == 1:
+            scores[:, left_out.columns] = -torch.inf
+        else:
+            scores.flatten().index_fill_(0, left_out.row * left_out.features + left_out.columns, -torch.inf)
+    values, columns = best(scores, n if exact is None else min(n + MARGIN, scores.shape[1]))
+    if exact is not None:
+        values = exact(histories, columns).masked_fill(values.isneginf(), -torch.inf)
+        values, columns = in_order(values, columns, n)
+    return columns.numpy(force=True), values.double().numpy(force=True)
+
+
+def histories(given: Any, known: Interactions, reading: Reading, refuse: bool = False) -> tuple[Any, bool]:
+    """Whatever stands for users, as CSR histories (n, items), and whether it was one user alone.
+
+    Parameters
+    ----------
+    given : id, array of ids, matrix (n, items), frame of interactions, or list of lists (or dicts) of item ids
+        Known users, or the histories of anybody. A matrix is sparse, or an array of two axes; a list of lists is never
+        one, whatever the lengths of these.
+    known : Interactions
+        Of the users that the model knows.
+    refuse : bool
+        Whether unknown items are refused, or reported and left out.
+
+    Raises
+    ------
+    DataError
+        If a user is not known, or it is something else.
+    """
+    given = validation.as_array(given)
+    if is_matrix(given):
+        return _matrix(given, known, reading), False
+    if is_frame(given):
+        return _frame(given, known, reading, refuse), False
+    if isinstance(given, Mapping):
+        found, _ = histories([given], known, reading, refuse)
+        return found, True
+    if _is_one(given):
+        return known.matrix[_users([given], known)], True
+    if not _is_list(given) or isinstance(given, Set):
+        raise DataError(
+            "users must be ids, a matrix, a frame of interactions, or a list of histories, lists or dicts",
+            f"they are {given!r:.80}",
+            "Pass [3, 7] for users 3 and 7, or [[10, 12]] for somebody with items 10 and 12.",
+        )
+    rows = list(given)
+    if rows and all(map(_is_list, rows)):
+        found, strangers = histories_of(rows, known.items, reading)
+        report_unknown(strangers, refuse)
+        return found, False
+    return known.matrix[_users(rows, known)], False
+
+
+def _is_one(given: Any) -> bool:
+    """Whether it stands for one id, that of a user or an item."""
+    return isinstance(given, str | Real | np.generic)
+
+
+def _is_list(given: Any) -> bool:
+    once = isinstance(given, str | bytes | Iterator)  # text, and what can be looked at only once
+    return isinstance(given, Iterable) and not once and getattr(given, "shape", None) != ()
+
+
+def _matrix(given: Any, known: Interactions, reading: Reading) -> Any:
+    matrix = csr_of(given)
+    if matrix.shape[1] == len(known.items):
+        return reading.read_again(matrix)
+    what, do = "a matrix of histories", "Give it the same columns, or pass lists of item ids."
+    if not sparse.issparse(given):
+        what, do = f"an array of two axes is {what} and", "Give it the same columns; for lists of ids, pass X.tolist()."
+    if reading.min_item > 1 and matrix.shape[1] > len(known.items):
+        do = "Give it those that min_item has left: X[:, model.items_]."
+    raise DataError(
+        f"{what} must have the {len(known.items):,} items that the model was fitted on",
+        f"it has {matrix.shape[1]:,} columns",
+        do,
+    )
+
+
+def _frame(given: Any, known: Interactions, reading: Reading, refuse: bool) -> Any:
+    """One history for each user, in ascending order of their ids."""
+    users, items, values = reading.columns(given)
+    reading.check_rows(values)
+    columns = known.items.positions(items)
+    report_unknown(np.unique(as_texts(items[columns < 0])), refuse)
+    everybody, rows = Vocabulary.learn(users)
+    at = columns >= 0
+    return reading.matrix(values[at], rows[at], columns[at], (len(everybody), len(known.items)))
+
+
+def users_to_add(given: Any, matrix: Any, known: Interactions, reading: Reading) -> np.ndarray:
+    """The ids of the users whose new interactions are in a frame or a matrix, in the order of its rows.
+
+    Raises
+    ------
+    DataError
+        If they are of another kind than those that are known.
+    """
+    if is_frame(given):
+        ids = np.unique(reading.columns(given)[0])
+        if not len(ids):
+            raise DataError("there must be new interactions", "the frame has no rows", "Give it a row for each.")
+    elif is_matrix(given) and np.array_equal(known.users.ids, np.arange(len(known))):
+        ids = np.arange(matrix.shape[0])
+    else:
+        raise DataError(
+            "new interactions are a frame, or a matrix where the model was fitted on one",
+            f"they are of type {type(given).__name__}" + ", and users have ids" * is_matrix(given),
+            "Give it a row for each interaction: user, item.",
+        )
+    if Vocabulary(ids).is_text != known.users.is_text:
+        kinds = ("numbers", "texts")
+        raise DataError(
+            f"ids of users must be {kinds[known.users.is_text]}, as those that are known",
+            f"they are {kinds[not known.users.is_text]}",
+            "Convert the column.",
+        )
+    return ids
+
+
+def asked(wanted: Any, users: int, items: int) -> Any:
+    """The places that a matrix stores, whatever its values, as CSR rows (users, items)."""
+    validation.check_sparse(wanted)
+    if sparse.issparse(wanted) and wanted.shape == (users, items):
+        return sparse.csr_matrix(wanted)
+    raise DataError(
+        f"what is asked for must be a sparse matrix of {counted(users, 'user')} and {counted(items, 'item')}",
+        f"it is of type {type(wanted).__name__} and shape {np.shape(wanted)}",
+        "Store a value wherever a rating is wanted.",
+    )
+
+
+def one_history(given: Any, known: Interactions, reading: Reading) -> Any:
+    """The history of one user as a CSR matrix (1, items): a known user's id, a list of item ids, a dict or a row."""
+    given = validation.as_array(given)
+    of_many = is_matrix(given) or is_frame(given) or isinstance(given, Mapping) or _is_one(given)
+    rows, _ = histories(given if of_many else [given], known, reading, refuse=True)
+    if rows.shape[0] != 1:
+        raise DataError("one history is explained at a time", f"there are {rows.shape[0]:,}", "Pass one row.")
+    return rows
+
+
+def one_position(item: Any, known: Interactions) -> int:
+    """The position of one known item."""
+    if not _is_one(item):
+        raise DataError("one item is explained at a time", f"it is {item!r:.80}", "Pass its id.")
+    return int(positions_of(item, known, refuse=True)[0])
+
+
+def _users(given: list[Any], known: Interactions) -> np.ndarray:
+    if any(not isinstance(user, str | Real) for user in given):
+        raise DataError(
+            "users must be ids, or all of them lists of item ids",
+            f"there is {next(user for user in given if not isinstance(user, str | Real))!r} among ids",
+            "Pass [3, 7] for users 3 and 7, or [[10, 12], [7]] for the histories of two.",
+        )
+    ids = ids_in(given, "the list of users")
+    found = known.users.positions(ids)
+    if (found < 0).any():
+        strangers = ids[found < 0]
+        raise DataError(
+            "users must be those that the model was fitted on, or histories",
+            f"{counted(len(strangers), 'user is', 'users are')} not known ({listed(strangers.tolist())})",
+            "Pass the items of each, a list of lists: recommend([[10, 12], [7]]).",
+        )
+    return found
+
+
+def positions_of(items: Any, known: Interactions, refuse: bool = False) -> np.ndarray:
+    """The positions of one item's id or of a list of ids; those not known are reported and left out, or refused."""
+    given = [items] if _is_one(items) else validation.as_array(items)
+    if not _is_list(given) or isinstance(given, Mapping) or is_matrix(given) or is_frame(given) or _any_lists(given):
+        raise DataError("items must be ids, in one list", f"they are {items!r:.80}", "Pass a flat list, [10, 12].")
+    ids = ids_in(given, "the list of items")
+    found = known.items.positions(ids)
+    report_unknown(np.unique(as_texts(ids[found < 0])), refuse)
+    return found[found >= 0]
+
+
+def _any_lists(given: Any) -> bool:
+    return not isinstance(given, np.ndarray) and any(map(_is_list, given))
+
+
+def excluded(given: Any, known: Interactions, users: int, refuse: bool = False) -> Any:
+    """Items to leave out, as a CSR matrix with a row for each user, or one for all of them.
+
+    Parameters
+    ----------
+    given : id, list of ids, list of a list for each user, or matrix (users, items)
+
+    Raises
+    ------
+    DataError
+        If there is not one list for each user, or it is something else.
+    """
+    if is_matrix(given):
+        found = csr_of(given).copy()
+        found.eliminate_zeros()
+    elif isinstance(given, Iterable) and _any_lists(given):
+        if not all(map(_is_list, given)):
+            raise DataError("exclude is a list of ids, or of lists", f"it is {given!r:.80}", "Pass [[10, 12], []].")
+        found, strangers = histories_of([list(row) for row in given], known.items, Reading())
+        report_unknown(strangers, refuse)
+    else:
+        at = positions_of(given, known, refuse)
+        return sparse.csr_matrix((np.ones(len(at), np.float32), (np.zeros(len(at), int), at)), (1, len(known.items)))
+    if found.shape != (users, len(known.items)):
+        raise DataError(
+            f"exclude must be a list of ids for all users, or one for each of the {counted(users, 'user')}",
+            f"it has {counted(found.shape[0], 'row')}" + f" of {found.shape[1]:,} items" * is_matrix(given),
+            "Pass [[10, 12], []]: 10 and 12 for the first user, nothing for the second.",
+        )
+    return found
+
+
+def report_unknown(ids: np.ndarray, refuse: bool) -> None:
+    """Say which items are not known, or refuse them."""
+    if not len(ids):
+        return
+    found = f"{counted(len(ids), 'item is', 'items are')} not known ({listed(ids.tolist())})"
+    if refuse:
+        raise DataError("items must be those that the model was fitted on", found, "Leave them out, or fit again.")
+    warn(f"{found} and left out", 4)
+
+
+def named(found: Lists, ids: np.ndarray, alone: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Lists with the caller's ids: -1 or an empty text where there were no more items; one user's as one axis."""
+    there, nobody = found.positions >= 0, "" if is_text(ids) else -1
+    ids = ids.astype(object) if ids.dtype.kind == "u" and not there.all() else ids  # uint64 has no -1
+    names = np.where(there, ids[found.positions], nobody) if len(ids) else found.positions
+    return (names[0], found.scores[0]) if alone else (names, found.scores)
+
+
+def without_each(row: Any) -> Any:
+    """A history of one row without its first item, without its second, and so on: CSR (stored, items)."""
+    n = len(row.indices)
+    kept = ~np.eye(n, dtype=bool).ravel()
+    data, columns = (np.tile(part, n)[kept] for part in (row.data, row.indices))
+    return sparse.csr_matrix((data, columns, np.arange(n + 1) * max(n - 1, 0)), (n, row.shape[1]))

@@ -1,0 +1,389 @@
+"""How good recommendations are: metrics whose names say their definition, with standard errors over users."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from scipy import stats
+
+from elbowroom.data import validation
+from elbowroom.data.interactions.matrix import Interactions, ones_of
+from elbowroom.data.interactions.splits import Fold
+from elbowroom.errors import DataError, ParameterError, counted, unknown, warn
+from elbowroom.utils.randomness import normal_by_row
+
+METRIC = re.compile(r"([a-z_]+)@([1-9][0-9]*)(?:\[([a-z]+)\])?")
+USUAL = ("recall@20[plain]", "recall@20[min]", "ndcg@20", "ndcg@100", "coverage@20", "popularity@20")
+
+
+class Ranks(Protocol):
+    """What can be evaluated: it ranks items for users, given their histories."""
+
+    def rank(self, histories: Any, n: int) -> np.ndarray:
+        """Positions (users, n) of the n best items that are not in CSR histories (users, items); -1 for none."""
+
+
+@runtime_checkable
+class Expects(Ranks, Protocol):
+    """What can be asked how somebody would rate something."""
+
+    def expect(self, histories: Any, wanted: Any) -> np.ndarray:
+        """Expected ratings (m,) of what CSR rows `wanted` (users, items) store, given CSR histories (users, items)."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What the lists of users found.
+
+    Parameters
+    ----------
+    hits : bool array (users, n)
+        Whether the item at each place of a user's list was to be found.
+    hidden : array (users,)
+        How many items were to be found.
+    lists : int array (users, n)
+        The lists, as positions of items.
+    popularity : array (items,)
+        The share of users who were seen with an item.
+    """
+
+    hits: np.ndarray
+    hidden: np.ndarray
+    lists: np.ndarray
+    popularity: np.ndarray
+
+
+def recall_plain(found: Found, k: int) -> np.ndarray:
+    """The share of a user's hidden items that are among the first k."""
+    return found.hits[:, :k].sum(1) / found.hidden
+
+
+def recall_min(found: Found, k: int) -> np.ndarray:
+    """The same divided by what is possible, min(k, hidden items) (Liang et al. 2018)."""
+    return found.hits[:, :k].sum(1) / np.minimum(k, found.hidden)
+
+
+def precision(found: Found, k: int) -> np.ndarray:
+    """The share of the first k that were to be found."""
+    return found.hits[:, :k].mean(1)
+
+
+def hit(found: Found, k: int) -> np.ndarray:
+    """Whether any of the first k was to be found."""
+    return found.hits[:, :k].any(1).astype(float)
+
+
+def ndcg(found: Found, k: int) -> np.ndarray:
+    """Discounted cumulative gain over the ideal one, which is truncated at k too (binary relevance)."""
+    discount = 1 / np.log2(np.arange(2, k + 2))
+    ideal = np.concatenate([[0.0], discount.cumsum()])
+    return found.hits[:, :k] @ discount / ideal[np.minimum(k, found.hidden.astype(int))]
+
+
+def reciprocal_rank(found: Found, k: int) -> np.ndarray:
+    """One over the place of the first item found, 0 where none is among the first k."""
+    first = found.hits[:, :k].argmax(1)
+    return np.where(found.hits[:, :k].any(1), 1 / (1 + first), 0.0)
+
+
+def popularity(found: Found, k: int) -> np.ndarray:
+    """Mean popularity of the first k, the share of users who were seen with them: the bias to what everyone has."""
+    lists = found.lists[:, :k]
+    return np.where(lists >= 0, found.popularity[lists], 0.0).mean(1)
+
+
+def rmse(errors: np.ndarray, starts: np.ndarray) -> float:
+    """The root of the mean squared error of all hidden ratings (m,); those of user u begin at starts[u]."""
+    return float(np.sqrt(np.mean(errors**2)))
+
+
+def mae(errors: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    """The mean absolute error of each user's hidden ratings."""
+    return np.add.reduceat(np.abs(errors), starts[:-1]) / np.diff(starts)
+
+
+def coverage(found: Found, k: int) -> float:
+    """The share of all items that are in any user's first k."""
+    lists = found.lists[:, :k]
+    return len(np.unique(lists[lists >= 0])) / len(found.popularity)
+
+
+def evaluate(model: Ranks, fold: Fold, metrics: str | Sequence[str] | None = None, batch: int = 4096) -> Evaluation:
+    """Recommend to the users of a fold and see what of their hidden items is found.
+
+    A model that was trained on what it is to find is evaluated with a warning.
+
+    Parameters
+    ----------
+    model : InteractionVAE, Popularity, ItemKNN, EASE, RatingMeans, or anything with their `rank`
+        Of each user `rank` gives as many positions of items as it is asked for, all different and none of the history,
+        and -1 where there are no more.
+    fold : Fold
+        Such as `split.valid` to choose, and `split.test` once, at the end.
+    metrics : str or sequence of str, optional
+        NAME@K, with K at most the number of items, and for recall its definition: "recall@20[plain]", "recall@20[min]",
+        "ndcg@100", "precision@10", "hit@10", "reciprocal_rank@10", "coverage@20", "popularity@20". Of ratings also
+        "rmse" and "mae". Without, the usual ones, of fewer places where there are fewer items.
+
+    Returns
+    -------
+    Evaluation
+        Users without hidden items are left out.
+
+    Raises
+    ------
+    ParameterError
+        If a metric is unknown, has more places than there are items, or is one of ratings and the model has none.
+    DataError
+        If there is nothing to be found, or `rank` gives something else.
+    """
+    if not isinstance(fold, Fold):
+        raise DataError("a model is evaluated on a Fold", f"it is of type {type(fold).__name__}", "Write split.test.")
+    metrics, parsed = _parsed(metrics, fold.hidden.shape[1])
+    users = np.flatnonzero(np.diff(fold.hidden.indptr))
+    if not len(users):
+        raise DataError("a fold must have hidden items", "it has none", "Cut it with a larger share.")
+    hidden, values = fold.hidden[users], {}
+    if parsed:
+        longest = max(k for _, k in parsed.values())
+        parts = _parts(users, validation.positive("batch", batch))
+        lists = np.concatenate([_ranked(model, fold.seen[part], longest) for part in parts])
+        seen = np.asarray((fold.seen != 0).mean(0)).ravel()
+        found = Found(_hits(hidden, lists), np.diff(hidden.indptr), lists, seen)
+        values = {name: np.asarray(metric(found, k)) for name, (metric, k) in parsed.items()}
+    if any(name in ERRORS for name in metrics):
+        errors = _expected(model, fold.seen[users], hidden) - hidden.data
+        values |= {name: np.asarray(ERRORS[name](errors, hidden.indptr)) for name in metrics if name in ERRORS}
+    known = getattr(model, "known_", None)
+    if isinstance(known, Interactions) and trained_on(fold, known.matrix):
+        warn(TRAINED_ON, 2)
+    return Evaluation({name: values[name] for name in metrics}, users)
+
+
+def _parsed(
+    metrics: str | Sequence[str] | None, items: int
+) -> tuple[list[str], dict[str, tuple[Callable[[Found, int], Any], int]]]:
+    """The names of metrics, and those of lists with their K."""
+    names = [metrics] if isinstance(metrics, str) else fitting(USUAL, items) if metrics is None else metrics
+    if not isinstance(names, Iterable) or not (names := list(names)):
+        raise ParameterError("metrics must be names, at least one", f"they are {metrics!r}", "Write ['ndcg@20'].")
+    parsed = {name: metric_of(name) for name in names if name not in ERRORS}
+    for name, (_, k) in parsed.items():
+        if k > items:
+            raise ParameterError(
+                "a metric must have at most as many places as there are items",
+                f"{name} has {k:,}, and there are {counted(items, 'item')}",
+                f"Write {_of_places(name, items)}.",
+            )
+    return names, parsed
+
+
+def fitting(metrics: Iterable[str], items: int) -> list[str]:
+    """Metrics with at most as many places as there are items, and the names of that; each once."""
+    return list(dict.fromkeys(_of_places(name, items) for name in metrics))
+
+
+def _of_places(name: str, most: int) -> str:
+    return re.sub(r"(?<=@)[0-9]+", lambda found: str(min(int(found[0]), most)), name)
+
+
+def _ranked(model: Ranks, seen: Any, n: int) -> np.ndarray:
+    """What a model ranks for users with CSR histories, checked: (users, n)."""
+    if not callable(getattr(model, "rank", None)):
+        raise ParameterError(
+            "a model must have rank(histories, n)",
+            f"it is of type {type(model).__name__}",
+            "See help(elbowroom.evaluate).",
+        )
+    given, (users, items) = model.rank(seen, n), seen.shape
+    try:
+        lists = np.asarray(given)
+    except ValueError:  # of lists of several lengths
+        lists = np.asarray(None)
+    if lists.shape != (users, n) or lists.dtype.kind not in "iu":
+        got = f"of type {type(given).__name__}, shape {lists.shape} and dtype {lists.dtype}"
+        raise _no_ranking(f"be whole numbers of shape ({users}, {n})", f"they are {got}")
+    lists = lists.astype(np.int64)
+    if ((lists < -1) | (lists >= items)).any():
+        first = lists[(lists < -1) | (lists >= items)][0]
+        raise _no_ranking(f"be from 0 to {items - 1}, or -1 for none", f"there is {first}")
+    ordered = np.sort(lists, 1)
+    twice = (ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)
+    if twice.any():
+        raise _no_ranking("be different in each list", f"{ordered[:, 1:][twice][0]} comes more than once in a list")
+    again = _hits(seen, lists)
+    if again.any():
+        raise _no_ranking("be of items that are not in the history", f"{lists[again][0]} is in its user's history")
+    return lists
+
+
+def _no_ranking(expected: str, got: str) -> DataError:
+    return DataError(f"the positions that rank returns must {expected}", got, "Correct the model's rank.")
+
+
+TRAINED_ON = (
+    "most of these users were trained on with what is to be found: the figures say how well it is remembered, not how "
+    "well others' would be found"
+)
+
+
+def trained_on(fold: Fold, train: Any) -> bool:
+    """Whether most of a fold was among the training rows, a CSR matrix (rows, items).
+
+    It was if nearly all that is hidden stands in the same rows of the training matrix, or if most users are training
+    rows, shown and hidden items together. Many users may have the same few items: only those count whose items at most
+    one training row has. Of new users by far the most are then unlike any: there are as many of these for each one that
+    is like a row as there are unique rows for each row that has one twin (Good 1953).
+    """
+    if fold.seen.shape[1] != train.shape[1]:
+        return False
+    if fold.hidden.shape == train.shape and fold.hidden.multiply(train != 0).nnz > 0.9 * fold.hidden.nnz:
+        return True
+    some = np.flatnonzero(np.diff(fold.hidden.indptr))
+    keys, count = np.unique(_keys(train), return_counts=True)
+    asked = _keys((fold.seen + fold.hidden)[some])
+    at = np.minimum(np.searchsorted(keys, asked), len(keys) - 1)
+    times = np.where(keys[at] == asked, count[at], 0)
+    return bool((times == 1).sum() > (times == 0).sum())
+
+
+def _keys(matrix: Any) -> np.ndarray:
+    """A number for each row by which rows that store other places differ."""
+    return normal_by_row(ones_of(matrix), 1, 1).ravel()
+
+
+def _expected(model: Ranks, seen: Any, hidden: Any) -> np.ndarray:
+    if not isinstance(model, Expects):
+        raise ParameterError(
+            "errors are of a model of ratings",
+            f"this is of the kind {type(model).__name__}",
+            "Ask for metrics of its lists.",
+        )
+    if (hidden.data == 1).all():
+        raise DataError(
+            "errors of ratings need hidden ratings",
+            "all that is hidden is 1",
+            "Split with reading=Reading(ratings=True, ...).",
+        )
+    return model.expect(seen, hidden)
+
+
+def gain(model: Ranks, fold: Fold, metric: str) -> float:
+    """A metric of which more is better: errors are turned around."""
+    return evaluate(model, fold, [metric])[metric] * (-1 if metric in ERRORS else 1)
+
+
+def _parts(users: np.ndarray, batch: int) -> list[np.ndarray]:
+    return [users[start : start + batch] for start in range(0, len(users), batch)]
+
+
+def _hits(hidden: Any, lists: np.ndarray) -> np.ndarray:
+    row = np.repeat(np.arange(len(lists)), lists.shape[1])
+    values = np.asarray(hidden[row, np.maximum(lists, 0).ravel()]).reshape(lists.shape)
+    return (values != 0) & (lists >= 0)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Metrics of a recommender on a fold: by user, and their means with standard errors over users."""
+
+    values: Mapping[str, np.ndarray]
+    users: np.ndarray
+
+    def __getitem__(self, metric: str) -> float:
+        """The mean of a metric over users."""
+        if metric not in self.values:
+            raise unknown("a metric of this evaluation", metric, self.values)
+        return float(self.values[metric].mean())
+
+    def standard_error(self, metric: str) -> float:
+        """Of the mean over users; NaN for what has no value for each user."""
+        if metric not in self.values:
+            raise unknown("a metric of this evaluation", metric, self.values)
+        values = self.values[metric]
+        return float(values.std(ddof=1) / math.sqrt(len(values))) if values.ndim and len(values) > 1 else math.nan
+
+    def compare(self, other: Evaluation, metric: str) -> Comparison:
+        """The difference to another recommender on the same users, paired."""
+        if metric not in self.values or metric not in other.values:
+            raise unknown("a metric of both evaluations", metric, set(self.values) & set(other.values))
+        if not np.array_equal(self.users, other.users) or not self.values[metric].ndim:
+            raise DataError(
+                "a paired comparison needs a metric by user, and the same users",
+                "these are of different ones" if self.values[metric].ndim else f"{metric} has one value for all",
+                "Evaluate both on the same fold.",
+            )
+        difference = self.values[metric] - other.values[metric]
+        spread = difference.std(ddof=1)
+        mean, n = float(difference.mean()), len(difference)
+        if spread > 0:
+            p_value = float(stats.ttest_1samp(difference, 0.0).pvalue)
+        else:  # all users differ by the same: of the 2^n signs that they could have had, two are as one-sided
+            p_value = min(1.0, 2.0 ** (1 - n)) if mean else 1.0
+        return Comparison(mean, float(spread / math.sqrt(n)), p_value)
+
+    def columns(self) -> dict[str, list[Any]]:
+        """The table as columns: metric, mean, standard_error."""
+        names = list(self.values)
+        return {
+            "metric": names,
+            "mean": [self[name] for name in names],
+            "standard_error": [self.standard_error(name) for name in names],
+        }
+
+    def __str__(self) -> str:
+        rows = zip(*self.columns().values(), strict=True)
+        lines = [f"{name:<20} {mean:8.4f}" + ("" if math.isnan(se) else f" +- {se:.4f}") for name, mean, se in rows]
+        return "\n".join([counted(len(self.users), "user"), *lines])
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A paired difference of means over users, its standard error, and the p-value of a paired t-test.
+
+    Where every user has the same difference, which leaves no spread to test it by, the p-value is that of the signs.
+    """
+
+    difference: float
+    standard_error: float
+    p_value: float
+
+    def __str__(self) -> str:
+        return f"{self.difference:+.4f} +- {self.standard_error:.4f} (p = {self.p_value:.2g})"
+
+
+def metric_of(name: str) -> tuple[Callable[[Found, int], Any], int]:
+    """A metric and its k, from its name."""
+    match = METRIC.fullmatch(name) if isinstance(name, str) else None
+    if match is None:
+        raise ParameterError("a metric is written NAME@K", f"it is {name!r}", "Write ndcg@20; of ratings, rmse or mae.")
+    key = match[1] + (f"[{match[3]}]" if match[3] else "")
+    if key == "recall":
+        raise ParameterError(
+            "recall has two definitions, recall@K[plain] and recall@K[min]",
+            f"{name!r} does not say which",
+            "[plain] divides by the hidden items, [min] by at most K of them.",
+        )
+    if key in ERRORS:
+        raise ParameterError("errors are of all hidden ratings, of no K", f"it is {name!r}", f"Write {key}.")
+    if key not in METRICS:
+        raise unknown("a metric", key, METRICS)
+    return METRICS[key], int(match[2])
+
+
+ERRORS: dict[str, Callable[[np.ndarray, np.ndarray], Any]] = {"rmse": rmse, "mae": mae}
+METRICS: dict[str, Callable[[Found, int], Any]] = {
+    "recall[plain]": recall_plain,
+    "recall[min]": recall_min,
+    "precision": precision,
+    "hit": hit,
+    "ndcg": ndcg,
+    "reciprocal_rank": reciprocal_rank,
+    "popularity": popularity,
+    "coverage": coverage,
+}

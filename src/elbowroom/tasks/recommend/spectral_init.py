@@ -1,0 +1,60 @@
+"""A model of interactions starts where linear algebra leaves off: at the spectrum of the normalised interactions."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from elbowroom.data.interactions.matrix import normalised
+from elbowroom.models.vae import VAE
+
+POWERS = 4  # iterations of the decomposition, whose last vectors need not be exact
+SPARE = 10  # vectors beyond those that are asked for, which are the least exact
+
+
+@torch.no_grad()
+def start_at_spectrum(model: VAE, x: Any, seed: int) -> None:
+    """Let both tables of items begin as the leading right singular vectors V of the interactions x, a CSR matrix.
+
+    With D_u and D_i the users' and items' numbers of interactions, D_u^-1/2 X D_i^-1/2 = U S V' is what smooths best
+    over the graph of users and items (Shen et al. 2021), and what ratios of chances to popularities are made of. The
+    encoder's first layer, sqrt(n) D_i^-1/2 V, maps a user's history to the user's row of sqrt(n) U S; the decoder's
+    last one gets the same directions in the size that it has, and so does a table that both share. Columns beyond the
+    rank stay as they were drawn.
+    """
+    first: Any = model.encoder.layers[0].inner  # type: ignore[index]
+    likelihood: Any = model.likelihood
+    vectors = leading(x, likelihood.width, seed)
+    if not (rank := vectors.shape[1]):
+        return
+    table = likelihood.table
+    table[:, :rank] = vectors * (root_mean_square(table) / root_mean_square(vectors))
+    if first.weight is not table:
+        first.weight[:, :rank] = vectors * math.sqrt(x.shape[0])
+
+
+def root_mean_square(values: Tensor) -> Tensor:
+    """The size of values, ()."""
+    return values.square().mean().sqrt()
+
+
+def leading(x: Any, width: int, seed: int) -> Tensor:
+    """D_i^-1/2 V of at most `width` leading singular vectors, (items, rank).
+
+    By subspace iteration (Halko et al. 2011) on the side of the items: a library's decomposition makes both sides, and
+    factors of them, and that was the most memory that a whole training run took.
+    """
+    rows, items = normalised(x)
+    rank = min(width, min(rows.shape) - 1)
+    if rank < 1:
+        return torch.empty(x.shape[1], 0)
+    basis = torch.randn(rows.shape[1], min(rank + SPARE, *rows.shape), generator=torch.Generator().manual_seed(seed))
+    for _ in range(POWERS):
+        basis = torch.from_numpy(rows.T @ (rows @ basis.numpy()))
+        basis = torch.linalg.qr(basis)[0]
+    seen = torch.from_numpy(rows @ basis.numpy())
+    turned = torch.linalg.eigh(seen.mT @ seen).eigenvectors.flip(-1)[:, :rank]  # it has them in rising order
+    return basis @ turned * torch.from_numpy(items).unsqueeze(-1)

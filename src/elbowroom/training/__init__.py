@@ -1,0 +1,1 @@
+"""Training: the trainer, its loop, controllers of beta, the optimiser, checkpoints, history."""

@@ -1,0 +1,1 @@
+"""What knows no VAE: text forms of values, randomness by counters, files, progress, signals, devices."""

@@ -1,0 +1,95 @@
+"""Which library multiplies matrices: by the processor, never by a timing, so that bits stay the same."""
+
+from __future__ import annotations
+
+import functools
+import platform
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from elbowroom.utils.settings import _Nested
+
+PRODUCTS = ("default", "onednn")
+_chosen: ContextVar[str] = ContextVar("products", default="")
+
+
+class Processor(NamedTuple):
+    """A kind of processor, as far as the system names it: its maker, its family, its model."""
+
+    vendor: str
+    family: str = ""
+    model: str = ""
+
+
+@functools.cache
+def processor() -> Processor:
+    """The kind of this machine's processor."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(errors="replace").partition("\n\n")[0].splitlines()
+    except OSError:
+        lines = []
+    found = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    if "vendor_id" in found:
+        return Processor(found["vendor_id"], found.get("cpu family", ""), found.get("model", ""))
+    return Processor(platform.processor() or platform.machine())  # Windows names the maker at the end
+
+
+# ---- products ----------------------------------------------------------------------------------------------------
+
+
+def fast_products(backend: str) -> AbstractContextManager[None]:
+    """Multiply float32 matrices on the CPU by the named backend, "default" or "onednn", and put the setting back.
+
+    The setting is the process's: while one run has it, the products of all threads are made that way.
+    """
+    return _ONEDNN if backend == "onednn" else nullcontext()
+
+
+def _set_precision(value: str) -> None:
+    torch.backends.mkldnn.matmul.fp32_precision = value  # type: ignore[attr-defined]
+
+
+_ONEDNN = _Nested(
+    lambda: torch.backends.mkldnn.matmul.fp32_precision,  # type: ignore[attr-defined]
+    _set_precision,
+    "bf16",  # routes to oneDNN, and is exact where `onednn_is_exact` says so
+)
+
+
+@functools.cache
+def onednn_is_exact() -> bool:
+    """Whether oneDNN makes float32 products in float32; processors with bfloat16 matrix units would use these."""
+    if not torch.backends.mkldnn.is_available() or not hasattr(torch.backends.mkldnn, "matmul"):
+        return False
+    generator = torch.Generator().manual_seed(0)
+    a, b = (torch.randn(n, 512, generator=generator, dtype=torch.float32, device="cpu") for n in (128, 512))
+    exact = a.double() @ b.double()
+    with fast_products("onednn"):
+        return float(((a @ b).double() - exact).norm() / exact.norm()) < 1e-5
+
+
+def product_backend() -> str:
+    """Which of torch's two float32 products a run takes on this CPU: oneDNN on AMD's processors, if it is exact there.
+
+    torch's default, MKL, leaves these at half their speed. It is a rule and not a timing, so that all runs on a kind of
+    processor have the same bits. Within `same_products` it is the one that is named there.
+    """
+    if named := _chosen.get():
+        return named
+    amd = any(maker in processor().vendor for maker in ("AuthenticAMD", "HygonGenuine"))
+    return "onednn" if amd and onednn_is_exact() else "default"
+
+
+@contextmanager
+def same_products(backend: str) -> Iterator[None]:
+    """Products as another process has chosen them, where this one has them: the last bits of a result hang on them."""
+    token = _chosen.set("default" if backend == "onednn" and not onednn_is_exact() else backend)
+    try:
+        yield
+    finally:
+        _chosen.reset(token)

@@ -1,0 +1,89 @@
+"""Settings of torch that hold for a while, and are put back."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import torch
+
+# ---- settings of the process ---------------------------------------------------------------------------------------
+
+
+class _Nested:
+    """Counts those that have a setting of the process, of all threads: the first finds what the last puts back."""
+
+    def __init__(self, get: Callable[[], Any], put: Callable[[Any], object], value: Any) -> None:
+        self.get, self.put, self.value = get, put, value
+        self.lock, self.inside, self.before = threading.Lock(), 0, None
+
+    def __enter__(self) -> None:
+        with self.lock:
+            if not self.inside:
+                self.before = self.get()
+                self.put(self.value)
+            self.inside += 1
+
+    def __exit__(self, *exception: object) -> None:
+        with self.lock:
+            self.inside -= 1
+            if not self.inside:
+                self.put(self.before)
+
+
+@contextmanager
+def standard_defaults() -> Iterator[None]:
+    """torch's defaults as a program finds them, float32 on the CPU, whatever the caller has made of them.
+
+    The default dtype is the process's: while one thread is within, new tensors of all threads are float32. It is the
+    decorator of whatever trains or asks a model, `@standard_defaults()`.
+    """
+    elsewhere = torch.get_default_device().type != "cpu"
+    with _DTYPE, torch.device("cpu") if elsewhere else nullcontext():
+        yield
+
+
+_DTYPE = _Nested(torch.get_default_dtype, torch.set_default_dtype, torch.float32)
+
+
+# ---- denormal numbers --------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def flushed_denormals() -> Iterator[None]:
+    """Take numbers below 1e-38 for zeros: units that are dead fill an optimiser with such, which are slow.
+
+    The setting is the calling thread's and that of its OpenMP threads, which take over what it has when they start:
+    they are started anew. Where they can not be, nothing is flushed unless there is one thread, so that a result never
+    hangs on what the process did before. There is no getter, hence a product that shows it.
+    """
+    if torch.get_num_threads() > 1 and not _restart_threads():
+        yield
+        return
+    before = _flushes()
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(before)
+        _restart_threads()
+
+
+def _flushes() -> bool:
+    least = torch.full((1,), torch.finfo(torch.float32).tiny, dtype=torch.float32, device="cpu")
+    return bool((least / 2).view(torch.int32) == 0)
+
+
+def _restart_threads() -> bool:
+    """Let OpenMP end the threads that it keeps for the calling thread; False where it can not.
+
+    The next product starts new ones.
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    pause, soft = getattr(ctypes.CDLL(None), "omp_pause_resource_all", None), 1
+    return pause is not None and pause(soft) == 0

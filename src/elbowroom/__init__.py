@@ -1,8 +1,22 @@
 """Elbowroom: variational autoencoders with one canonical beta, on the data that people have.
 
-The trip of a batch is the reading order of the package: `beta` (what beta is), `data` (what the user brings),
-`bodies`, `latents`, `likelihoods`, `vae` (the model), `objectives` (where beta meets the rate), `trainer`, `tasks`,
-`artefact`, `estimators`, `recommender`, `sweeps`, `cli`.
+The folders are in the order of a batch's trip, which is the reading order. A folder imports only from those above it.
+
+    utils          what knows no VAE: text forms, randomness by counters, files, signals, devices
+    data           what the user brings, as rows to train on; tables/, interactions/, io/
+    distributions  densities of rows and of latents: log_prob, sample, mean
+    nn             networks, from features to features
+    likelihoods    p(x|z), one file a family; `auto` chooses by looking at the data
+    latents        posteriors q(z|x) and priors p(z)
+    beta           what beta is over a run, and how a network is told it
+    models         the parts together
+    objectives     distortion, rate, penalty: the one line where beta multiplies the rate
+    training       the trainer, controllers of beta, checkpoints
+    tasks          what a model is for, one file a task; recommend/
+    report         pages and figures
+    persistence    saved models
+    estimators     scikit-learn's contract
+    cli            the command `elbowroom`
 """
 
 from __future__ import annotations

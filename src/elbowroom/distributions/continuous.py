@@ -13,42 +13,6 @@ from elbowroom.distributions.gaussian import HALF_LOG_2PI, normal
 from elbowroom.distributions.splines import Warp
 
 NODES = 64  # of the quadrature for a mean
-_HERMITE = tuple(
-    part / scale
-    for part, scale in zip(np.polynomial.hermite_e.hermegauss(NODES), (1.0, math.sqrt(2 * math.pi)), strict=True)
-)
-
-
-class Warped(RowDistribution):
-    """Numbers whose normal scores, by a monotone warp, are Gaussian; with `log`, the warp is of their logarithm."""
-
-    def __init__(self, mean: Tensor, log_std: Tensor, warp: Warp, log: bool = False) -> None:
-        self.location, self.log_std, self.warp, self.log = mean, log_std, warp, log
-
-    def kernel_cells(self, x: Tensor) -> Tensor:
-        score = self.warp.score(self._inner(x))[0].to(self.location.dtype)
-        return -(0.5 * ((score - self.location) * (-self.log_std).exp()).square() + self.log_std)
-
-    def base_cells(self, x: Tensor) -> Tensor:
-        inner = self._inner(x)
-        return self.warp.score(inner)[1] - HALF_LOG_2PI - (inner if self.log else 0)
-
-    @property
-    def mean(self) -> Tensor:
-        """E[x|z], by Gauss-Hermite quadrature over the scores."""
-        nodes, weights = (self.location.new_tensor(part, dtype=torch.float64) for part in _HERMITE)
-        scores = self.location.double() + self.log_std.double().exp() * nodes.view(-1, *[1] * self.location.dim())
-        return torch.tensordot(weights, self._outer(scores), 1)
-
-    def sample(self, generator: Generator | None = None) -> Tensor:
-        noise = normal(self.location.shape, generator, self.location)
-        return self._outer(self.location + self.log_std.exp() * noise)
-
-    def _inner(self, x: Tensor) -> Tensor:
-        return x.double().log() if self.log else x.double()
-
-    def _outer(self, scores: Tensor) -> Tensor:
-        return self.warp.value(scores).exp() if self.log else self.warp.value(scores)
 
 
 class Gaussian(RowDistribution):
@@ -132,3 +96,41 @@ class ContinuousBernoulli(RowDistribution):
         u = uniform(self.logits, generator)
         upper = 1 + torch.log1p((1 - u) * torch.expm1(-size)) / size
         return torch.where(self.logits > 0, upper, 1 - upper).clamp(0, 1)
+
+
+class Warped(RowDistribution):
+    """Numbers whose normal scores, by a monotone warp, are Gaussian; with `log`, the warp is of their logarithm."""
+
+    def __init__(self, mean: Tensor, log_std: Tensor, warp: Warp, log: bool = False) -> None:
+        self.location, self.log_std, self.warp, self.log = mean, log_std, warp, log
+
+    def kernel_cells(self, x: Tensor) -> Tensor:
+        score = self.warp.score(self._inner(x))[0].to(self.location.dtype)
+        return -(0.5 * ((score - self.location) * (-self.log_std).exp()).square() + self.log_std)
+
+    def base_cells(self, x: Tensor) -> Tensor:
+        inner = self._inner(x)
+        return self.warp.score(inner)[1] - HALF_LOG_2PI - (inner if self.log else 0)
+
+    @property
+    def mean(self) -> Tensor:
+        """E[x|z], by Gauss-Hermite quadrature over the scores."""
+        nodes, weights = (self.location.new_tensor(part, dtype=torch.float64) for part in _HERMITE)
+        scores = self.location.double() + self.log_std.double().exp() * nodes.view(-1, *[1] * self.location.dim())
+        return torch.tensordot(weights, self._outer(scores), 1)
+
+    def sample(self, generator: Generator | None = None) -> Tensor:
+        noise = normal(self.location.shape, generator, self.location)
+        return self._outer(self.location + self.log_std.exp() * noise)
+
+    def _inner(self, x: Tensor) -> Tensor:
+        return x.double().log() if self.log else x.double()
+
+    def _outer(self, scores: Tensor) -> Tensor:
+        return self.warp.value(scores).exp() if self.log else self.warp.value(scores)
+
+
+_HERMITE = tuple(
+    part / scale
+    for part, scale in zip(np.polynomial.hermite_e.hermegauss(NODES), (1.0, math.sqrt(2 * math.pi)), strict=True)
+)

@@ -10,7 +10,6 @@ from torch.nn import functional as F
 
 from elbowroom.distributions.base import RowDistribution, gamma, log_factorial
 
-SHARP, NEAR = 2.0, 40  # scale of a logistic below which its levels are summed one by one, so many to each side
 MANY = 64  # a count from which on the terms of its log-probability are hundreds of nats that nearly cancel
 MAX_COUNT = 1e12  # beyond, a Poisson is narrower than the rounding of its float32 parameter
 

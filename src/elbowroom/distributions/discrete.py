@@ -9,65 +9,9 @@ from torch import Generator, Tensor
 from torch.nn import functional as F
 
 from elbowroom.distributions.base import RowDistribution, uniform
-from elbowroom.distributions.counts import NEAR, SHARP
 
 END = 1e4  # a threshold that nothing is beyond
-
-
-class Ordinal(RowDistribution):
-    """Codes with an order: a logistic variable cut at thresholds (McCullagh 1980).
-
-    `edges` (D, L+1) are the thresholds around L codes, -END and END where nothing is beyond. With `floors` (D,), lower
-    and higher codes go on at the distance `pace` (D,), down to the floor, which is -inf where there is none.
-    """
-
-    def __init__(
-        self, location: Tensor, log_scale: Tensor, edges: Tensor, pace: Tensor, floors: Tensor | None = None
-    ) -> None:
-        self.location, self.log_scale, self.edges, self.pace, self.floors = location, log_scale, edges, pace, floors
-
-    def kernel_cells(self, x: Tensor) -> Tensor:
-        precision = (-self.log_scale).exp()
-        low, high = edges_around(x, self.edges, self.pace, self.floors)
-        # before they are rounded: of 20,000 codes, neighbouring thresholds are the same number in float32
-        low, high, width = (edge.to(self.location.dtype) for edge in (low, high, high - low))
-        below, above = (high - self.location) * precision, (self.location - low) * precision
-        # log(S(b) - S(a)) = log S(b) + log S(-a) + log(1 - exp(a - b)), exact for all a < b
-        return F.logsigmoid(below) + F.logsigmoid(above) + (-torch.expm1(-width * precision)).log()
-
-    @property
-    def mean(self) -> Tensor:
-        """The median: codes are places in an order, whose average means nothing."""
-        return self._code(self.location)
-
-    def sample(self, generator: Generator | None = None) -> Tensor:
-        return self._code(self.location + self.log_scale.exp() * uniform(self.location, generator).logit())
-
-    def _code(self, latent: Tensor) -> Tensor:
-        """The code whose edges are around a value (..., D)."""
-        flat = latent.reshape(-1, len(self.edges)).T.contiguous().to(self.edges.dtype)
-        code = (torch.searchsorted(self.edges, flat) - 1).T.view(latent.shape).to(latent.dtype)
-        last = self.edges.shape[1] - 2
-        if self.floors is None:
-            return code.clamp(0, last)
-        under = ((latent - self.edges[:, 0]) / self.pace).ceil().clamp_max(0) - 1
-        over = ((latent - self.edges[:, -1]) / self.pace).ceil().clamp_min(1) + last
-        found = torch.where(code < 0, under, torch.where(code > last, over, code))
-        return torch.maximum(found, self.floors).to(latent.dtype)
-
-
-def edges_around(x: Tensor, edges: Tensor, pace: Tensor, floors: Tensor | None) -> tuple[Tensor, Tensor]:
-    """The thresholds below and above codes (..., D)."""
-    return _edge(x, edges, pace, floors), _edge(x + 1, edges, pace, floors)
-
-
-def _edge(x: Tensor, edges: Tensor, pace: Tensor, floors: Tensor | None) -> Tensor:
-    """The threshold below codes (..., D)."""
-    last = edges.shape[1] - 1
-    inside = x.clamp(0, last)
-    at = inside.reshape(-1, len(edges)).T.long()
-    edge = edges.gather(1, at).T.view(x.shape) + (x - inside) * pace
-    return edge if floors is None else torch.where(x <= floors, -END, edge)
+SHARP, NEAR = 2.0, 40  # scale of a logistic below which its levels are summed one by one, so many to each side
 
 
 class Bernoulli(RowDistribution):
@@ -211,3 +155,59 @@ class _BinomialKernel(torch.autograd.Function):
 def binomial_kernel(logits: Tensor, x: Tensor, total: int) -> Tensor:
     """Sum over features of x * l - total * log(1 + e^l): (...,)."""
     return _BinomialKernel.apply(logits, x.to(logits.dtype), total)
+
+
+class Ordinal(RowDistribution):
+    """Codes with an order: a logistic variable cut at thresholds (McCullagh 1980).
+
+    `edges` (D, L+1) are the thresholds around L codes, -END and END where nothing is beyond. With `floors` (D,), lower
+    and higher codes go on at the distance `pace` (D,), down to the floor, which is -inf where there is none.
+    """
+
+    def __init__(
+        self, location: Tensor, log_scale: Tensor, edges: Tensor, pace: Tensor, floors: Tensor | None = None
+    ) -> None:
+        self.location, self.log_scale, self.edges, self.pace, self.floors = location, log_scale, edges, pace, floors
+
+    def kernel_cells(self, x: Tensor) -> Tensor:
+        precision = (-self.log_scale).exp()
+        low, high = edges_around(x, self.edges, self.pace, self.floors)
+        # before they are rounded: of 20,000 codes, neighbouring thresholds are the same number in float32
+        low, high, width = (edge.to(self.location.dtype) for edge in (low, high, high - low))
+        below, above = (high - self.location) * precision, (self.location - low) * precision
+        # log(S(b) - S(a)) = log S(b) + log S(-a) + log(1 - exp(a - b)), exact for all a < b
+        return F.logsigmoid(below) + F.logsigmoid(above) + (-torch.expm1(-width * precision)).log()
+
+    @property
+    def mean(self) -> Tensor:
+        """The median: codes are places in an order, whose average means nothing."""
+        return self._code(self.location)
+
+    def sample(self, generator: Generator | None = None) -> Tensor:
+        return self._code(self.location + self.log_scale.exp() * uniform(self.location, generator).logit())
+
+    def _code(self, latent: Tensor) -> Tensor:
+        """The code whose edges are around a value (..., D)."""
+        flat = latent.reshape(-1, len(self.edges)).T.contiguous().to(self.edges.dtype)
+        code = (torch.searchsorted(self.edges, flat) - 1).T.view(latent.shape).to(latent.dtype)
+        last = self.edges.shape[1] - 2
+        if self.floors is None:
+            return code.clamp(0, last)
+        under = ((latent - self.edges[:, 0]) / self.pace).ceil().clamp_max(0) - 1
+        over = ((latent - self.edges[:, -1]) / self.pace).ceil().clamp_min(1) + last
+        found = torch.where(code < 0, under, torch.where(code > last, over, code))
+        return torch.maximum(found, self.floors).to(latent.dtype)
+
+
+def edges_around(x: Tensor, edges: Tensor, pace: Tensor, floors: Tensor | None) -> tuple[Tensor, Tensor]:
+    """The thresholds below and above codes (..., D)."""
+    return _edge(x, edges, pace, floors), _edge(x + 1, edges, pace, floors)
+
+
+def _edge(x: Tensor, edges: Tensor, pace: Tensor, floors: Tensor | None) -> Tensor:
+    """The threshold below codes (..., D)."""
+    last = edges.shape[1] - 1
+    inside = x.clamp(0, last)
+    at = inside.reshape(-1, len(edges)).T.long()
+    edge = edges.gather(1, at).T.view(x.shape) + (x - inside) * pace
+    return edge if floors is None else torch.where(x <= floors, -END, edge)

@@ -142,7 +142,7 @@ class Ratings(Items):
         return -0.5 * math.log(2 * math.pi) * rated.sum(-1).double()
 
     def sample(self, generator: Generator | None = None) -> Tensor:
-        raise _who_rates_what()
+        raise who_rates_what()
 
     def level(self, logits: Tensor) -> Tensor:
         return logits.new_zeros(len(logits), 1)
@@ -151,7 +151,8 @@ class Ratings(Items):
         return self.logits.mean(0)
 
 
-def _who_rates_what() -> ParameterError:
+def who_rates_what() -> ParameterError:
+    """The error of drawing histories from a model of ratings."""
     return ParameterError(
         "histories are drawn from a model of interactions or counts",
         "a model of ratings does not say who rates what",

@@ -11,8 +11,10 @@ from elbowroom.distributions.gaussian import (
     FullGaussian,
     bounded,
 )
-from elbowroom.latents.priors import MAX_LOG_STD, MIN_LOG_STD
 from elbowroom.nn.layers import Linear
+
+Posterior = DiagonalGaussian | FullGaussian
+MIN_LOG_STD, MAX_LOG_STD = -12.0, 6.0  # of what an encoder says, before a dial moves it
 
 
 class Head(Linear):

@@ -15,19 +15,17 @@ from elbowroom.data.sparse import SparseBatch
 from elbowroom.distributions.gaussian import (
     Composite,
     DiagonalGaussian,
-    FullGaussian,
     GaussianMixture,
     StandardGaussian,
     bounded,
 )
 from elbowroom.errors import ParameterError
+from elbowroom.latents.posteriors import MAX_LOG_STD, MIN_LOG_STD, Posterior
 from elbowroom.nn.layers import ZeroLinear
 from elbowroom.utils.randomness import module_generator
 
-Posterior = DiagonalGaussian | FullGaussian
 PriorDistribution = StandardGaussian | GaussianMixture
 Encode = Callable[[Tensor], Posterior]
-MIN_LOG_STD, MAX_LOG_STD = -12.0, 6.0  # of what an encoder says, before a dial moves it
 NOTHING = -60.0  # the log-weight of a component that is not there
 HELD_OUT = slice(None, None, 5)  # of the rows that a prior is fitted to
 

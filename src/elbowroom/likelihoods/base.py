@@ -19,6 +19,8 @@ from torch import Generator, Tensor, nn
 from elbowroom import distributions as d
 from elbowroom.errors import DataError, ParameterError, counted
 
+FAR = 4.0  # what the encoder sees of an outlier at most, in standard deviations
+
 
 class Likelihood(nn.Module, ABC):
     """Base of the likelihoods: D features, `per_feature` decoder outputs for each.

@@ -13,63 +13,14 @@ from elbowroom.distributions.base import RowDistribution
 from elbowroom.distributions.gaussian import bounded
 from elbowroom.distributions.splines import Warp
 from elbowroom.errors import unknown
-from elbowroom.likelihoods.base import Likelihood
+from elbowroom.likelihoods.base import FAR, Likelihood
 
-MIN_LOG_STD, MAX_LOG_STD = -6.0, 2.0  # softly, of normal scores
 MAX_SCORE = 12.0  # beyond is no data
-FAR = 4.0  # what the encoder sees of an outlier at most, in standard deviations
 KNOT_NAMES = ("knot_values", "knot_scores", "knot_slopes")
 MIN_LOG_STD = -6.0  # softly: the density of a constant column has no upper limit without it (Rybkin et al. 2021)
+MAX_LOG_STD = 2.0  # softly, of normal scores
 UNIT_STD = math.log(-math.expm1(MIN_LOG_STD))  # the raw value that stands for a standard deviation of 1
 MAX_LOG_DF = 6.0  # softly: beyond, a Student-t is a Gaussian, and its gradient nothing but rounding
-
-
-class Warped(Likelihood):
-    """Numbers of any distribution: a warp learned from the data makes their normal scores Gaussian.
-
-    The warp is a smooth monotone map through quantiles, so that skewed, heavy-tailed and multi-modal columns are
-    as simple
-    as Gaussian ones; the density is that of the column's own units. Mean and standard deviation of the scores come from
-    the decoder. With `space="log"` for positive numbers, it is their logarithm that is warped.
-    """
-
-    per_feature = 2
-    knot_values: Tensor
-    knot_scores: Tensor
-    knot_slopes: Tensor
-
-    def __init__(self, features: int, space: str = "linear") -> None:
-        super().__init__(features)
-        if space not in ("linear", "log"):
-            raise unknown("the likelihood's space", space, ["linear", "log"])
-        self.space = space
-        for name, part in zip(KNOT_NAMES, Warp.identity(features), strict=True):
-            self.register_buffer(name, part)
-
-    @property
-    def warp(self) -> Warp:
-        """The map from values, or their logarithms, to normal scores."""
-        return Warp(self.knot_values, self.knot_scores, self.knot_slopes)
-
-    def forward(self, h: Tensor, total: Tensor | None = None, moved: Tensor | None = None) -> RowDistribution:
-        mean, log_std = self.split(h)
-        mean = bounded(mean, -MAX_SCORE, MAX_SCORE)
-        return d.Warped(mean, bounded(log_std, MIN_LOG_STD, MAX_LOG_STD), self.warp, self.space == "log")
-
-    def inputs(self, x: Tensor) -> Tensor:
-        x = x.double().log() if self.space == "log" else x
-        return self.warp.score(x)[0].clamp(-FAR, FAR).to(self.bias.dtype)
-
-    @torch.no_grad()
-    def fit_marginals(self, x: Tensor) -> None:
-        for name, part in zip(KNOT_NAMES, Warp.fit(x.log() if self.space == "log" else x), strict=True):
-            getattr(self, name).copy_(part)
-        self.set_bias(torch.zeros(self.features), torch.zeros(self.features))
-
-    def misfit(self, x: Tensor) -> tuple[str, Tensor]:
-        if self.space == "log":
-            return "numbers above 0", ~((x > 0) & x.isfinite())
-        return "finite numbers", ~x.isfinite()
 
 
 class Located(Likelihood):
@@ -168,3 +119,51 @@ class ContinuousBernoulli(Likelihood):
 
     def misfit(self, x: Tensor) -> tuple[str, Tensor]:
         return "values from 0 to 1", ~((x >= 0) & (x <= 1))
+
+
+class Warped(Likelihood):
+    """Numbers of any distribution: a warp learned from the data makes their normal scores Gaussian.
+
+    The warp is a smooth monotone map through quantiles, so that skewed, heavy-tailed and multi-modal columns are
+    as simple
+    as Gaussian ones; the density is that of the column's own units. Mean and standard deviation of the scores come from
+    the decoder. With `space="log"` for positive numbers, it is their logarithm that is warped.
+    """
+
+    per_feature = 2
+    knot_values: Tensor
+    knot_scores: Tensor
+    knot_slopes: Tensor
+
+    def __init__(self, features: int, space: str = "linear") -> None:
+        super().__init__(features)
+        if space not in ("linear", "log"):
+            raise unknown("the likelihood's space", space, ["linear", "log"])
+        self.space = space
+        for name, part in zip(KNOT_NAMES, Warp.identity(features), strict=True):
+            self.register_buffer(name, part)
+
+    @property
+    def warp(self) -> Warp:
+        """The map from values, or their logarithms, to normal scores."""
+        return Warp(self.knot_values, self.knot_scores, self.knot_slopes)
+
+    def forward(self, h: Tensor, total: Tensor | None = None, moved: Tensor | None = None) -> RowDistribution:
+        mean, log_std = self.split(h)
+        mean = bounded(mean, -MAX_SCORE, MAX_SCORE)
+        return d.Warped(mean, bounded(log_std, MIN_LOG_STD, MAX_LOG_STD), self.warp, self.space == "log")
+
+    def inputs(self, x: Tensor) -> Tensor:
+        x = x.double().log() if self.space == "log" else x
+        return self.warp.score(x)[0].clamp(-FAR, FAR).to(self.bias.dtype)
+
+    @torch.no_grad()
+    def fit_marginals(self, x: Tensor) -> None:
+        for name, part in zip(KNOT_NAMES, Warp.fit(x.log() if self.space == "log" else x), strict=True):
+            getattr(self, name).copy_(part)
+        self.set_bias(torch.zeros(self.features), torch.zeros(self.features))
+
+    def misfit(self, x: Tensor) -> tuple[str, Tensor]:
+        if self.space == "log":
+            return "numbers above 0", ~((x > 0) & x.isfinite())
+        return "finite numbers", ~x.isfinite()

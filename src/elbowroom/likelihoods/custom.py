@@ -13,7 +13,7 @@ from torch import Generator, Tensor, nn
 from elbowroom.distributions.base import RowDistribution
 from elbowroom.errors import DataError, ParameterError, counted
 from elbowroom.likelihoods.base import Likelihood
-from elbowroom.nn.custom import _first_line, _takes
+from elbowroom.nn.custom import first_line, takes
 from elbowroom.utils.randomness import own_stream
 
 LOG_PROB = "Return a distribution over rows whose log_prob has a value for every row, or for every cell of one."
@@ -31,7 +31,7 @@ class GuestLikelihood(nn.Module):
         self.module, self.features = module, features
         self.n_inputs = int(getattr(module, "n_inputs", features))
         self.n_outputs = int(getattr(module, "n_outputs", features))
-        self.takes_total = _takes(module, "total")
+        self.takes_total = takes(module, "total")
         self.register_buffer("unit", torch.ones(()), persistent=False)
 
     def forward(self, h: Tensor, total: Tensor | None = None) -> RowDistribution:
@@ -63,7 +63,7 @@ class GuestLikelihood(nn.Module):
             p = self(torch.zeros(len(x), self.n_outputs, dtype=self.unit.dtype), self.row_total(x))  # type: ignore[arg-type]
             found = tuple(p.log_prob(x).shape)
         except Exception as error:
-            got = f"with {counted(len(x), 'row')} from row {first} on it fails: {_first_line(error)}"
+            got = f"with {counted(len(x), 'row')} from row {first} on it fails: {first_line(error)}"
             raise DataError(wanted, got, LOG_PROB) from error
         if found != (len(x),):
             raise DataError(wanted, f"of {counted(len(x), 'row')} it gives the shape {found}", LOG_PROB)

@@ -14,7 +14,7 @@ from scipy import sparse
 from torch import Generator, Tensor, nn
 
 from elbowroom.data.sparse import SparseBatch
-from elbowroom.distributions.items import Items, NegativeBinomialItems, Ratings, SampledItems, _who_rates_what
+from elbowroom.distributions.items import Items, NegativeBinomialItems, Ratings, SampledItems, who_rates_what
 from elbowroom.errors import ParameterError
 from elbowroom.likelihoods.base import Likelihood
 from elbowroom.likelihoods.counts import UNNORMALISED
@@ -165,7 +165,7 @@ class ItemRatings(ItemMultinomial):
         return far / (x != 0).sum(-1, keepdim=True).clamp_min(1).sqrt()
 
     def draw_total(self, n: int, generator: Generator | None, context: Tensor | None = None) -> Tensor:
-        raise _who_rates_what()
+        raise who_rates_what()
 
     @torch.no_grad()
     def fit_marginals(self, x: Any) -> None:

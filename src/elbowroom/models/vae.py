@@ -15,7 +15,8 @@ from torch import Generator, Tensor, nn
 from elbowroom.beta.conditioning import Dial, Heard
 from elbowroom.distributions.gaussian import Composite, normal
 from elbowroom.errors import ParameterError
-from elbowroom.latents.priors import Posterior, Prior, PriorDistribution, rate_of
+from elbowroom.latents.posteriors import Posterior
+from elbowroom.latents.priors import Prior, PriorDistribution, rate_of
 
 
 class Pass(NamedTuple):

@@ -22,7 +22,7 @@ class GuestBody(nn.Module):
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
         self.module = module
-        self.takes_context = _takes(module, "context")
+        self.takes_context = takes(module, "context")
 
     def forward(self, h: Tensor, context: Tensor | None = None) -> Tensor:
         """Map (..., inputs) to (..., width)."""
@@ -56,7 +56,7 @@ def guest_body(name: str, module: nn.Module, inputs: int, outputs: int | None, c
             found = tuple(body.eval().module(*_trial(body, inputs, context)).shape)
     except Exception as error:
         raise ParameterError(
-            wanted, f"it fails: {_first_line(error)}", f"Return a tensor (n, {outputs or 'any width'})."
+            wanted, f"it fails: {first_line(error)}", f"Return a tensor (n, {outputs or 'any width'})."
         ) from error
     if len(found) != 2 or found[0] != 2 or found[1] != (outputs or found[1]):
         raise ParameterError(
@@ -71,12 +71,13 @@ def _trial(body: GuestBody, inputs: int, context: int) -> tuple[Tensor | None, .
     return (rows, torch.zeros(2, context) if context else None) if body.takes_context else (rows,)
 
 
-def _takes(module: nn.Module, name: str) -> bool:
+def takes(module: nn.Module, name: str) -> bool:
     """Whether `forward` takes a second argument: one of this name, or one without a default."""
     first, *more = inspect.signature(module.forward).parameters.values()
     needed = (p.kind is p.VAR_POSITIONAL or (p.default is p.empty and p.kind is not p.VAR_KEYWORD) for p in more)
     return first.kind is first.VAR_POSITIONAL or any(p.name == name for p in more) or any(needed)
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """What went wrong in a caller's code, in a line."""
     return f"{type(error).__name__}, {(str(error).splitlines() or ['no message'])[0][:120].rstrip('.')}"

@@ -12,7 +12,7 @@ from torch import Tensor
 from elbowroom.data.dataset import Rows, evenly
 from elbowroom.distributions.gaussian import DiagonalGaussian, FullGaussian, GaussianMixture
 from elbowroom.errors import counted
-from elbowroom.latents.priors import Posterior
+from elbowroom.latents.posteriors import Posterior
 from elbowroom.models.vae import VAE
 from elbowroom.tasks.score import distortion_and_rate, standard_error, warn_non_finite
 from elbowroom.training.history import History

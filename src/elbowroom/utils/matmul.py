@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import torch
 
-from elbowroom.utils.settings import _Nested
+from elbowroom.utils.settings import Nested
 
 PRODUCTS = ("default", "onednn")
 _chosen: ContextVar[str] = ContextVar("products", default="")
@@ -54,7 +54,7 @@ def _set_precision(value: str) -> None:
     torch.backends.mkldnn.matmul.fp32_precision = value  # type: ignore[attr-defined]
 
 
-_ONEDNN = _Nested(
+_ONEDNN = Nested(
     lambda: torch.backends.mkldnn.matmul.fp32_precision,  # type: ignore[attr-defined]
     _set_precision,
     "bf16",  # routes to oneDNN, and is exact where `onednn_is_exact` says so

@@ -14,7 +14,7 @@ import torch
 # ---- settings of the process ---------------------------------------------------------------------------------------
 
 
-class _Nested:
+class Nested:
     """Counts those that have a setting of the process, of all threads: the first finds what the last puts back."""
 
     def __init__(self, get: Callable[[], Any], put: Callable[[Any], object], value: Any) -> None:
@@ -47,7 +47,7 @@ def standard_defaults() -> Iterator[None]:
         yield
 
 
-_DTYPE = _Nested(torch.get_default_dtype, torch.set_default_dtype, torch.float32)
+_DTYPE = Nested(torch.get_default_dtype, torch.set_default_dtype, torch.float32)
 
 
 # ---- denormal numbers --------------------------------------------------------------------------------------------

@@ -233,7 +233,7 @@ def csr_of(X: Any) -> Any:
     return sparse.csr_matrix((data, matrix.indices.copy(), matrix.indptr.copy()), matrix.shape)
 
 
-def _single(values: np.ndarray) -> np.ndarray:
+def in_float32(values: np.ndarray) -> np.ndarray:
     """Values in float32, in which they are kept, and in which 4.1 is the same number wherever it comes from."""
     with np.errstate(over="ignore"):
         return values.astype(np.float32, copy=False)
@@ -254,12 +254,12 @@ def is_matrix(X: Any) -> bool:
     return not (values.dtype.kind in "OUT" and all(isinstance(value, str) for value in values.flat))
 
 
-def _cell(matrix: Any, i: int) -> str:
+def cell_of(matrix: Any, i: int) -> str:
     """The place of the i-th stored value of a CSR matrix."""
     return f"row {np.searchsorted(matrix.indptr, i, side='right') - 1}, column {matrix.indices[i]}"
 
 
-def _like(matrix: Any, data: np.ndarray) -> Any:
+def with_values(matrix: Any, data: np.ndarray) -> Any:
     matrix = sparse.csr_matrix((data, matrix.indices, matrix.indptr), matrix.shape)
     matrix.sort_indices()
     return matrix

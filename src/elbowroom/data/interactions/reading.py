@@ -27,11 +27,11 @@ from elbowroom.data.interactions.matrix import (
     LARGEST,
     Interactions,
     Vocabulary,
-    _cell,
-    _like,
-    _single,
+    cell_of,
     csr_of,
+    in_float32,
     is_frame,
+    with_values,
 )
 from elbowroom.errors import DataError, ParameterError, counted, unknown, warn
 
@@ -218,12 +218,12 @@ class Reading:
     def cleaned(self, matrix: Any) -> Any:
         """Of a matrix as it comes: values checked, what is below the threshold left out, and the rest `stored`."""
         matrix.sum_duplicates()
-        self.check_values(matrix.data, lambda i: _cell(matrix, i))
+        self.check_values(matrix.data, lambda i: cell_of(matrix, i))
         return self._admitted(matrix)
 
     def _admitted(self, matrix: Any) -> Any:
         matrix.sum_duplicates()
-        kept = matrix.data > 0 if self.threshold is None else _single(matrix.data) >= np.float32(self.threshold)
+        kept = matrix.data > 0 if self.threshold is None else in_float32(matrix.data) >= np.float32(self.threshold)
         if not kept.all():
             matrix = matrix.copy()
             matrix.data[~kept] = 0
@@ -239,7 +239,7 @@ class Reading:
         """Interactions that were admitted: values of one unless they are to be kept, in float32."""
         matrix.sum_duplicates()
         if not self.counts and not self.ratings:
-            return _like(matrix, np.ones(matrix.nnz, np.float32))
+            return with_values(matrix, np.ones(matrix.nnz, np.float32))
         if self.counts and (broken := matrix.data != np.floor(matrix.data)).any():
             raise DataError(
                 "counts=True needs whole numbers above zero",
@@ -248,7 +248,7 @@ class Reading:
             )
         if (matrix.data > LARGEST).any():
             raise DataError(f"values must be at most {LARGEST:g}", f"one is {matrix.data.max():g}", "Use another unit.")
-        return _like(matrix, matrix.data.astype(np.float32))
+        return with_values(matrix, matrix.data.astype(np.float32))
 
     def _filtered(self, found: Interactions) -> Interactions:
         matrix = found.matrix

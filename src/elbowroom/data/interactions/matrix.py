@@ -260,6 +260,7 @@ def cell_of(matrix: Any, i: int) -> str:
 
 
 def with_values(matrix: Any, data: np.ndarray) -> Any:
+    """A CSR matrix with other values in the same places, in order."""
     matrix = sparse.csr_matrix((data, matrix.indices, matrix.indptr), matrix.shape)
     matrix.sort_indices()
     return matrix

@@ -299,7 +299,8 @@ def _train_some(
         interrupt.act = stop.touch
         worker = partial(_trained_alone, os.getpid(), stop, replace(fit, shown=False))
         try:
-            found = Parallel(n_jobs=min(jobs, len(betas)))(delayed(worker)(beta, start) for beta in betas)
+            workers = Parallel(n_jobs=min(jobs, len(betas)), initializer=_begin, initargs=(os.getpid(),))
+            found = workers(delayed(worker)(beta, start) for beta in betas)
         except BaseException:
             if not interrupt.came:  # else it is that a worker has ended
                 raise
@@ -319,18 +320,15 @@ def _trained(fit: _Fit, beta: float, start: Mapping[str, Tensor] | None) -> Trai
 def _trained_alone(
     owner: int, stop: Path, fit: _Fit, beta: float, start: Mapping[str, Tensor] | None
 ) -> Trained | None:
-    """The same with one thread, in a process that ends when that of its owner does; None where it was stopped."""
+    """The same with one thread, in this process or in another; None where it was stopped."""
     if stop.exists():
         return None
     apart, done, threads = os.getpid() != owner, threading.Event(), torch.get_num_threads()
     torch.set_num_threads(1)
-    if apart:
-        for number in (signal.SIGINT, *ENDING):  # one that waits for work must not end: all others would be killed
-            signal.signal(number, lambda *_: None)
     try:
         with stopping() if apart else nullcontext():
             if apart:
-                threading.Thread(target=_watch, args=(owner, stop, done), daemon=True).start()
+                threading.Thread(target=_watch, args=(stop, done), daemon=True).start()
             found = _trained(fit, beta, start)
             done.set()
     except KeyboardInterrupt:
@@ -342,14 +340,26 @@ def _trained_alone(
     return found
 
 
-def _watch(owner: int, stop: Path, done: threading.Event) -> None:
-    """End this process when that of the owner has ended, and until then what it does when it is to stop."""
+def _begin(owner: int) -> None:
+    """Make this process, which waits for work, one that ends when that of its owner has ended."""
+    for number in (signal.SIGINT, *ENDING):  # one that waits for work must not end: all others would be killed
+        signal.signal(number, lambda *_: None)
+    threading.Thread(target=_end_with, args=(owner,), daemon=True).start()
+
+
+def _end_with(owner: int) -> None:
     while os.getppid() == owner:
-        if not done.is_set() and stop.exists():
+        time.sleep(WATCHED)
+    os._exit(1)
+
+
+def _watch(stop: Path, done: threading.Event) -> None:
+    """End what this process does when it is to stop."""
+    while not done.is_set():
+        if stop.exists():
             done.set()
             os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(WATCHED)
-    os._exit(1)
 
 
 def _say(beta: float, model: BaseVAE, notes: Sequence[str]) -> BaseVAE:

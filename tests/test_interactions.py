@@ -938,6 +938,16 @@ def test_a_test_of_ones_is_taken_as_it_is_whatever_the_threshold():
     assert Split.per_user(X, given * 3, reading=Reading(threshold=4)).test.hidden.nnz == 0
 
 
+def test_what_is_seen_already_is_not_to_be_found():
+    seen = sparse.csr_matrix(np.array([[1, 1, 0, 0], [0, 1, 1, 0], [1, 0, 1, 0], [0, 0, 1, 1]]))
+    hidden = np.array([[1, 0, 1, 0], [0, 1, 0, 1], [1, 0, 0, 1], [0, 1, 1, 0]])
+    oracle = Fixed(hidden.astype(float))
+    with pytest.warns(ElbowroomWarning, match=r"^4 interactions that are .* \(first: user 0, item 0\)"):
+        assert evaluate(oracle, Fold(seen, hidden), "recall@1[plain]")["recall@1[plain]"] == 1
+    with pytest.raises(DataError, match="it has none"), pytest.warns(ElbowroomWarning):
+        evaluate(oracle, Fold(seen, seen))
+
+
 def test_a_metric_may_be_named_twice_or_alone():
     X = matrix(40, 12, 0.4)
     model, fold = Popularity().fit(X), Fold(X[:20], X[20:])

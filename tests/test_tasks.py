@@ -330,6 +330,20 @@ def test_a_model_of_few_steps_is_not_called_collapsed(tmp_path: Path) -> None:
     assert not summarise(model, WINE).healthy
 
 
+def test_rows_that_are_all_the_same_do_not_say_which_latents_are_on(wine_model: TableVAE) -> None:
+    for rows in (WINE[:1], np.repeat(WINE[:1], 20, axis=0)):
+        found = wine_model.diagnose(rows)
+        assert found.rate > 0.1
+        assert found.verdict.startswith("Rows that are all the same can not say which latents are on")
+
+
+def test_the_verdict_on_a_capacity_names_the_capacity() -> None:
+    model = table(beta="capacity:nats=0.001,gamma=30", epochs=100).fit(WINE)
+    assert np.isnan(model.diagnosis_.beta)
+    assert "larger capacity" in model.diagnosis_.verdict
+    assert "beta=" not in model.diagnosis_.verdict
+
+
 def diagnosis(**facts: Any) -> Diagnosis:
     some = {"distortion": 1.0, "rate": 0.1, "standard_error": 0.1, "rate_per_latent": np.zeros(2), "aggregate_kl": 0.0}
     return Diagnosis(**{**some, "active": np.array([False, False]), "mutual_information": 0.0, "beta": 1.0, **facts})

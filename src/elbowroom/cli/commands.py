@@ -108,10 +108,11 @@ def score(model: str, file: str, draws: int, out: str | None, beta: float | None
     table = dict(zip(SCORES, columns, strict=False))
     if out is not None:
         write(out, Result(np.column_stack(columns), list(table), "scores", data.rows, adata=_adata(data)))
-    facts = {"rows": len(data), "unit": "nats per row", **_means(table), "draws": draws}
+    facts = {"rows": len(distortion), "unit": "nats per row", **_means(table), "draws": draws}
     if given := getattr(estimator.model_.likelihood, "given", ""):
         facts["given"] = given
-    return Answer(facts | ({"caution": caution} if draws else {}), _score_text(facts, caution))
+    text = _score_text(facts, caution, "user" if data.interactions else "row")
+    return Answer(facts | ({"caution": caution} if draws else {}), text)
 
 
 def _means(table: dict[str, np.ndarray]) -> dict[str, float]:
@@ -125,11 +126,11 @@ def _means(table: dict[str, np.ndarray]) -> dict[str, float]:
     return facts
 
 
-def _score_text(facts: dict[str, Any], caution: str) -> str:
+def _score_text(facts: dict[str, Any], caution: str, row: str) -> str:
     names = {"elbo": "ELBO", "distortion": "distortion", "rate": "rate", "log_likelihood": "log-likelihood"}
     found = [(words, facts[name], facts[f"{name}_standard_error"]) for name, words in names.items() if name in facts]
     lines = [(words, f"{value:12,.3f} +- {error:,.3f}") for words, value, error in found]
-    text = f"{counted(facts['rows'], 'row')}, in {facts['unit']} +- standard error\n\n{listed(lines)}"
+    text = f"{counted(facts['rows'], row)}, in {facts['unit']} +- standard error\n\n{listed(lines)}"
     text += f"\n\nlog-probabilities given {facts['given']}" if "given" in facts else ""
     if "log_likelihood" not in facts:
         return text
@@ -155,7 +156,7 @@ def report(model: str, file: str, out: str, labels: str | None, beta: float | No
                 "--labels colours rows of data", f"{model} is a model of interactions", "Leave it out."
             )
         estimator.report(rows, out)
-        return Answer({"report": out, "rows": len(data), "labels": None}, f"wrote {out}")
+        return Answer({"report": out, "interactions": len(data), "labels": None}, f"wrote {out}")
     values, name = None, "label"
     if labels is None and data.spare and data.kind != "count":
         labels = data.spare[0]

@@ -67,6 +67,8 @@ def _facts(config: Mapping[str, Any], saved: Mapping[str, Any]) -> dict[str, Any
 def describe(facts: Mapping[str, Any]) -> str:
     """The facts in words, a line each."""
     rows = f"{counted(facts['rows'], 'row')}, " if "rows" in facts else ""
+    if "interactions" in facts:
+        rows = f"{counted(facts['interactions'], 'interaction')} of {counted(facts['rows'], 'user')}, "
     ended = "" if facts["complete"] else ", interrupted"
     best, over = facts["best"], "" if facts["stands_at"] is None else ", mean over the range"
     lines = [

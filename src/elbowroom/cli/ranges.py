@@ -37,14 +37,15 @@ def curve(model: str, file: str, betas: Sequence[float] | None, others: list[str
     found: dict[str, Curve] = {}
     for path in dict.fromkeys([model, *others]):
         opened = trained(path)
-        _, rows = data_for(opened, file)
+        data, rows = data_for(opened, file)
         found[path] = opened.curve(rows, betas if path == model else None)
     n = found[model].rates.shape[1]
     facts: dict[str, Any] = {"model": model, "rows": n, "unit": "nats per row", **found[model].columns()}
     if others:
         facts["with"] = {path: found[path].columns() for path in others}
     tables = [str(of) if len(found) == 1 else f"{path}\n{of}" for path, of in found.items()]
-    text = "\n\n".join([f"{counted(n, 'row')}, in nats per row +- standard error", *tables])
+    head = f"{counted(n, 'user' if data.interactions else 'row')}, in nats per row +- standard error"
+    text = "\n\n".join([head, *tables])
     if out is not None:
         _write_curves(out, found, facts)
         facts["out"], text = out, f"{text}\n\nwrote {shown(Path(out))}"
@@ -106,7 +107,7 @@ def pick(model: str, file: str, task: str, betas: Sequence[float] | None, out: s
     opened = trained(model)
     data, rows = data_for(opened, file)
     beta = opened.pick(rows, task, betas)
-    facts = {"model": model, "rows": len(data), "task": task, "beta": beta}
+    facts = {"model": model, "interactions" if data.interactions else "rows": len(data), "task": task, "beta": beta}
     text = specs.value_form(beta)
     if out is not None:
         opened.at(beta).save(out)

@@ -193,7 +193,7 @@ def _carry_out(run: Run, data: Data, estimator: BaseVAE) -> Answer:
         _save(run, estimator)
         if estimator.history_.complete:
             delete_folder(run.folder)
-    return _answer(run, data, SIGNALLED + signal_of(stopped))
+    return _answer(run, data, estimator, SIGNALLED + signal_of(stopped))
 
 
 def _fitted(estimator: BaseVAE, rows: Any, run: Run) -> Stopped | None:
@@ -221,8 +221,11 @@ def _save(run: Run, estimator: BaseVAE) -> None:
         raise
 
 
-def _answer(run: Run, data: Data, stopped: int) -> Answer:
-    facts = {"model": run.out, "file": data.source, "rows": len(data), **facts_of(run.out)}
+def _answer(run: Run, data: Data, estimator: BaseVAE, stopped: int) -> Answer:
+    sizes = {"rows": len(data)}
+    if data.interactions:  # a row of the model is a user
+        sizes = {"rows": len(estimator.users_), "interactions": len(data)}
+    facts = {"model": run.out, "file": data.source, **sizes, **facts_of(run.out)}
     text = describe(facts)
     if facts["complete"]:
         look = f"look at it: elbowroom report {typed(Path(run.out))} {quote(data.source)} --out report.html"

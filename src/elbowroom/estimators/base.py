@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -19,7 +20,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
-from elbowroom.beta.policies import Beta, LogUniform, beta_of
+from elbowroom.beta.policies import Beta, Capacity, LogUniform, beta_of
 from elbowroom.data import validation
 from elbowroom.data.dataset import Rows, evenly, rows_of
 from elbowroom.data.io.writers import check_file_place
@@ -246,8 +247,13 @@ class BaseVAE(TransformerMixin, BaseEstimator, ABC):
 
     @property
     def _beta_now(self) -> float:
-        """The beta that the model stands for: where its dial stands, else that of the end of its training."""
+        """The beta that the model stands for: where its dial stands, else that of the end of its training.
+
+        It is NaN where training was to meet a capacity: what multiplied the rate then pulled it up and down by turns.
+        """
         dial = self.model_.dial
+        if isinstance(self.beta_, Capacity):
+            return math.nan
         return self.history_.final_beta if dial is None else dial.beta
 
     @property

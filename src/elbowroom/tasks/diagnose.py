@@ -19,6 +19,7 @@ from elbowroom.training.history import History
 from elbowroom.utils.randomness import generator_at
 from elbowroom.utils.settings import standard_defaults
 
+SAME = 1e-12  # variance of what is the same but for rounding
 ACTIVE = 0.01  # variance over rows of the posterior mean (Burda et al. 2016)
 DRAWS = 4  # of z per row: the mean over rows needs no more
 PROBES = 1024  # rows at which the aggregate posterior is evaluated
@@ -38,8 +39,9 @@ class Diagnosis:
     rate less log(n), whatever the latents are like. standard_error is that of -(distortion + rate), the evidence lower
     bound, over rows.
 
-    encodings is n; steps are those of the training (0: not known), and falls is by how many nats per row the loss still
-    fell in the last quarter of it (0: it did not, or that is not known).
+    encodings is n, and 1 where all rows are the same: these can not say which latents are on. beta is NaN where none
+    was set, but a capacity. steps are those of the training (0: not known), and falls is by how many nats per row the
+    loss still fell in the last quarter of it (0: it did not, or that is not known).
     """
 
     distortion: float
@@ -79,25 +81,29 @@ class Diagnosis:
         """The diagnosis in words."""
         d, off = len(self.active), np.flatnonzero(~self.active).tolist()
         on = f"{self.n_active} of {d} latents {'is' if self.n_active == 1 else 'are'} on"
-        less = f"{self.beta / 4:.2g}" if self.beta > 0 else "0"
+        if self.encodings == 1:
+            return "Rows that are all the same can not say which latents are on: diagnose rows that differ."
+        less = "a larger capacity" if math.isnan(self.beta) else f"beta={self.beta / 4:.2g}"
         everything = f"all {d} latents are" if d > 1 else "the only latent is"
         if not self.trained:
             return f"{self._untrained} {on} so far."
         if not self.healthy:
-            return (
-                f"The posterior has collapsed: {everything} off, and the model ignores the latent space. The signal is "
-                f"below beta; try beta={less}, a warm-up (beta='warmup:end={self.beta:g}') or "
-                "objective='elbo:free_bits=0.1'."
-            )
+            collapsed = f"The posterior has collapsed: {everything} off, and the model ignores the latent space."
+            if math.isnan(self.beta):
+                return f"{collapsed} Try {less}."
+            warmup = f"a warm-up (beta='warmup:end={self.beta:g}') or " if self.beta > 0 else ""
+            return f"{collapsed} The signal is below beta; try {less}, {warmup}objective='elbo:free_bits=0.1'."
         if off:
             named = ", ".join(map(str, off[:8])) + (", ..." if len(off) > 8 else "")
             names = f"latents {named} are" if len(off) > 1 else f"latent {named} is"
+            below = "" if math.isnan(self.beta) else ", with a signal below beta"
             return (
-                f"{on}; {names} off, with a signal below beta. Nothing is wrong if the reconstructions are good "
-                f"enough; for more detail try beta={less}."
+                f"{on}; {names} off{below}. Nothing is wrong if the reconstructions are good enough; for more detail "
+                f"try {less}."
             )
         more = "The loss still fell at the end of training: more epochs would help. " if self.falls else ""
-        return f"{everything.capitalize()} on. {more}For more detail, try more latents or a smaller beta."
+        other = less if math.isnan(self.beta) else "a smaller beta"
+        return f"{everything.capitalize()} on. {more}For more detail, try more latents or {other}."
 
     @property
     def _untrained(self) -> str:
@@ -123,11 +129,13 @@ def diagnose(model: VAE, rows: Rows, beta: float, history: History | None = None
     distortion, rate = distortion_and_rate(model, rows, DRAWS, apart=True)
     warn_non_finite(distortion + rate, "score", 4)
     q = _join(posteriors)
-    active = (q.mean.var(0, correction=0) > ACTIVE).numpy()
+    spread = q.mean.var(0, correction=0)
+    active = (spread > ACTIVE).numpy()
     information = _mutual_information(q)
     factorises = isinstance(q, DiagonalGaussian) and not isinstance(model.prior_distribution(), GaussianMixture)
     per_latent = q.kl_to_standard().mean(0) if factorises else _information_per_latent(q)
     mean_rate = float(rate.mean())
+    alike = len(rows) == 1 or (float(spread.max()) < SAME and mean_rate > ACTIVE)  # else none of them is encoded
     return Diagnosis(
         float(distortion.mean()),
         mean_rate,
@@ -137,7 +145,7 @@ def diagnose(model: VAE, rows: Rows, beta: float, history: History | None = None
         information,
         math.nan if is_saturated(information, len(rows)) else max(0.0, mean_rate - information),
         beta,
-        len(rows),
+        1 if alike else len(rows),
         0 if history is None else history.records[-1]["step"],
         0 if history is None else fall_at_the_end(history),
     )

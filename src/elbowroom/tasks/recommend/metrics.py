@@ -116,7 +116,8 @@ def coverage(found: Found, k: int) -> float:
 def evaluate(model: Ranks, fold: Fold, metrics: str | Sequence[str] | None = None, batch: int = 4096) -> Evaluation:
     """Recommend to the users of a fold and see what of their hidden items is found.
 
-    A model that was trained on what it is to find is evaluated with a warning.
+    A model that was trained on what it is to find is evaluated with a warning. What is to be found and is seen already,
+    which is never recommended, is left out with another one.
 
     Parameters
     ----------
@@ -145,6 +146,7 @@ def evaluate(model: Ranks, fold: Fold, metrics: str | Sequence[str] | None = Non
     if not isinstance(fold, Fold):
         raise DataError("a model is evaluated on a Fold", f"it is of type {type(fold).__name__}", "Write split.test.")
     metrics, parsed = _parsed(metrics, fold.hidden.shape[1])
+    fold = _to_be_found(fold)
     users = np.flatnonzero(np.diff(fold.hidden.indptr))
     if not len(users):
         raise DataError("a fold must have hidden items", "it has none", "Cut it with a larger share.")
@@ -163,6 +165,20 @@ def evaluate(model: Ranks, fold: Fold, metrics: str | Sequence[str] | None = Non
     if isinstance(known, Interactions) and trained_on(fold, known.matrix):
         warn(TRAINED_ON, 2)
     return Evaluation({name: values[name] for name in metrics}, users)
+
+
+def _to_be_found(fold: Fold) -> Fold:
+    """A fold without what is hidden in name only."""
+    shown = fold.hidden.multiply(ones_of(fold.seen)).tocsr()
+    if not shown.nnz:
+        return fold
+    user = int(np.flatnonzero(np.diff(shown.indptr))[0])
+    warn(
+        f"{counted(shown.nnz, 'interaction that is to be found is', 'interactions that are to be found are')} seen "
+        f"already, and left out: they are never recommended (first: user {user}, item {shown[user].indices[0]})",
+        3,
+    )
+    return Fold(fold.seen, fold.hidden - shown)
 
 
 def _parsed(

@@ -397,8 +397,8 @@ def test_bad_command_lines(here, capsys, line, code, expected):
 
 def test_a_picture_without_matplotlib_is_refused_before_any_work(here, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    for name in [name for name in sys.modules if name.startswith("elbowroom.tasks.")]:
-        if name.rpartition(".")[2] in ("figures", "drawing", "row_figures"):
+    for name in [name for name in sys.modules if name.startswith("elbowroom.report.")]:
+        if name.rpartition(".")[2] in ("model_figures", "style", "data_figures"):
             monkeypatch.delitem(sys.modules, name)
     assert run(["curve", "none", "people.csv", "--out", "c.png"]) == 1
     assert "pip install matplotlib" in capsys.readouterr().err

@@ -17,7 +17,7 @@ pytest.importorskip("matplotlib")
 import matplotlib
 import numpy as np
 
-import elbowroom.tasks
+import elbowroom.report
 from elbowroom.errors import MissingDependencyError
 from elbowroom.report import data_figures, model_figures
 from elbowroom.report import style as drawing
@@ -386,9 +386,9 @@ def test_writes_text_that_no_file_can_hold(tmp_path: Path) -> None:
 
 def test_without_matplotlib_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    for name in ("drawing", "figures", "row_figures"):
-        monkeypatch.delitem(sys.modules, f"elbowroom.tasks.{name}")
-        monkeypatch.delattr(elbowroom.tasks, name)
+    for name in ("style", "model_figures", "data_figures"):
+        monkeypatch.delitem(sys.modules, f"elbowroom.report.{name}")
+        monkeypatch.delattr(elbowroom.report, name)
     with pytest.raises(MissingDependencyError, match=r"matplotlib.*pip install matplotlib"):
         IMAGE_REPORT.write(tmp_path / "report.html")
     assert not [*tmp_path.iterdir()]

@@ -65,7 +65,7 @@ def _check_curve_output(out: str, file: str) -> None:
         raise ParameterError("the output must be a file", f"{out} is a folder", "Name a file in it.")
     check_not_input(out, file)
     if ending in DRAWN:
-        importlib.import_module("elbowroom.tasks.figures")  # says so if there is nothing to draw with
+        importlib.import_module("elbowroom.report.model_figures")  # says so if there is nothing to draw with
 
 
 def _write_curves(out: str, curves: Mapping[str, Curve], facts: Mapping[str, Any]) -> None:

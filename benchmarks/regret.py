@@ -191,7 +191,8 @@ def recipe() -> str:
     found = find_spec("elbowroom")
     folder = Path(found.origin).parent  # type: ignore[union-attr, arg-type]
     sources = (
-        folder / f"{name}.py" for name in ("bodies", "latents", "gaussians", "dial", "vae", "control", "likelihoods")
+        folder / f"{name}.py"
+        for name in ("bodies", "latents", "gaussians", "conditioning", "vae", "control", "likelihoods")
     )
     return hashlib.blake2b(b"".join(source.read_bytes() for source in sources), digest_size=8).hexdigest()
 

@@ -1,4 +1,4 @@
-"""Tables: does what is synthetic keep what is real, are holes filled well, are strange rows found?
+"""Tables: does what is synthetic keep what is real, are missings filled well, are strange rows found?
 
     python benchmarks/tables.py cases        # what CTGAN's own integration tests ask for, tighter
     python benchmarks/tables.py synthesis    # beside CTGAN's TVAE on four tables
@@ -118,7 +118,7 @@ def split(frame: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 def cases() -> None:
-    """Two identical columns; y = 2x; a rare category, a rare flag and holes at their own rate."""
+    """Two identical columns; y = 2x; a rare category, a rare flag and missings at their own rate."""
     from elbowroom import TableVAE
 
     random = np.random.default_rng(0)
@@ -155,7 +155,7 @@ def useful(train: pd.DataFrame, test: pd.DataFrame) -> float:
 
 
 def synthesis(names: list[str]) -> None:
-    """Marginals, pairs, usefulness, detection and CPU time, beside TVAE, which wants rows without holes."""
+    """Marginals, pairs, usefulness, detection and CPU time, beside TVAE, which wants rows without missings."""
     from elbowroom import TableVAE, quality
 
     install("ctgan", f"torch=={version('torch').partition('+')[0]}", dependencies=True)
@@ -203,32 +203,32 @@ def imputation(names: list[str]) -> None:
     for name in names:
         full = table(name).dropna().astype(float)
         full = full.sample(min(len(full), 5000), random_state=0).reset_index(drop=True)
-        hole = np.random.default_rng(0).random(full.shape) < 0.2
-        x, scale = np.where(hole, np.nan, full), full.std().to_numpy()
+        missing = np.random.default_rng(0).random(full.shape) < 0.2
+        x, scale = np.where(missing, np.nan, full), full.std().to_numpy()
         model = TableVAE(**MODEL, epochs=60).fit(x)
-        errors = [error(model.impute(x, how="mean"), full, hole, scale)]
+        errors = [error(model.impute(x, how="mean"), full, missing, scale)]
         for other in others.values():
             other.set_params(keep_empty_features=True)
             scaled = other.fit_transform(x / scale) * scale
-            errors.append(error(scaled, full, hole, scale))
+            errors.append(error(scaled, full, missing, scale))
         cells = " | ".join(f"{value:.3f} ± {se:.3f}" for value, se in errors)
-        print(f"| {name} | {len(full):,} | {cells} | {coverage(model, x, full, hole):.1%} |", flush=True)
+        print(f"| {name} | {len(full):,} | {cells} | {coverage(model, x, full, missing):.1%} |", flush=True)
 
 
-def error(made: Any, full: pd.DataFrame, hole: np.ndarray, scale: np.ndarray) -> tuple[float, float]:
+def error(made: Any, full: pd.DataFrame, missing: np.ndarray, scale: np.ndarray) -> tuple[float, float]:
     """Root mean squared error of the missing cells in standard deviations of their columns, and its standard error."""
-    squares = (((np.asarray(made) - full.to_numpy()) / scale) ** 2)[hole]
+    squares = (((np.asarray(made) - full.to_numpy()) / scale) ** 2)[missing]
     root = float(np.sqrt(squares.mean()))
     return root, float(squares.std() / np.sqrt(len(squares)) / (2 * root))
 
 
-def coverage(model: Any, x: np.ndarray, full: pd.DataFrame, hole: np.ndarray) -> float:
+def coverage(model: Any, x: np.ndarray, full: pd.DataFrame, missing: np.ndarray) -> float:
     """How often the middle 90 % of 100 imputations hold the value, of columns with more than 20 different ones."""
     drawn = np.stack(model.impute(x, n=100))
     low, high = np.quantile(drawn, [0.05, 0.95], axis=0)
     many = (full.nunique() > 20).to_numpy()
     inside = (full.to_numpy() >= low) & (full.to_numpy() <= high)
-    return float(inside[:, many][hole[:, many]].mean())
+    return float(inside[:, many][missing[:, many]].mean())
 
 
 # ---- detection -------------------------------------------------------------------------------------------------------

@@ -229,7 +229,7 @@ def test_encoding_keeps_every_digit(low: int, steps: list[int]) -> None:
 @given(st.integers(-(10**9), 10**9), st.integers(1, 3))
 def test_a_grid_has_the_numbers_that_its_decimals_are_read_as(place: int, digits: int) -> None:
     value = float(Decimal(place).scaleb(-digits))
-    kind = Real(low=-1e9, high=1e9, step=10.0**-digits, spikes=())
+    kind = Real(low=-1e9, high=1e9, step=10.0**-digits, point_masses=())
     kind.check(value, "c")
     assert kind.snapped(np.array([value])) == [value]
     between = value + 0.3 * 10.0**-digits

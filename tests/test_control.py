@@ -15,7 +15,7 @@ from torch import Tensor
 from training import bits, fit, rows
 
 from elbowroom import CountVAE, ImageVAE, TableVAE
-from elbowroom.beta.conditioning import Dial
+from elbowroom.beta.conditioning import BetaConditioning
 from elbowroom.beta.policies import (
     POLICIES,
     Beta,
@@ -224,14 +224,14 @@ def test_the_rate_follows_the_capacity() -> None:
 
 
 def test_a_batch_spreads_over_the_range() -> None:
-    dial = Dial(0.01, 10, 2)
-    control = control_of(LogUniform(0.01, 10), 10, CPU, dial)
+    conditioning = BetaConditioning(0.01, 10, 2)
+    control = control_of(LogUniform(0.01, 10), 10, CPU, conditioning)
     assert isinstance(control, RangeControl)
     for n, blocks in ((64, BLOCKS), (BLOCKS, BLOCKS), (7, 7), (1, 1)):
         (drawn,) = control.draws([torch.zeros(n)], generator_at(0, "test"))
         told = drawn.betas[:: n // blocks]  # type: ignore[index]
         assert bool((told.diff() > 0).all())
-        assert torch.equal(drawn.code, dial(told))  # type: ignore[arg-type]
+        assert torch.equal(drawn.code, conditioning(told))  # type: ignore[arg-type]
         assert torch.equal(drawn.betas, by_row(told, n))  # type: ignore[arg-type]
     fixed = cast(Tensor, control.draw(64).betas)
     assert torch.equal(fixed, cast(Tensor, control.draw(64).betas))
@@ -242,7 +242,7 @@ def test_a_batch_spreads_over_the_range() -> None:
     assert (len(most), len(last)) == (500, 7)
     for drawn, batch in zip(control.draws(batches, generator_at(0, "test")), batches, strict=True):
         each = len(batch) // len(cast(Tensor, drawn.code))
-        torch.testing.assert_close(dial(drawn.betas)[::each], drawn.code)
+        torch.testing.assert_close(conditioning(drawn.betas)[::each], drawn.code)
     many = torch.cat(most).log()
     thirds = torch.histogram(many, torch.tensor([0.0, 0.01, 0.1, 1, 10, 1e9]).log().clamp(-50, 50)).hist / len(many)
     assert float(thirds.min()) > 0.05, "the ends have draws on both sides, and no part of the range is forgotten"
@@ -250,7 +250,7 @@ def test_a_batch_spreads_over_the_range() -> None:
 
 @pytest.mark.parametrize("rows", [1, 42, 100, LOOKS, LOOKS + 1, 1000])
 def test_held_out_rows_are_looked_at_equally_often_and_often_enough(rows: int) -> None:
-    looks = control_of(LogUniform(0.01, 10), 10, CPU, Dial(0.01, 10, 2)).looks(rows)
+    looks = control_of(LogUniform(0.01, 10), 10, CPU, BetaConditioning(0.01, 10, 2)).looks(rows)
     each = torch.bincount(looks, minlength=rows)
     assert len(each) == rows
     assert bool((each == each[0]).all())
@@ -259,7 +259,7 @@ def test_held_out_rows_are_looked_at_equally_often_and_often_enough(rows: int) -
 
 @pytest.mark.parametrize("rows", [200, 1000])
 def test_which_beta_a_held_out_row_meets_has_nothing_to_do_with_its_place(rows: int) -> None:
-    control = control_of(LogUniform(0.01, 10), 10, CPU, Dial(0.01, 10, 2))
+    control = control_of(LogUniform(0.01, 10), 10, CPU, BetaConditioning(0.01, 10, 2))
     looks, betas = control.looks(rows).double(), cast(Tensor, control.draw(rows).betas).log().double()
     assert abs(float(torch.corrcoef(torch.stack([looks, betas]))[0, 1])) < 3 / math.sqrt(rows)
     assert torch.equal(control.looks(rows).double(), looks)

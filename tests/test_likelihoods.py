@@ -73,9 +73,9 @@ def make(case: str, features: int = 3) -> Likelihood:
         if hasattr(likelihood, "totals"):
             likelihood.totals.copy_(torch.linspace(5, 30, len(likelihood.totals)).round())
         if isinstance(likelihood, kinds.Ordinal):
-            edges = torch.arange(likelihood.edges.shape[1], dtype=torch.float64) - 0.5
-            likelihood.edges[:] = edges if likelihood.open else torch.cat([-END, edges[1:-1], END])
-            likelihood.pace[:] = 1
+            cutpoints = torch.arange(likelihood.cutpoints.shape[1], dtype=torch.float64) - 0.5
+            likelihood.cutpoints[:] = cutpoints if likelihood.open else torch.cat([-END, cutpoints[1:-1], END])
+            likelihood.tail_spacing[:] = 1
         if hasattr(likelihood, "unit_scale"):
             likelihood.unit_loc += 3
             likelihood.unit_scale *= 0.5

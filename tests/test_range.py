@@ -20,7 +20,7 @@ from training import rows, weights
 
 import elbowroom
 from elbowroom import TableVAE
-from elbowroom.beta.conditioning import LOUD, Dial
+from elbowroom.beta.conditioning import CODE_SCALE, BetaConditioning
 from elbowroom.beta.policies import LogUniform
 from elbowroom.data.dataset import rows_of
 from elbowroom.errors import ElbowroomError, ParameterError
@@ -63,35 +63,35 @@ def model(
     likelihood: nn.Module | None = None, features: int = 6, covariance: str = "diagonal", prior: str = "standard"
 ) -> VAE:
     likelihood = likelihood or Bernoulli(features)
-    dial = Dial(0.01, 10, 3, likelihood.n_moved)  # type: ignore[arg-type]
-    told = {"context": Dial.width, "code": Dial.width}
-    encoder = MLP(likelihood.n_inputs, (8, 8), **told, deaf=0)  # type: ignore[arg-type]
+    conditioning = BetaConditioning(0.01, 10, 3, likelihood.n_shifts)  # type: ignore[arg-type]
+    told = {"context": BetaConditioning.width, "code": BetaConditioning.width}
+    encoder = MLP(likelihood.n_inputs, (8, 8), **told, skip_beta=0)  # type: ignore[arg-type]
     decoder = MLP(3, (8,), likelihood.n_outputs, **told)  # type: ignore[arg-type]
     made: dict[str, dict[str, int]] = {
         "standard": {},
         "fitted": {"components": 4},
         "composite": {},
-        "mixture": {"context": Dial.width, "components": 4},
-        "vamp": {"context": Dial.width, "components": 4, "features": likelihood.n_inputs},  # type: ignore[dict-item]
+        "mixture": {"context": BetaConditioning.width, "components": 4},
+        "vamp": {"context": BetaConditioning.width, "components": 4, "features": likelihood.n_inputs},  # type: ignore[dict-item]
     }
     p = PRIORS[prior](3, **made[prior])
-    return VAE(encoder, LATENTS[covariance](8, 3), p, decoder, likelihood, dial)
+    return VAE(encoder, LATENTS[covariance](8, 3), p, decoder, likelihood, conditioning)
 
 
 def coded(vae: VAE) -> Tensor:
-    """What its dial makes of the betas, each of a block of rows."""
-    return cast(Dial, vae.dial)(BETAS.to(next(vae.parameters()).dtype))
+    """The code of the betas, each of a block of rows."""
+    return cast(BetaConditioning, vae.conditioning)(BETAS.to(next(vae.parameters()).dtype))
 
 
 # ---- what the network is told ----------------------------------------------------------------------------------------
 
 
 def bodies(labels: int = 0) -> dict[str, nn.Module]:
-    told: dict[str, Any] = {"context": Dial.width + labels, "code": Dial.width}
+    told: dict[str, Any] = {"context": BetaConditioning.width + labels, "code": BetaConditioning.width}
     return {
         "mlp": MLP(20, (8, 8), 5, **told),
-        "first deaf": MLP(20, (8, 8), 5, deaf=0, **told),
-        "last deaf": MLP(20, (8, 8), 5, deaf=-1, **told),
+        "first deaf": MLP(20, (8, 8), 5, skip_beta=0, **told),
+        "last deaf": MLP(20, (8, 8), 5, skip_beta=-1, **told),
         "gated": MLP(20, (8,), 5, gated=True, **told),
         "linear": MLP(20, (), 5, **told),
         "conv encoder": ImageEncoder(SHAPE, (4, 6), width=8, **told),
@@ -105,7 +105,7 @@ def bodies(labels: int = 0) -> dict[str, nn.Module]:
 @pytest.mark.parametrize("lead", [(), (3,)])
 def test_rows_are_told_their_own_beta_or_that_of_all(name: str, lead: tuple[int, ...]) -> None:
     body = stirred(bodies()[name])
-    h, code = torch.randn(*lead, 4, 20, generator=seeded()), torch.randn(4, Dial.width, generator=seeded(1))
+    h, code = torch.randn(*lead, 4, 20, generator=seeded()), torch.randn(4, BetaConditioning.width, generator=seeded(1))
     together = body(h, code)
     for i in range(4):
         row = slice(i, i + 1)
@@ -116,14 +116,14 @@ def test_rows_are_told_their_own_beta_or_that_of_all(name: str, lead: tuple[int,
 @pytest.mark.parametrize("name", bodies())
 def test_a_new_body_does_not_listen_yet(name: str) -> None:
     body = bodies()[name]
-    h, code = torch.randn(4, 20, generator=seeded()), torch.randn(4, Dial.width, generator=seeded(1))
+    h, code = torch.randn(4, 20, generator=seeded()), torch.randn(4, BetaConditioning.width, generator=seeded(1))
     assert torch.equal(body(h, code), body(h, None))
 
 
 @pytest.mark.parametrize("name", bodies())
 def test_a_code_without_labels_is_a_code_with_zeros_for_labels(name: str) -> None:
     body = stirred(bodies(labels=2)[name])
-    h, code = torch.randn(4, 20, generator=seeded()), torch.randn(4, Dial.width, generator=seeded(1))
+    h, code = torch.randn(4, 20, generator=seeded()), torch.randn(4, BetaConditioning.width, generator=seeded(1))
     told = torch.cat([code, torch.randn(4, 2, generator=seeded(2))], -1)
     torch.testing.assert_close(body(h, code), body(h, torch.cat([code, torch.zeros(4, 2)], -1)))
     assert not torch.allclose(body(h, told), body(h, code), atol=1e-3)
@@ -158,17 +158,17 @@ def test_the_layer_next_to_rows_hears_labels_alone(name: str) -> None:
     for key, layer in bodies(labels=2)[name].named_modules():
         if isinstance(layer, Layer):
             assert layer.film is not None
-            assert layer.film.scale.inputs == 2 + Dial.width * (key != DEAF_LAYERS[name])
+            assert layer.film.scale.inputs == 2 + BetaConditioning.width * (key != DEAF_LAYERS[name])
 
 
-@pytest.mark.parametrize("deaf", [0, -1])
-def test_an_only_layer_hears_in_full(deaf: int) -> None:
-    only = MLP(20, (8,), 5, context=Dial.width, code=Dial.width, deaf=deaf)
+@pytest.mark.parametrize("skip_beta", [0, -1])
+def test_an_only_layer_hears_in_full(skip_beta: int) -> None:
+    only = MLP(20, (8,), 5, context=BetaConditioning.width, code=BetaConditioning.width, skip_beta=skip_beta)
     assert only.layers[0].film.shift is not None  # type: ignore[union-attr]
 
 
 def test_the_code_is_smooth_and_tells_betas_apart() -> None:
-    code = Dial(0.01, 10, 2)(torch.logspace(-2, 1, 301)) / LOUD
+    code = BetaConditioning(0.01, 10, 2)(torch.logspace(-2, 1, 301)) / CODE_SCALE
     assert code.abs().max() < 3
     assert float(code.diff(dim=0).norm(dim=1).max()) < 0.1
     distances = torch.cdist(code[::50], code[::50]) + 9 * torch.eye(7)
@@ -192,10 +192,10 @@ def test_every_part_listens_and_blocks_equal_models_at_one_beta(name: str, likel
     batch = elbowroom.data.dataset.Batch(x, None, None)
     loss = elbo(vae, batch, noise, coded(vae)).loss(by_row(BETAS, 8)).sum()
     loss.backward()
-    dial = [p for key, p in vae.named_parameters() if "film" in key or "dial" in key]
-    assert dial
-    assert all(p.grad is not None and bool(p.grad.isfinite().all()) for p in dial)
-    assert any(bool((p.grad != 0).any()) for p in dial)  # type: ignore[union-attr]
+    conditioning = [p for key, p in vae.named_parameters() if "film" in key or "conditioning" in key]
+    assert conditioning
+    assert all(p.grad is not None and bool(p.grad.isfinite().all()) for p in conditioning)
+    assert any(bool((p.grad != 0).any()) for p in conditioning)  # type: ignore[union-attr]
     stirred(vae.double())
     with torch.no_grad():
         for objective, z in ((elbo, noise.double()), (Iwae(2), torch.randn(2, 8, 3, generator=seeded(3)).double())):
@@ -207,10 +207,10 @@ def test_every_part_listens_and_blocks_equal_models_at_one_beta(name: str, likel
                 torch.testing.assert_close(together.rate[..., at], alone.rate, rtol=1e-4, atol=1e-4)
 
 
-def test_a_range_needs_a_model_with_a_dial() -> None:
+def test_a_range_needs_a_model_with_beta_conditioning() -> None:
     vae = model()
-    vae.dial = None
-    with pytest.raises(ParameterError, match="no dial"):
+    vae.conditioning = None
+    with pytest.raises(ParameterError, match="no beta conditioning"):
         Trainer(epochs=1, device="cpu").fit(vae, rows(), LogUniform(0.01, 10))
     with pytest.raises(ParameterError, match=r"that is 0\.01\.\.10"):
         Trainer(epochs=1, device="cpu").fit(model(), rows(), LogUniform(1, 1000))
@@ -219,21 +219,21 @@ def test_a_range_needs_a_model_with_a_dial() -> None:
 def test_at_shares_the_weights_and_stands_still() -> None:
     vae = model()
     one, other = vae.at(0.1), vae.at(5)
-    assert (one.dial.beta, other.dial.beta, vae.dial.beta) == (0.1, 5.0, 1.0)  # type: ignore[union-attr]
+    assert (one.conditioning.beta, other.conditioning.beta, vae.conditioning.beta) == (0.1, 5.0, 1.0)  # type: ignore[union-attr]
     for p, q in zip(vae.parameters(), one.parameters(), strict=True):
         assert p is q
-    assert one.dial.moves is vae.dial.moves  # type: ignore[union-attr]
+    assert one.conditioning.moves is vae.conditioning.moves  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize(("low", "high", "stands"), [(0.01, 10, 1), (2, 10, 2), (0.01, 0.5, 0.5)])
 def test_the_dial_stands_at_one_or_next_to_it(low: float, high: float, stands: float) -> None:
-    assert Dial(low, high, 2).beta == stands
+    assert BetaConditioning(low, high, 2).beta == stands
 
 
 @pytest.mark.parametrize(("low", "start"), [(0.01, 1), (0.001, 1), (0.02, 0.5), (0.1, 0.1), (3, 0.1)])
 def test_a_range_starts_a_tenth_lower_and_not_below_a_hundredth(low: float, start: float) -> None:
     """What large betas close at the start stays closed: the rate weighs less at first than the network is told."""
-    policy = beta_control.control_of(LogUniform(low, 10), 100, CPU, Dial(low, 10, 2))
+    policy = beta_control.control_of(LogUniform(low, 10), 100, CPU, BetaConditioning(low, 10, 2))
     drawn = policy.draw(64).betas
     found = [policy.step(p, torch.zeros(64, 2), cast(Any, None), drawn) for p in (0.0, 0.1, 0.2, 1.0)]
     for beta, share in zip(found, (start, start**0.5, 1, 1), strict=True):
@@ -260,7 +260,7 @@ def test_few_held_out_rows_are_each_looked_at_over_the_whole_range(place: int) -
     x = np.zeros((12, 6), dtype=np.float32)
     x[place] = 1
     history = trainer.fit(vae, rows_of(x), LogUniform(0.01, 10), held_out=rows_of(x))
-    grid = cast(Tensor, beta_control.control_of(LogUniform(0.01, 10), 1, CPU, vae.dial).draw(61).betas).tolist()
+    grid = cast(Tensor, beta_control.control_of(LogUniform(0.01, 10), 1, CPU, vae.conditioning).draw(61).betas).tolist()
     held_out, losses = torch.from_numpy(x), []
     with torch.no_grad():
         for beta in grid:
@@ -447,7 +447,7 @@ def test_a_caller_s_own_networks_can_know_a_range() -> None:
     class Mine(nn.Module):
         def __init__(self, inputs: int, outputs: int) -> None:
             super().__init__()
-            self.linear = nn.Linear(inputs + Dial.width, outputs)
+            self.linear = nn.Linear(inputs + BetaConditioning.width, outputs)
 
         def forward(self, rows: Tensor, context: Tensor) -> Tensor:
             return self.linear(torch.cat([rows, context], -1))
@@ -501,7 +501,7 @@ def test_picks_are_what_they_say(wine: TableVAE) -> None:
     assert wine.pick(x, "elbo", grid) == max(grid, key=lambda beta: wine.at(beta).score(x))
     weighted = {beta: wine.at(beta).log_likelihood(x, n_draws=100).mean for beta in grid}
     assert wine.pick(x, "log_likelihood", grid) == max(weighted, key=lambda beta: weighted[beta])
-    assert wine.pick(x, lambda m, rows: -m.model_.dial.beta, grid) == 0.03
+    assert wine.pick(x, lambda m, rows: -m.model_.conditioning.beta, grid) == 0.03
     for nats in np.linspace(curve.rate[-1], curve.rate[0], 5)[1:-1]:
         assert wine.at(wine.pick(x, f"rate:nats={nats}")).curve(x, [wine.pick(x, f"rate:nats={nats}")]).rate[
             0

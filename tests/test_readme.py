@@ -37,7 +37,7 @@ def test_the_page_of_ranges():
     names = {}
     for block in blocks(RANGE, "python"):
         exec(compile(block, "range.md", "exec"), names)
-    assert names["best"].model_.dial.beta == names["beta"]
+    assert names["best"].model_.conditioning.beta == names["beta"]
 
 
 def test_the_page_of_recommendations(tmp_path, monkeypatch):

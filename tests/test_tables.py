@@ -44,7 +44,7 @@ from elbowroom.tasks.quality import columns_of
 N = 300
 
 
-def people(n: int = N, holes: bool = True) -> pd.DataFrame:
+def people(n: int = N, missing: bool = True) -> pd.DataFrame:
     """Every kind of column, with holes of every kind of library."""
     random = np.random.default_rng(0)
     country = random.choice(["de", "fr", "it"], n, p=[0.6, 0.3, 0.1])
@@ -63,7 +63,7 @@ def people(n: int = N, holes: bool = True) -> pd.DataFrame:
             "stars": random.choice([1.5, 2.0, 4.0], n),
         }
     )
-    if holes:
+    if missing:
         frame.loc[:20, ["age", "smoker"]] = pd.NA
         frame.loc[10:40, "income"] = np.nan
         frame.loc[30:50, ["country", "size", "born", "seen"]] = None
@@ -105,7 +105,7 @@ def test_kinds_are_inferred() -> None:
         "height": "Real",
         "stars": "Real",
     }
-    assert schema["rain"].spikes == (0.0,)
+    assert schema["rain"].point_masses == (0.0,)
     assert schema["size"].categories == ("s", "m", "l")
     assert [name for name, column in schema.columns.items() if column.nulls] == [
         *("age", "income", "country", "size", "smoker", "born", "seen")
@@ -233,9 +233,9 @@ def test_the_density_of_a_column_integrates_to_one_with_its_holes_and_spikes() -
 @torch.no_grad()
 def test_a_hole_has_no_say() -> None:
     """The log-probability of a row with holes is that of its other cells; cells sum to the row."""
-    schema = Schema.infer(people(holes=False))
+    schema = Schema.infer(people(missing=False))
     likelihood, _ = table_likelihood(schema.cells)
-    x = torch.from_numpy(schema.encode(read(people(holes=False))))
+    x = torch.from_numpy(schema.encode(read(people(missing=False))))
     likelihood.fit_marginals(x)
     p = likelihood(torch.randn(len(x), likelihood.n_outputs, generator=torch.Generator().manual_seed(0)))
     cells = p.kernel_cells(x) + p.base_cells(x)
@@ -311,7 +311,7 @@ def test_arrays_with_holes() -> None:
 
 
 def test_training_decreases_the_loss_and_finds_dependence() -> None:
-    frame = people(2000, holes=False)[["country", "income"]].assign(same=lambda f: f["country"])
+    frame = people(2000, missing=False)[["country", "income"]].assign(same=lambda f: f["country"])
     model = table(epochs=40, hidden=(64,), n_latents=4, beta=0.25).fit(frame)
     sample = model.sample(1000, random_state=0)
     assert (sample["country"] == sample["same"]).mean() > 0.9  # of independent columns, 0.4
@@ -370,7 +370,8 @@ BAD = {
     "negative counts": (
         lambda: table(schema={"a": Count()}).fit(pd.DataFrame({"a": [1.0, -2.0]})), "whole numbers from 0"),
     "not positive": (
-        lambda: table(schema={"a": Positive(spikes=())}).fit(pd.DataFrame({"a": [1.0, -2.0]})), "numbers above 0"),
+        lambda: table(schema={"a": Positive(point_masses=())}).fit(pd.DataFrame({"a": [1.0, -2.0]})),
+        "numbers above 0"),
     "impute without a schema": (lambda: table().fit(WINE).impute(WINE), "schema='infer'"),
 }  # fmt: skip
 
@@ -405,7 +406,7 @@ def test_other_tables_are_refused_when_used(case: str, fitted: TableVAE) -> None
 
 
 def test_unknown_categories_are_said_and_strange(fitted: TableVAE) -> None:
-    frame = people(holes=False)
+    frame = people(missing=False)
     with pytest.warns(ElbowroomWarning, match=r"'country' has 300 cells of a category.*row 0, 'xx'"):
         scores = fitted.score_samples(frame.assign(country="xx"))
     assert np.isfinite(scores).all()
@@ -457,9 +458,9 @@ def test_multiple_imputations_differ_where_cells_are_missing(fitted: TableVAE) -
     frames = fitted.impute(people(), n=5, random_state=3)
     assert len(frames) == 5
     values = np.stack([f["income"].to_numpy() for f in frames])
-    hole = people()["income"].isna().to_numpy()
-    assert (np.ptp(values[:, ~hole], axis=0) == 0).all()
-    assert (np.ptp(values[:, hole], axis=0) > 0).all()
+    missing = people()["income"].isna().to_numpy()
+    assert (np.ptp(values[:, ~missing], axis=0) == 0).all()
+    assert (np.ptp(values[:, missing], axis=0) > 0).all()
     again = fitted.impute(people(), n=5, random_state=3)
     pd.testing.assert_frame_equal(frames[4], again[4])
 
@@ -554,7 +555,7 @@ def test_robust_tables_keep_what_is_no_number() -> None:
     frame["r"] += np.arange(40) / 3
     model = table(schema="robust", epochs=2).fit(frame)
     assert [type(kind) for kind in model.schema_.values()] == [Measured, Binary, Category, Measured]
-    assert model.schema_["n"].spikes == ()
+    assert model.schema_["n"].point_masses == ()
     sample = model.sample(50, random_state=0)
     assert sample.dtypes.equals(frame.dtypes)
     assert sample["n"].between(0, 3).all()

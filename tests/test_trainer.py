@@ -520,17 +520,17 @@ def test_a_prior_that_remembers_is_told_what_the_averaged_encoder_says() -> None
     told: list[Tensor] = []
 
     class Remembering(CompositePrior):
-        def beside(self, older: Posterior) -> Composite:
-            told.append(older.mean)
-            assert not older.mean.requires_grad
-            return super().beside(older)
+        def beside(self, ema_model: Posterior) -> Composite:
+            told.append(ema_model.mean)
+            assert not ema_model.mean.requires_grad
+            return super().beside(ema_model)
 
     begun, data = model(), rows()
     vae, _ = fit(Trainer(epochs=3, batch_size=50), data, prior=Remembering(2), held_out=rows(20, 3))
     assert len(told) == 3
     order = torch.randperm(50, generator=generator_at(0, "order", 0))
     torch.testing.assert_close(told[0], begun.encode(data.batch(order).x).mean)
-    assert not vae.older
+    assert not vae.ema_model
     assert isinstance(vae.train()(data.dense(torch.arange(4))).prior, StandardGaussian)
     with pytest.raises(ParameterError, match="Set average=True"):
         fit(Trainer(average=False), prior=CompositePrior(2))

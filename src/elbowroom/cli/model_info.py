@@ -50,7 +50,7 @@ def _facts(config: Mapping[str, Any], saved: Mapping[str, Any]) -> dict[str, Any
         "prior": parameters["prior"],
         "covariance": parameters["covariance"],
         "beta": parameters["beta"],
-        "stands_at": None if (dial := config["model"].get("dial")) is None else dial["beta"],
+        "stands_at": None if (conditioning := config["model"].get("conditioning")) is None else conditioning["beta"],
         "objective": parameters["objective"],
         "epochs": len(history),
         "planned_epochs": fitted["epochs_"],

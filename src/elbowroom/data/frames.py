@@ -112,9 +112,9 @@ def _series(name: str, column: nw.Series[Any]) -> Series:
     if dtype in (nw.Datetime, nw.Date):
         moments = column.cast(nw.Datetime("us")) if dtype == nw.Date else column
         return Series(_seconds(moments), "time", native)
-    holes = _missing(name, column)
+    missing = _missing(name, column)
     objects = np.array([None, *column.to_list()], dtype=object)[1:]  # so that no length is taken for a shape
-    objects[holes] = None
+    objects[missing] = None
     if dtype in (nw.Categorical, nw.Enum):
         return _categorical(name, column, objects, native)
     if dtype in (nw.String, nw.Object, nw.Unknown):

@@ -84,7 +84,7 @@ class SparseBatch:
         return table.flatten(-2).index_select(-1, self.row * self.features + self.columns)
 
     def times(self, table: Tensor) -> Tensor:
-        """The rows times a table (D, k), in its dtype: (n, k), of which a value does not change with its company."""
+        """The rows times a table (D, k), in its dtype: (n, k), which is batch-invariant: no row changes another."""
         return nn.functional.embedding_bag(
             self.columns,
             table,

@@ -131,7 +131,7 @@ def _of_masked(x: Any) -> np.ndarray:
     return x.astype(held.get(x.dtype.kind, object)).filled(np.nan)
 
 
-def validated(estimator: Any, x: Any, reset: bool, holes: bool = False, **options: Any) -> Any:
+def validated(estimator: Any, x: Any, reset: bool, missing: bool = False, **options: Any) -> Any:
     """scikit-learn's `validate_data`, with its errors in three parts; NaN and infinities are refused by their place.
 
     With `holes`, NaN is not refused.
@@ -155,7 +155,7 @@ def validated(estimator: Any, x: Any, reset: bool, holes: bool = False, **option
     if checked.dtype.kind not in "biuf":
         raise _no_numbers(x)
     names = getattr(estimator, "_names", getattr(estimator, "feature_names_in_", None))
-    refuse_non_finite(checked, names, holes=holes)
+    refuse_non_finite(checked, names, missing=missing)
     return checked
 
 
@@ -222,10 +222,10 @@ def is_mixed(x: Any) -> bool:
     if not isinstance(frame, nw.DataFrame):
         return False
     columns = (frame.get_column(name) for name in frame.columns)
-    return any(not (c.dtype.is_numeric() or c.dtype == nw.Boolean) or _has_holes(c) for c in columns)
+    return any(not (c.dtype.is_numeric() or c.dtype == nw.Boolean) or _has_missing(c) for c in columns)
 
 
-def _has_holes(column: Any) -> bool:
+def _has_missing(column: Any) -> bool:
     return column.is_null().any() or (column.dtype.is_float() and column.is_nan().any())
 
 
@@ -301,13 +301,13 @@ def _no_numbers(x: Any, reason: str = "") -> Refused:
     return Refused("every value must be a number", f"X holds {first}", "Pass X.astype(float).")
 
 
-def refuse_non_finite(x: Any, names: Sequence[str] | None, do: str = IMPUTE, holes: bool = False) -> None:
+def refuse_non_finite(x: Any, names: Sequence[str] | None, do: str = IMPUTE, missing: bool = False) -> None:
     """Raise `DataError` at the first NaN or infinity; with `holes`, at the first infinity."""
     values = x.data if sparse.issparse(x) else x
     with np.errstate(all="ignore"):
         if values.dtype.kind != "f" or values.size == 0 or np.isfinite(values.sum(dtype=np.float64)):
             return
-    broken = np.isinf(values) if holes else ~np.isfinite(values)
+    broken = np.isinf(values) if missing else ~np.isfinite(values)
     if not broken.any():
         return
     count, place, value = first_of(x, broken, names)

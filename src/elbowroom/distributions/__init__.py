@@ -11,7 +11,7 @@ from elbowroom.distributions.discrete import (
     DiscretizedLogistic,
     Ordinal,
     binomial_kernel,
-    edges_around,
+    cutpoints_around,
 )
 from elbowroom.distributions.mixed import Mixed, Table
 
@@ -35,7 +35,7 @@ __all__ = [
     "Table",
     "Warped",
     "binomial_kernel",
-    "edges_around",
+    "cutpoints_around",
     "gamma",
     "in_units",
     "log_factorial",

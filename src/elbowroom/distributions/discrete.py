@@ -160,18 +160,25 @@ def binomial_kernel(logits: Tensor, x: Tensor, total: int) -> Tensor:
 class Ordinal(RowDistribution):
     """Codes with an order: a logistic variable cut at thresholds (McCullagh 1980).
 
-    `edges` (D, L+1) are the thresholds around L codes, -END and END where nothing is beyond. With `floors` (D,), lower
-    and higher codes go on at the distance `pace` (D,), down to the floor, which is -inf where there is none.
+    `cutpoints` (D, L+1) are the thresholds around L codes, -END and END where nothing is beyond. With `floors` (D,),
+    lower and higher codes go on at the distance `tail_spacing` (D,), down to the floor, which is -inf where there is
+    none.
     """
 
     def __init__(
-        self, location: Tensor, log_scale: Tensor, edges: Tensor, pace: Tensor, floors: Tensor | None = None
+        self, location: Tensor, log_scale: Tensor, cutpoints: Tensor, tail_spacing: Tensor, floors: Tensor | None = None
     ) -> None:
-        self.location, self.log_scale, self.edges, self.pace, self.floors = location, log_scale, edges, pace, floors
+        self.location, self.log_scale, self.cutpoints, self.tail_spacing, self.floors = (
+            location,
+            log_scale,
+            cutpoints,
+            tail_spacing,
+            floors,
+        )
 
     def kernel_cells(self, x: Tensor) -> Tensor:
         precision = (-self.log_scale).exp()
-        low, high = edges_around(x, self.edges, self.pace, self.floors)
+        low, high = cutpoints_around(x, self.cutpoints, self.tail_spacing, self.floors)
         # before they are rounded: of 20,000 codes, neighbouring thresholds are the same number in float32
         low, high, width = (edge.to(self.location.dtype) for edge in (low, high, high - low))
         below, above = (high - self.location) * precision, (self.location - low) * precision
@@ -188,26 +195,28 @@ class Ordinal(RowDistribution):
 
     def _code(self, latent: Tensor) -> Tensor:
         """The code whose edges are around a value (..., D)."""
-        flat = latent.reshape(-1, len(self.edges)).T.contiguous().to(self.edges.dtype)
-        code = (torch.searchsorted(self.edges, flat) - 1).T.view(latent.shape).to(latent.dtype)
-        last = self.edges.shape[1] - 2
+        flat = latent.reshape(-1, len(self.cutpoints)).T.contiguous().to(self.cutpoints.dtype)
+        code = (torch.searchsorted(self.cutpoints, flat) - 1).T.view(latent.shape).to(latent.dtype)
+        last = self.cutpoints.shape[1] - 2
         if self.floors is None:
             return code.clamp(0, last)
-        under = ((latent - self.edges[:, 0]) / self.pace).ceil().clamp_max(0) - 1
-        over = ((latent - self.edges[:, -1]) / self.pace).ceil().clamp_min(1) + last
+        under = ((latent - self.cutpoints[:, 0]) / self.tail_spacing).ceil().clamp_max(0) - 1
+        over = ((latent - self.cutpoints[:, -1]) / self.tail_spacing).ceil().clamp_min(1) + last
         found = torch.where(code < 0, under, torch.where(code > last, over, code))
         return torch.maximum(found, self.floors).to(latent.dtype)
 
 
-def edges_around(x: Tensor, edges: Tensor, pace: Tensor, floors: Tensor | None) -> tuple[Tensor, Tensor]:
+def cutpoints_around(
+    x: Tensor, cutpoints: Tensor, tail_spacing: Tensor, floors: Tensor | None
+) -> tuple[Tensor, Tensor]:
     """The thresholds below and above codes (..., D)."""
-    return _edge(x, edges, pace, floors), _edge(x + 1, edges, pace, floors)
+    return _cutpoint(x, cutpoints, tail_spacing, floors), _cutpoint(x + 1, cutpoints, tail_spacing, floors)
 
 
-def _edge(x: Tensor, edges: Tensor, pace: Tensor, floors: Tensor | None) -> Tensor:
+def _cutpoint(x: Tensor, cutpoints: Tensor, tail_spacing: Tensor, floors: Tensor | None) -> Tensor:
     """The threshold below codes (..., D)."""
-    last = edges.shape[1] - 1
+    last = cutpoints.shape[1] - 1
     inside = x.clamp(0, last)
-    at = inside.reshape(-1, len(edges)).T.long()
-    edge = edges.gather(1, at).T.view(x.shape) + (x - inside) * pace
+    at = inside.reshape(-1, len(cutpoints)).T.long()
+    edge = cutpoints.gather(1, at).T.view(x.shape) + (x - inside) * tail_spacing
     return edge if floors is None else torch.where(x <= floors, -END, edge)

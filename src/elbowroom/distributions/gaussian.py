@@ -49,9 +49,9 @@ class DiagonalGaussian:
         """KL to N(0, I), one value a latent: (..., d)."""
         return 0.5 * (self.mean.square() + (2 * self.log_std).exp() - 1) - self.log_std
 
-    def moved(self, scale: Tensor, wider: Tensor) -> DiagonalGaussian:
+    def modulated(self, scale: Tensor, log_std_shift: Tensor) -> DiagonalGaussian:
         """With means times `scale`, and log standard deviations plus `wider`, both (..., d)."""
-        return DiagonalGaussian(self.mean * scale, self.log_std + wider)
+        return DiagonalGaussian(self.mean * scale, self.log_std + log_std_shift)
 
     def detach(self) -> DiagonalGaussian:
         """The same distribution, cut from the graph."""
@@ -90,9 +90,9 @@ class FullGaussian:
         spread = self.cholesky.square().sum((-2, -1)) + self.mean.square().sum(-1) - self.mean.shape[-1]
         return (0.5 * spread - self._log_det()).unsqueeze(-1)
 
-    def moved(self, scale: Tensor, wider: Tensor) -> FullGaussian:
+    def modulated(self, scale: Tensor, log_std_shift: Tensor) -> FullGaussian:
         """With means times `scale`, and latents that vary exp(`wider`) times as much, both (..., d)."""
-        return FullGaussian(self.mean * scale, self.cholesky * wider.exp().unsqueeze(-1))
+        return FullGaussian(self.mean * scale, self.cholesky * log_std_shift.exp().unsqueeze(-1))
 
     def detach(self) -> FullGaussian:
         """The same distribution, cut from the graph."""

@@ -34,7 +34,7 @@ class Items(RowDistribution):
         return self.logits.log_softmax(-1)
 
     def logits_at(self, columns: Tensor) -> Tensor:
-        """Logits (n, k) of some items of each row, in the dtype of h: the same for a row in any company."""
+        """Logits (n, k) of some items of each row, in the dtype of h: the same for a row beside any others."""
         chosen = self.table[columns].to(self.h.dtype)
         return (chosen @ self.h.unsqueeze(-1)).squeeze(-1) + self.bias[columns]
 

@@ -42,7 +42,7 @@ class Mixed(RowDistribution):
 
 
 class Table(Mixed):
-    """Columns of several kinds, in rows with holes (NaN): a hole has no say. `fill` (D,) is what columns know."""
+    """Columns of several kinds; missing values (NaN) add nothing. `fill` (D,) are values that the columns know."""
 
     def __init__(self, parts: list[RowDistribution], columns: list[Tensor], fill: Tensor) -> None:
         super().__init__(parts, columns)
@@ -55,9 +55,9 @@ class Table(Mixed):
         return self.base_cells(x).sum(-1)
 
     def kernel_cells(self, x: Tensor) -> Tensor:
-        hole = x.isnan()
-        return super().kernel_cells(x.where(~hole, self.fill)).masked_fill(hole, 0)
+        missing = x.isnan()
+        return super().kernel_cells(x.where(~missing, self.fill)).masked_fill(missing, 0)
 
     def base_cells(self, x: Tensor) -> Tensor:
-        hole = x.isnan()
-        return super().base_cells(x.where(~hole, self.fill)).masked_fill(hole, 0)
+        missing = x.isnan()
+        return super().base_cells(x.where(~missing, self.fill)).masked_fill(missing, 0)

@@ -30,7 +30,7 @@ from elbowroom.latents.posteriors import LATENTS
 from elbowroom.likelihoods.auto import Choice, Facts, check_rows, choose_likelihood
 from elbowroom.models.build import build
 from elbowroom.models.vae import VAE, in_double
-from elbowroom.nn.custom import guest_body
+from elbowroom.nn.custom import custom_network
 from elbowroom.nn.layers import ACTIVATIONS, check_widths
 from elbowroom.nn.mlp import MLP
 from elbowroom.objectives.bounds import Elbo, Iwae, Objective, objective_of
@@ -42,7 +42,7 @@ from elbowroom.tasks.diagnose import Diagnosis
 from elbowroom.tasks.pick import pick
 from elbowroom.tasks.score import LogLikelihood
 from elbowroom.training.checkpoints import Checkpoints
-from elbowroom.training.plan import epochs_for, looked_at, split
+from elbowroom.training.plan import diagnosis_sample_size, epochs_for, split
 from elbowroom.training.trainer import Trainer
 from elbowroom.utils.devices import PRECISIONS
 from elbowroom.utils.progress import Progress
@@ -130,22 +130,22 @@ class BaseVAE(TransformerMixin, BaseEstimator, ABC):
     def _encoder(self, inputs: int, context: int, code: int) -> nn.Module:
         """The encoder, from the width of what it sees to its own."""
         hidden = check_widths("hidden", self.hidden)
-        return MLP(inputs, hidden, None, self.activation, bool(self.gated), context, code, deaf=0)
+        return MLP(inputs, hidden, None, self.activation, bool(self.gated), context, code, skip_beta=0)
 
     def _decoder(self, outputs: int, context: int, code: int) -> nn.Module:
         """The decoder, from latents to what the likelihood wants."""
         hidden = check_widths("hidden", self.hidden)[::-1]
-        return MLP(self.n_latents, hidden, outputs, self.activation, bool(self.gated), context, code, deaf=-1)
+        return MLP(self.n_latents, hidden, outputs, self.activation, bool(self.gated), context, code, skip_beta=-1)
 
     def _bodies(self, inputs: int, outputs: int, context: int, code: int) -> tuple[nn.Module, nn.Module]:
         """Encoder and decoder: the caller's, or those that fit the data."""
         return (
             self._encoder(inputs, context, code)
             if self.encoder is None
-            else guest_body("encoder", self.encoder, inputs, None, context),
+            else custom_network("encoder", self.encoder, inputs, None, context),
             self._decoder(outputs, context, code)
             if self.decoder is None
-            else guest_body("decoder", self.decoder, self.n_latents, outputs, context),
+            else custom_network("decoder", self.decoder, self.n_latents, outputs, context),
         )
 
     def _rows(self, x: Any, context: np.ndarray | None) -> Rows:
@@ -212,7 +212,7 @@ class BaseVAE(TransformerMixin, BaseEstimator, ABC):
             with own_stream(seed_of(self.seed_, "guests")) if custom else nullcontext():
                 history = self._trainer().fit(model, train, self.beta_, objective, held_out, checkpoints, progress)
             interrupt.end()
-            some = train.take(evenly(len(train), looked_at(train.features)))
+            some = train.take(evenly(len(train), diagnosis_sample_size(train.features)))
             self.history_, self.model_ = history, model.eval()
             new_to_prior = generate.settle_prior(model, some, self.seed_)
             done = history if self._start is None else None  # else there were steps before these
@@ -247,14 +247,14 @@ class BaseVAE(TransformerMixin, BaseEstimator, ABC):
 
     @property
     def _beta_now(self) -> float:
-        """The beta that the model stands for: where its dial stands, else that of the end of its training.
+        """The beta that the model stands for: its own in a range, else that of the end of its training.
 
         It is NaN where training was to meet a capacity: what multiplied the rate then pulled it up and down by turns.
         """
-        dial = self.model_.dial
+        conditioning = self.model_.conditioning
         if isinstance(self.beta_, Capacity):
             return math.nan
-        return self.history_.final_beta if dial is None else dial.beta
+        return self.history_.final_beta if conditioning is None else conditioning.beta
 
     @property
     def _names(self) -> list[str] | None:
@@ -508,7 +508,7 @@ class BaseVAE(TransformerMixin, BaseEstimator, ABC):
         return torch.float32 if values.dtype == np.float32 else torch.float64
 
     def _model(self, dtype: torch.dtype) -> Any:
-        """The model, or a float64 copy: in float32 a row's result changes in the last bits with its company."""
+        """The model, or a float64 copy: in float32 a row's result changes in the last bits with the rows beside it."""
         return self.model_ if dtype == torch.float32 else in_double(self.model_)
 
 

@@ -207,10 +207,10 @@ class InteractionVAE(BaseVAE):
 
     def _encoder(self, inputs: int, context: int, code: int) -> nn.Module:
         first = {"sparse": True, "dropout": float(self.dropout)} | self._layers
-        return MLP(inputs, self._widths, None, context=context, code=code, deaf=0, **first)
+        return MLP(inputs, self._widths, None, context=context, code=code, skip_beta=0, **first)
 
     def _decoder(self, outputs: int, context: int, code: int) -> nn.Module:
-        return MLP(self.n_latents, self._widths[::-1], None, context=context, code=code, deaf=-1, **self._layers)
+        return MLP(self.n_latents, self._widths[::-1], None, context=context, code=code, skip_beta=-1, **self._layers)
 
     @property
     def _layers(self) -> dict[str, Any]:
@@ -248,17 +248,17 @@ class InteractionVAE(BaseVAE):
         """
         if not hasattr(self, "model_"):
             return self.fit(X)
-        wider = copy.copy(self)
-        wider.epochs = max(1, self.epochs_ // 10) if epochs is None else validation.positive("epochs", epochs)
-        wider._start = self.model_.state_dict()  # type: ignore[misc]
+        longer = copy.copy(self)
+        longer.epochs = max(1, self.epochs_ // 10) if epochs is None else validation.positive("epochs", epochs)
+        longer._start = self.model_.state_dict()  # type: ignore[misc]
         new = self._read(X, reset=False)
         users = task.users_to_add(X, new, self.known_, self.reading)
-        BaseVAE.fit(wider, self.reading.more(self.known_, users, new))
-        if wider.model_.dial is not None:  # it stays where it stands
-            wider.model_ = wider.model_.at(self._beta_now)
-        del wider._start
-        wider.epochs, wider.epochs_ = self.epochs, self.epochs_
-        self.__dict__.update(wider.__dict__)
+        BaseVAE.fit(longer, self.reading.more(self.known_, users, new))
+        if longer.model_.conditioning is not None:  # it stays where it stands
+            longer.model_ = longer.model_.at(self._beta_now)
+        del longer._start
+        longer.epochs, longer.epochs_ = self.epochs, self.epochs_
+        self.__dict__.update(longer.__dict__)
         return self
 
     # ---- tasks -----------------------------------------------------------------------------------------------------

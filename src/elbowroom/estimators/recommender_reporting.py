@@ -100,7 +100,7 @@ def _users(estimator: Any, fold: Fold, lists: np.ndarray) -> list[User]:
 
 
 def _over_beta(estimator: Any, fold: Fold, metric: str) -> tuple[Any, ...]:
-    if estimator.model_.dial is None:
+    if estimator.model_.conditioning is None:
         return ()
     betas = betas_of(estimator.model_, None, SHOWN_BETAS)
     found = [evaluate(estimator.at(beta), fold, [metric]) for beta in betas]

@@ -113,20 +113,20 @@ def held_out_name(policy: Any) -> str:
 
 def _along(estimator: Any, X: Any, context: Any, n: int) -> Along | None:
     """The curve of a model that knows a range of beta, and what it makes of the shown rows along it."""
-    dial = estimator.model_.dial
-    if dial is None:
+    conditioning = estimator.model_.conditioning
+    if conditioning is None:
         return None
     grid = betas_of(estimator.model_, None)
-    grid += [] if np.isclose(grid, dial.beta, rtol=1e-6).any() else [dial.beta]
+    grid += [] if np.isclose(grid, conditioning.beta, rtol=1e-6).any() else [conditioning.beta]
     curve = estimator.curve(**_some(X, context, n, SCORED), betas=grid)
     betas = betas_of(estimator.model_, None, SHOWN_BETAS)
     shown = _images if hasattr(estimator, "image_shape_") else _table
     made = [shown(estimator.at(beta), X, context, n) for beta in betas]
     return Along(
-        f"{dial.low:g}..{dial.high:g}",
-        dial.beta,
+        f"{conditioning.low:g}..{conditioning.high:g}",
+        conditioning.beta,
         curve,
-        _picked(curve, dial.beta),
+        _picked(curve, conditioning.beta),
         betas,
         np.stack([reconstructions for _, reconstructions, _, _ in made]),
         np.stack([samples for _, _, samples, _ in made]),

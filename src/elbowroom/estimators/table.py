@@ -104,7 +104,7 @@ class TableVAE(BaseVAE):
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
-        tags.input_tags.allow_nan = tables.allows_holes(self)
+        tags.input_tags.allow_nan = tables.allows_missing(self)
         return tags
 
     def _read(self, X: Any, reset: bool) -> np.ndarray:

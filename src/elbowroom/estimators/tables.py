@@ -46,7 +46,7 @@ def read_rows(estimator: Any, X: Any, reset: bool) -> np.ndarray:
         return validation.validated(estimator, X, reset)
     if not frame or (not reset and estimator._names is None):
         return _read_array(estimator, X, reset)
-    if reset and not (wants_schema(estimator) or (allows_holes(estimator) and validation.is_mixed(X))):
+    if reset and not (wants_schema(estimator) or (allows_missing(estimator) and validation.is_mixed(X))):
         return validation.validated(estimator, X, reset)
     validation.check_columns(estimator, X, reset)
     return _encoded(estimator, series_of(X), reset)
@@ -67,7 +67,7 @@ def _automatic(estimator: Any) -> bool:
     return isinstance(estimator.likelihood, str) and estimator.likelihood == "auto"
 
 
-def allows_holes(estimator: Any) -> bool:
+def allows_missing(estimator: Any) -> bool:
     """Whether missing cells are normal input."""
     return estimator.schema is not None and _automatic(estimator)
 
@@ -81,9 +81,9 @@ def _read_array(estimator: Any, X: Any, reset: bool) -> np.ndarray:
             f"it is of type {type(X).__name__}",
             "Pass a pandas, polars or pyarrow frame.",
         )
-    x = validation.validated(estimator, X, reset, holes=allows_holes(estimator))
-    holes = x.dtype.kind == "f" and bool(np.isnan(x).any())
-    if estimator.schema_ is None and not holes and not wants_schema(estimator):
+    x = validation.validated(estimator, X, reset, missing=allows_missing(estimator))
+    missing = x.dtype.kind == "f" and bool(np.isnan(x).any())
+    if estimator.schema_ is None and not missing and not wants_schema(estimator):
         return x
     rows = _encoded(estimator, read(x), reset)
     return rows.astype(np.float32) if x.dtype == np.float32 else rows
@@ -139,9 +139,11 @@ def impute(estimator: Any, X: Any, n: int | None, how: str, context: Any, random
     schema, how = schema_of(estimator, "impute"), task.check_how(how)
     times = None if n is None else task.check_draws(n)
     rows, model = estimator._open(X, context, torch.float32)
-    X = X if validation.frame_kind(X) else validation.validated(estimator, X, False, holes=True)
+    X = X if validation.frame_kind(X) else validation.validated(estimator, X, False, missing=True)
     seed, keep = resolve_seed(random_state), times or task.DRAWS
-    at = rows.dense(torch.arange(len(rows))).isnan().any(1).nonzero()[:, 0]  # a spike makes a hole too: harmless
+    at = (
+        rows.dense(torch.arange(len(rows))).isnan().any(1).nonzero()[:, 0]
+    )  # a point mass leaves a missing cell too: harmless
     drawn = completions(model, rows.take(at), keep, max(task.DRAWS, 2 * keep), seed) if len(at) else None
     if times is None:
         return X if drawn is None else task.filled(schema, X, _spread(task.single(schema, drawn, how), at, len(rows)))

@@ -14,7 +14,7 @@ from elbowroom.distributions.gaussian import (
 from elbowroom.nn.layers import Linear
 
 Posterior = DiagonalGaussian | FullGaussian
-MIN_LOG_STD, MAX_LOG_STD = -12.0, 6.0  # of what an encoder says, before a dial moves it
+MIN_LOG_STD, MAX_LOG_STD = -12.0, 6.0  # of what an encoder says, before beta conditioning changes it
 
 
 class Head(Linear):

@@ -33,7 +33,7 @@ HELD_OUT = slice(None, None, 5)  # of the rows that a prior is fitted to
 class Prior(nn.Module, ABC):
     """p(z): a module that returns a distribution over latents, which a context may move."""
 
-    remembers = False  # whether training also tells it what an older encoder said of each row
+    uses_previous_posterior = False  # whether training also tells it what an older encoder said of each row
     starts_at_rows = False  # whether `initialise` is to be called
 
     @abstractmethod
@@ -68,7 +68,7 @@ class CompositePrior(StandardPrior):
     forgetting; N(0, exp(`log_variance`) I) has the share `wide` and spares rows far out (Shenbin et al. 2020, RecVAE).
     """
 
-    remembers = True
+    uses_previous_posterior = True
 
     def __init__(self, size: int, old: float = 0.75, wide: float = 0.1, log_variance: float = 10.0) -> None:
         super().__init__(size)
@@ -81,14 +81,14 @@ class CompositePrior(StandardPrior):
                 "Try old=0.75, wide=0.1, log_variance=10.",
             )
 
-    def beside(self, older: Posterior) -> Composite:
+    def beside(self, ema_model: Posterior) -> Composite:
         """The prior of rows in training, whose older posteriors are these."""
         far = DiagonalGaussian(self.zero.expand(self.size), self.zero.expand(self.size) + 0.5 * self.log_variance)
         shares = (1 - self.old - self.wide, self.old, self.wide)
-        return Composite(*zip(shares, (StandardGaussian(self.size, self.zero), older, far), strict=True))
+        return Composite(*zip(shares, (StandardGaussian(self.size, self.zero), ema_model, far), strict=True))
 
 
-class Told(nn.Module):
+class ConditionedMixture(nn.Module):
     """A mixture of `components` Gaussians as a context has it; it starts as the mixture that it is given.
 
     A context moves the weights of the components, and for each latent how far apart and how wide they all are. Each
@@ -102,8 +102,8 @@ class Told(nn.Module):
 
     def forward(self, mixture: GaussianMixture, context: Tensor) -> GaussianMixture:
         """Move a mixture by a context (c,), or to one mixture for each of the contexts (b, c)."""
-        apart, wider, weights = self.linear(context).to(self.linear.weight.dtype).split(self.sizes, -1)
-        components = mixture.components.moved(1 + apart.unsqueeze(-2), wider.unsqueeze(-2))
+        apart, log_std_shift, weights = self.linear(context).to(self.linear.weight.dtype).split(self.sizes, -1)
+        components = mixture.components.modulated(1 + apart.unsqueeze(-2), log_std_shift.unsqueeze(-2))
         return GaussianMixture(components, mixture.logits + weights)
 
 
@@ -113,7 +113,7 @@ class MixturePrior(Prior):
     def __init__(self, size: int, context: int = 0, components: int = 100) -> None:
         super().__init__()
         self.size, self.context, self.components = size, context, check_components(components)
-        self.told = Told(context, size, components) if context else None
+        self.conditioned = ConditionedMixture(context, size, components) if context else None
         self.means = nn.Parameter(torch.randn(components, size, generator=module_generator()))
         self.log_stds = nn.Parameter(torch.zeros(components, size))
         self.logits = nn.Parameter(torch.zeros(components))
@@ -121,7 +121,7 @@ class MixturePrior(Prior):
     def forward(self, encode: Encode, context: Tensor | None = None) -> GaussianMixture:
         log_stds = bounded(self.log_stds, MIN_LOG_STD, MAX_LOG_STD)
         mixture = GaussianMixture(DiagonalGaussian(self.means, log_stds), self.logits)
-        return mixture if self.told is None or context is None else self.told(mixture, context)
+        return mixture if self.conditioned is None or context is None else self.conditioned(mixture, context)
 
 
 class VampPrior(Prior):
@@ -138,13 +138,13 @@ class VampPrior(Prior):
         super().__init__()
         self.size, self.features, self.context = size, features, context
         self.components = check_components(components)
-        self.told = Told(context, size, components) if context else None
+        self.conditioned = ConditionedMixture(context, size, components) if context else None
         self.pseudo_inputs = nn.Parameter(torch.zeros(components, features))
         self.register_buffer("logits", torch.zeros(components), persistent=False)
 
     def forward(self, encode: Encode, context: Tensor | None = None) -> GaussianMixture:
         mixture = GaussianMixture(encode(self.pseudo_inputs), self.logits)
-        return mixture if self.told is None or context is None else self.told(mixture, context)
+        return mixture if self.conditioned is None or context is None else self.conditioned(mixture, context)
 
     @torch.no_grad()
     def initialise(self, features: Tensor, generator: torch.Generator) -> None:

@@ -1,7 +1,7 @@
 """Likelihoods p(x|z): modules that map what a decoder says to a density of rows. One file a family."""
 
 from elbowroom.likelihoods.base import Likelihood
-from elbowroom.likelihoods.continuous import ContinuousBernoulli, Gaussian, Located, StudentT, Warped
+from elbowroom.likelihoods.continuous import ContinuousBernoulli, Gaussian, LocationScale, StudentT, Warped
 from elbowroom.likelihoods.counts import Counts, Multinomial, NegativeBinomial, Poisson
 from elbowroom.likelihoods.discrete import Bernoulli, Binomial, Categorical, DiscretizedLogistic, Ordinal
 from elbowroom.likelihoods.mixed import Mixed, Table
@@ -17,7 +17,7 @@ __all__ = [
     "DiscretizedLogistic",
     "Gaussian",
     "Likelihood",
-    "Located",
+    "LocationScale",
     "Mixed",
     "Multinomial",
     "NegativeBinomial",

@@ -17,7 +17,7 @@ from elbowroom.data.io.images import FEW_LEVELS
 from elbowroom.distributions.counts import MAX_COUNT
 from elbowroom.errors import ParameterError, unknown
 from elbowroom.likelihoods.base import Likelihood
-from elbowroom.likelihoods.custom import guest_likelihood
+from elbowroom.likelihoods.custom import custom_likelihood
 from elbowroom.likelihoods.discrete import Ordinal
 from elbowroom.likelihoods.mixed import Mixed, Table
 from elbowroom.likelihoods.registry import LIKELIHOODS
@@ -186,7 +186,7 @@ def choose_likelihood(
     if isinstance(wanted, str) and wanted == "auto":
         wanted, why = choose(look(rows))
     if isinstance(wanted, nn.Module):
-        likelihood, complete = guest_likelihood(wanted, rows.features), type(wanted).__name__
+        likelihood, complete = custom_likelihood(wanted, rows.features), type(wanted).__name__
     elif isinstance(wanted, Mapping):
         likelihood, complete = _mixed(wanted, rows, columns)
     else:

@@ -49,8 +49,8 @@ class Likelihood(nn.Module, ABC):
         return "the totals of the rows" if self.uses_total else ""
 
     @property
-    def n_moved(self) -> int:
-        """Parameters of its own that a dial of beta moves, beside the decoder's output."""
+    def n_shifts(self) -> int:
+        """Parameters of its own that beta conditioning shifts, beside the decoder's output."""
         return 0
 
     @property
@@ -72,10 +72,10 @@ class Likelihood(nn.Module, ABC):
         return options
 
     @abstractmethod
-    def forward(self, h: Tensor, total: Tensor | None = None, moved: Tensor | None = None) -> d.RowDistribution:
+    def forward(self, h: Tensor, total: Tensor | None = None, shift: Tensor | None = None) -> d.RowDistribution:
         """Decoder outputs (..., n_outputs), and row totals (n, 1) where `uses_total`, to p(x|z).
 
-        `moved` (n, n_moved) is what a dial of beta adds to parameters of the likelihood's own.
+        `shift` (n, n_shifts) is what beta conditioning adds to parameters of the likelihood's own.
         """
 
     def inputs(self, x: Tensor) -> Tensor:

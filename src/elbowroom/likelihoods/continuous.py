@@ -23,7 +23,7 @@ UNIT_STD = math.log(-math.expm1(MIN_LOG_STD))  # the raw value that stands for a
 MAX_LOG_DF = 6.0  # softly: beyond, a Student-t is a Gaussian, and its gradient nothing but rounding
 
 
-class Located(Likelihood):
+class LocationScale(Likelihood):
     """Base of the likelihoods of real features, in fixed units `loc + scale * u` of the data, with a learned scale."""
 
     unit_loc: Tensor
@@ -39,14 +39,14 @@ class Located(Likelihood):
         self.register_buffer("unit_scale", torch.ones(features, dtype=torch.float64))
 
     @property
-    def n_moved(self) -> int:
+    def n_shifts(self) -> int:
         return len(self.raw_log_std)
 
-    def log_std(self, moved: Tensor | None = None) -> Tensor:
+    def log_std(self, shift: Tensor | None = None) -> Tensor:
         """Learned log standard deviation in units of the data's scale, softly above `MIN_LOG_STD`, (D,) or (n, D)."""
         above = self.raw_log_std - MIN_LOG_STD
-        if moved is not None:  # added last: it has a value for every row
-            above = above + moved
+        if shift is not None:  # added last: it has a value for every row
+            above = above + shift
         return (MIN_LOG_STD + F.softplus(above)).expand(*above.shape[:-1], self.features)
 
     def inputs(self, x: Tensor) -> Tensor:
@@ -66,17 +66,17 @@ class Located(Likelihood):
         self.unit_scale.copy_(scale.where(scale > 1e-12 * size.clamp_min(1e-30), 1.0))  # a constant has no scale
 
 
-class Gaussian(Located):
+class Gaussian(LocationScale):
     """Real features with a learned standard deviation: one per feature, or one shared by all (`scale="shared"`)."""
 
-    def forward(self, h: Tensor, total: Tensor | None = None, moved: Tensor | None = None) -> d.RowDistribution:
-        return d.Gaussian(h + self.bias, self.log_std(moved), self.unit_loc, self.unit_scale)
+    def forward(self, h: Tensor, total: Tensor | None = None, shift: Tensor | None = None) -> d.RowDistribution:
+        return d.Gaussian(h + self.bias, self.log_std(shift), self.unit_loc, self.unit_scale)
 
     def fit_marginals(self, x: Tensor) -> None:
         self.set_units(x.mean(0), x.std(0, correction=0))
 
 
-class StudentT(Located):
+class StudentT(LocationScale):
     """Real features with heavy tails; location and scale start at the median and the quartiles."""
 
     def __init__(self, features: int, scale: str = "feature") -> None:
@@ -84,11 +84,11 @@ class StudentT(Located):
         self.raw_df = nn.Parameter(torch.full((features,), 1.5))
 
     @property
-    def n_moved(self) -> int:
-        return super().n_moved + self.features
+    def n_shifts(self) -> int:
+        return super().n_shifts + self.features
 
-    def forward(self, h: Tensor, total: Tensor | None = None, moved: Tensor | None = None) -> d.RowDistribution:
-        scale, tails = (None, 0.0) if moved is None else moved.split([super().n_moved, self.features], -1)
+    def forward(self, h: Tensor, total: Tensor | None = None, shift: Tensor | None = None) -> d.RowDistribution:
+        scale, tails = (None, 0.0) if shift is None else shift.split([super().n_shifts, self.features], -1)
         df = 1 + (MAX_LOG_DF - F.softplus(MAX_LOG_DF - (self.raw_df + tails))).exp()
         return d.StudentT(h + self.bias, self.log_std(scale), df, self.unit_loc, self.unit_scale)
 
@@ -105,7 +105,7 @@ class StudentT(Located):
 class ContinuousBernoulli(Likelihood):
     """Real features in [0, 1], such as grey pixels; a density, so that its nats can be positive or negative."""
 
-    def forward(self, h: Tensor, total: Tensor | None = None, moved: Tensor | None = None) -> d.RowDistribution:
+    def forward(self, h: Tensor, total: Tensor | None = None, shift: Tensor | None = None) -> d.RowDistribution:
         return d.ContinuousBernoulli(h + self.bias)
 
     def fit_marginals(self, x: Tensor) -> None:
@@ -148,7 +148,7 @@ class Warped(Likelihood):
         """The map from values, or their logarithms, to normal scores."""
         return Warp(self.knot_values, self.knot_scores, self.knot_slopes)
 
-    def forward(self, h: Tensor, total: Tensor | None = None, moved: Tensor | None = None) -> RowDistribution:
+    def forward(self, h: Tensor, total: Tensor | None = None, shift: Tensor | None = None) -> RowDistribution:
         mean, log_std = self.split(h)
         mean = bounded(mean, -MAX_SCORE, MAX_SCORE)
         return d.Warped(mean, bounded(log_std, MIN_LOG_STD, MAX_LOG_STD), self.warp, self.space == "log")

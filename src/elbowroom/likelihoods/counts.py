@@ -110,7 +110,7 @@ class Counts(Likelihood):
 class Poisson(Counts):
     """Counts whose variance is their mean; with `library`, given the row's total, which makes them multinomial."""
 
-    def forward(self, h: Tensor, total: Tensor | None = None, moved: Tensor | None = None) -> d.RowDistribution:
+    def forward(self, h: Tensor, total: Tensor | None = None, shift: Tensor | None = None) -> d.RowDistribution:
         if not self.uses_total:
             return self.distribution(d.Poisson, self.log_rate(h, total))
         return self.distribution(d.Multinomial, h + self.bias, self.typical_total if total is None else total)
@@ -133,11 +133,11 @@ class NegativeBinomial(Counts):
         return UNNORMALISED if self.uses_total else ""
 
     @property
-    def n_moved(self) -> int:
+    def n_shifts(self) -> int:
         return self.features
 
-    def forward(self, h: Tensor, total: Tensor | None = None, moved: Tensor | None = None) -> d.RowDistribution:
-        dispersion = self.log_dispersion if moved is None else self.log_dispersion + moved
+    def forward(self, h: Tensor, total: Tensor | None = None, shift: Tensor | None = None) -> d.RowDistribution:
+        dispersion = self.log_dispersion if shift is None else self.log_dispersion + shift
         dispersion = bounded(dispersion, -MAX_LOG_DISPERSION, MAX_LOG_DISPERSION)
         return self.distribution(d.NegativeBinomial, self.log_rate(h, total), dispersion)
 
@@ -154,7 +154,7 @@ class Multinomial(Counts):
     def __init__(self, features: int, *, contexts: int = 0) -> None:
         super().__init__(features, library=True, contexts=contexts)
 
-    def forward(self, h: Tensor, total: Tensor | None = None, moved: Tensor | None = None) -> d.RowDistribution:
+    def forward(self, h: Tensor, total: Tensor | None = None, shift: Tensor | None = None) -> d.RowDistribution:
         return self.distribution(d.Multinomial, h + self.bias, self.typical_total if total is None else total)
 
 

@@ -19,7 +19,7 @@ from elbowroom.utils.randomness import own_stream
 LOG_PROB = "Return a distribution over rows whose log_prob has a value for every row, or for every cell of one."
 
 
-class GuestLikelihood(nn.Module):
+class CustomLikelihood(nn.Module):
     """A module `module(h)` or `module(h, total)` that returns p(x|z), such as one of `torch.distributions`.
 
     All that it may have besides `forward` is `n_outputs`, the width of h (else the features of a row), `n_inputs` with
@@ -36,7 +36,7 @@ class GuestLikelihood(nn.Module):
 
     def forward(self, h: Tensor, total: Tensor | None = None) -> RowDistribution:
         """Decoder outputs (..., n_outputs) to p(x|z)."""
-        return GuestDistribution(self.module(h, total) if self.takes_total else self.module(h), h.dtype)
+        return CustomDistribution(self.module(h, total) if self.takes_total else self.module(h), h.dtype)
 
     def inputs(self, x: Tensor) -> Tensor:
         """What the encoder sees of rows (n, D)."""
@@ -73,7 +73,7 @@ class GuestLikelihood(nn.Module):
         return None if found is None else found(*args)
 
 
-class GuestDistribution(RowDistribution):
+class CustomDistribution(RowDistribution):
     """p(x|z) as one of `torch.distributions`, or a class with its `log_prob`, `mean` and `sample`."""
 
     def __init__(self, p: Any, dtype: torch.dtype) -> None:
@@ -96,11 +96,11 @@ class GuestDistribution(RowDistribution):
             return self.p.sample()
 
 
-def guest_likelihood(module: nn.Module, features: int) -> nn.Module:
+def custom_likelihood(module: nn.Module, features: int) -> nn.Module:
     """A copy of the caller's likelihood; one of Elbowroom's own needs nothing but the right width."""
     module = copy.deepcopy(module)
     if not isinstance(module, Likelihood):
-        return GuestLikelihood(module.float(), features)
+        return CustomLikelihood(module.float(), features)
     if module.features != features:
         raise ParameterError(
             f"likelihood must be for the {features} features of a row",

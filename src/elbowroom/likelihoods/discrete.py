@@ -23,7 +23,7 @@ MAX_CLASSES = 4096  # that are taken from the data
 class Bernoulli(Likelihood):
     """Zeros and ones."""
 
-    def forward(self, h: Tensor, total: Tensor | None = None, moved: Tensor | None = None) -> d.RowDistribution:
+    def forward(self, h: Tensor, total: Tensor | None = None, shift: Tensor | None = None) -> d.RowDistribution:
         return d.Bernoulli(h + self.bias)
 
     def fit_marginals(self, x: Tensor) -> None:
@@ -44,7 +44,7 @@ class Binomial(Likelihood):
     def learn_options(cls, batches: Iterable[Tensor], options: dict[str, Any]) -> dict[str, Any]:
         return options if "total" in options else options | {"total": max(1, highest(batches))}
 
-    def forward(self, h: Tensor, total: Tensor | None = None, moved: Tensor | None = None) -> d.RowDistribution:
+    def forward(self, h: Tensor, total: Tensor | None = None, shift: Tensor | None = None) -> d.RowDistribution:
         return d.Binomial(h + self.bias, self.total)
 
     def inputs(self, x: Tensor) -> Tensor:
@@ -80,7 +80,7 @@ class Categorical(Likelihood):
     def n_inputs(self) -> int:
         return self.features * self.classes
 
-    def forward(self, h: Tensor, total: Tensor | None = None, moved: Tensor | None = None) -> d.RowDistribution:
+    def forward(self, h: Tensor, total: Tensor | None = None, shift: Tensor | None = None) -> d.RowDistribution:
         return d.Categorical(torch.stack(self.split(h), -1), self.unseen)
 
     def inputs(self, x: Tensor) -> Tensor:
@@ -108,7 +108,7 @@ class DiscretizedLogistic(Likelihood):
         """Middle of the range, and half its width."""
         return (self.levels - 1) / 2
 
-    def forward(self, h: Tensor, total: Tensor | None = None, moved: Tensor | None = None) -> d.RowDistribution:
+    def forward(self, h: Tensor, total: Tensor | None = None, shift: Tensor | None = None) -> d.RowDistribution:
         location, log_scale = self.split(h)
         return d.DiscretizedLogistic(self.centre * (1 + location), bounded(log_scale, -4, 8), self.levels)
 
@@ -132,8 +132,8 @@ class Ordinal(Likelihood):
     """
 
     per_feature = 2
-    edges: Tensor
-    pace: Tensor
+    cutpoints: Tensor
+    tail_spacing: Tensor
     floors: Tensor
 
     def __init__(
@@ -150,9 +150,9 @@ class Ordinal(Likelihood):
         self.tops = [whole("likelihood ordinal: levels", n, 2) for n in _each("levels", levels, features)]
         floors = [-math.inf if one is None else self._lowest(one) for one in _each("floor", floor, features)]
         self.register_buffer("floors", torch.tensor(floors, dtype=torch.float64), persistent=False)
-        self.register_buffer("edges", torch.zeros(features, max(self.tops) + 1, dtype=torch.float64))
-        self.register_buffer("pace", torch.ones(features, dtype=torch.float64))
-        self._set_edges(torch.zeros(features, max(self.tops), dtype=torch.float64), 0)
+        self.register_buffer("cutpoints", torch.zeros(features, max(self.tops) + 1, dtype=torch.float64))
+        self.register_buffer("tail_spacing", torch.ones(features, dtype=torch.float64))
+        self._set_cutpoints(torch.zeros(features, max(self.tops), dtype=torch.float64), 0)
 
     def _lowest(self, floor: Any) -> int:
         if isinstance(floor, bool) or not isinstance(floor, int) or floor > 0 or not self.open:
@@ -164,41 +164,41 @@ class Ordinal(Likelihood):
     def learn_options(cls, batches: Iterable[Tensor], options: dict[str, Any]) -> dict[str, Any]:
         return options if "levels" in options else options | {"levels": max(2, highest(batches) + 1)}
 
-    def forward(self, h: Tensor, total: Tensor | None = None, moved: Tensor | None = None) -> RowDistribution:
+    def forward(self, h: Tensor, total: Tensor | None = None, shift: Tensor | None = None) -> RowDistribution:
         location, log_scale = self.split(h)
         log_scale = bounded(log_scale, MIN_LOG_SCALE, MAX_LOG_SCALE)
-        return d.Ordinal(location, log_scale, self.edges, self.pace, self.floors if self.open else None)
+        return d.Ordinal(location, log_scale, self.cutpoints, self.tail_spacing, self.floors if self.open else None)
 
     def inputs(self, x: Tensor) -> Tensor:
-        low, high = d.edges_around(x, self.edges, self.pace, self.floors)
+        low, high = d.cutpoints_around(x, self.cutpoints, self.tail_spacing, self.floors)
         middle = (low.clamp(-6, 6) + high.clamp(-6, 6)) / 2
         return (middle * (math.sqrt(3) / math.pi)).clamp(-FAR, FAR).to(self.bias.dtype)
 
     def fit_marginals(self, x: Tensor) -> None:
-        codes = torch.arange(self.edges.shape[1] - 1)
-        self._set_edges(torch.stack([(x == code).sum(0) for code in codes], -1).double(), len(x))
+        codes = torch.arange(self.cutpoints.shape[1] - 1)
+        self._set_cutpoints(torch.stack([(x == code).sum(0) for code in codes], -1).double(), len(x))
         self.set_bias(torch.zeros(self.features), torch.zeros(self.features))
 
     @torch.no_grad()
-    def _set_edges(self, counts: Tensor, n: int) -> None:
+    def _set_cutpoints(self, counts: Tensor, n: int) -> None:
         """Thresholds from how often each code (D, L) was seen in n rows; no code is impossible."""
         tops = torch.tensor(self.tops)[:, None]
         codes = torch.arange(counts.shape[1])
         ends = 0.25 if self.open else 0.0
         below = ((counts + 0.5 / tops) * (codes < tops)).cumsum(-1)
         shares = torch.cat([torch.zeros_like(below[:, :1]), below], -1) + ends
-        edges, pace = (shares / (n + 0.5 + 2 * ends)).logit(), self._pace(counts, n)
+        cutpoints, tail_spacing = (shares / (n + 0.5 + 2 * ends)).logit(), self._tail_spacing(counts, n)
         beyond = torch.arange(counts.shape[1] + 1) - tops
         if self.open:
-            last = edges.gather(1, tops)
-            edges = torch.where(beyond > 0, last + beyond * pace[:, None], edges)
+            last = cutpoints.gather(1, tops)
+            cutpoints = torch.where(beyond > 0, last + beyond * tail_spacing[:, None], cutpoints)
         else:
-            edges[:, 0] = -d.END
-            edges[beyond >= 0] = d.END
-        self.edges.copy_(edges)
-        self.pace.copy_(pace)
+            cutpoints[:, 0] = -d.END
+            cutpoints[beyond >= 0] = d.END
+        self.cutpoints.copy_(cutpoints)
+        self.tail_spacing.copy_(tail_spacing)
 
-    def _pace(self, counts: Tensor, n: int) -> Tensor:
+    def _tail_spacing(self, counts: Tensor, n: int) -> Tensor:
         """How far apart the thresholds beyond the usual codes are: as those of a logistic of the data's spread."""
         codes, total = torch.arange(counts.shape[1], dtype=torch.float64), max(n, 1)
         mean = (counts * codes).sum(-1, keepdim=True) / total

@@ -66,7 +66,7 @@ class ItemMultinomial(Likelihood):
     def n_outputs(self) -> int:
         return self.width
 
-    def forward(self, h: Tensor, total: Tensor | None = None, moved: Tensor | None = None) -> Items:
+    def forward(self, h: Tensor, total: Tensor | None = None, shift: Tensor | None = None) -> Items:
         total = self.totals[QUANTILES // 2] if total is None else total
         if not (self.training and self.sampled):
             return Items(h, self.table, self.bias, total)
@@ -130,7 +130,7 @@ class ItemNegativeBinomial(ItemMultinomial):
     def given(self) -> str:
         return UNNORMALISED
 
-    def forward(self, h: Tensor, total: Tensor | None = None, moved: Tensor | None = None) -> Items:
+    def forward(self, h: Tensor, total: Tensor | None = None, shift: Tensor | None = None) -> Items:
         total = self.totals[QUANTILES // 2] if total is None else total
         dispersion = self.log_dispersion.clamp(-MAX_LOG_DISPERSION, MAX_LOG_DISPERSION)
         return NegativeBinomialItems(h, self.table, self.bias, total, dispersion)
@@ -152,7 +152,7 @@ class ItemRatings(ItemMultinomial):
         self.register_buffer("center", torch.zeros(features))
         self.register_buffer("spread", torch.ones(()))
 
-    def forward(self, h: Tensor, total: Tensor | None = None, moved: Tensor | None = None) -> Items:
+    def forward(self, h: Tensor, total: Tensor | None = None, shift: Tensor | None = None) -> Items:
         log_std = self.log_error.clamp(-MAX_LOG_ERROR, MAX_LOG_ERROR) + self.spread.log()
         return Ratings(h, self.table, self.bias, self.totals[QUANTILES // 2] if total is None else total, log_std)
 

@@ -42,8 +42,8 @@ class Mixed(Likelihood):
         return next(self.parameters())
 
     @property
-    def n_moved(self) -> int:
-        return sum(part.n_moved for part in self._parts)
+    def n_shifts(self) -> int:
+        return sum(part.n_shifts for part in self._parts)
 
     @property
     def n_outputs(self) -> int:
@@ -61,11 +61,11 @@ class Mixed(Likelihood):
     def _index(self) -> list[Tensor]:
         return [getattr(self, f"index{i}") for i in range(len(self.columns))]
 
-    def forward(self, h: Tensor, total: Tensor | None = None, moved: Tensor | None = None) -> d.RowDistribution:
+    def forward(self, h: Tensor, total: Tensor | None = None, shift: Tensor | None = None) -> d.RowDistribution:
         outputs = h.split([part.n_outputs for part in self._parts], -1)
         none = [None] * len(outputs)
         totals = none if total is None else total.split(1, -1)
-        moves = none if moved is None else moved.split([part.n_moved for part in self._parts], -1)
+        moves = none if shift is None else shift.split([part.n_shifts for part in self._parts], -1)
         found = [part(*given) for part, *given in zip(self._parts, outputs, totals, moves, strict=True)]
         return self._join(found)
 
@@ -116,12 +116,12 @@ class Table(Mixed):
         return d.Table(parts, self._index, self.fill)
 
     def inputs(self, x: Tensor) -> Tensor:
-        hole = x.isnan()
-        filled, seen = x.where(~hole, self.fill), []
+        missing = x.isnan()
+        filled, seen = x.where(~missing, self.fill), []
         for part, c in zip(self._parts, self._index, strict=True):
             values = part.inputs(filled[:, c])
             width = values.shape[-1] // len(c)
-            seen.append(values.masked_fill(hole[:, c].repeat_interleave(width, -1), 0))
+            seen.append(values.masked_fill(missing[:, c].repeat_interleave(width, -1), 0))
         return torch.cat(seen, -1)
 
     def fit_marginals(self, x: Tensor) -> None:
@@ -135,12 +135,12 @@ class Table(Mixed):
 
 def _filled(column: Tensor) -> Tensor:
     """A column (n,) with its holes filled so that its distribution stays the same; ones where there is nothing else."""
-    hole = column.isnan()
-    known = column[~hole].sort().values
+    missing = column.isnan()
+    known = column[~missing].sort().values
     if not len(known):
         return torch.ones_like(column)
-    at = torch.linspace(0, len(known) - 1, max(int(hole.sum()), 1), dtype=torch.float64).round().long()
-    return column.masked_scatter(hole, known[at])
+    at = torch.linspace(0, len(known) - 1, max(int(missing.sum()), 1), dtype=torch.float64).round().long()
+    return column.masked_scatter(missing, known[at])
 
 
 def _join_totals(totals: Sequence[Tensor | None]) -> Tensor | None:

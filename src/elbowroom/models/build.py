@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from elbowroom.beta.conditioning import Dial
+from elbowroom.beta.conditioning import BetaConditioning
 from elbowroom.beta.policies import LogUniform
 from elbowroom.data.dataset import Rows
 from elbowroom.errors import unknown
@@ -34,7 +34,7 @@ def build(
     seed: int,
     span: LogUniform | None = None,
 ) -> VAE:
-    """A model for rows, its weights drawn from `seed`, with a dial for a span of beta if one is given.
+    """A model for rows, its weights drawn from `seed`, with beta conditioning for a span of beta if one is given.
 
     `bodies` makes encoder and decoder from their inputs and outputs, their context and how much of it says beta.
     """
@@ -44,15 +44,17 @@ def build(
         labels = 0 if rows.context is None else rows.context.shape[1]
         if labels and isinstance(likelihood, Likelihood):
             likelihood.expect_contexts(labels)
-        moved = getattr(likelihood, "n_moved", 0)
-        dial = None if span is None else Dial(span.low, span.high, n_latents, moved)
-        code = 0 if dial is None else Dial.width
+        shifts = getattr(likelihood, "n_shifts", 0)
+        conditioning = None if span is None else BetaConditioning(span.low, span.high, n_latents, shifts)
+        code = 0 if conditioning is None else BetaConditioning.width
         encoder, decoder = bodies(likelihood.n_inputs, likelihood.n_outputs, code + labels, code)  # type: ignore[arg-type]
         latent = LATENTS[covariance](encoder.width, n_latents)  # type: ignore[arg-type]
         name, _ = specs.parse(prior, PRIORS, "prior")
         sizes = (n_latents, likelihood.n_inputs) if PRIORS[name] is VampPrior else (n_latents,)
         told = () if issubclass(PRIORS[name], StandardPrior | FittedPrior) else (code,)
-        model = VAE(encoder, latent, specs.make(prior, PRIORS, "prior", *sizes, *told), decoder, likelihood, dial)
+        model = VAE(
+            encoder, latent, specs.make(prior, PRIORS, "prior", *sizes, *told), decoder, likelihood, conditioning
+        )
     model.initialise(rows.spread(enough(rows.features)), generator_at(seed, "initialise"))
     if labels and isinstance(likelihood, Likelihood):
         _fit_context_totals(likelihood, rows)

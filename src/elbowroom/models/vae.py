@@ -12,14 +12,14 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Generator, Tensor, nn
 
-from elbowroom.beta.conditioning import Dial, Heard
+from elbowroom.beta.conditioning import BetaConditioning, Modulation
 from elbowroom.distributions.gaussian import Composite, normal
 from elbowroom.errors import ParameterError
 from elbowroom.latents.posteriors import Posterior
 from elbowroom.latents.priors import Prior, PriorDistribution, rate_of
 
 
-class Pass(NamedTuple):
+class ModelOutput(NamedTuple):
     """One trip of a batch of n rows through a model, with leading axes for draws of z if more than one was asked for.
 
     q : the posterior q(z|x) of every row; z : its draws (..., n, d); p : p(x|z), a distribution over rows;
@@ -43,17 +43,18 @@ class VAE(nn.Module):
     encoder : module
         Features (n, likelihood.n_inputs) and context to hidden features.
     latent : module
-        Hidden features to the posterior q(z|x), a distribution, which has `moved(scale, wider)` if there is a dial.
+        Hidden features to the posterior q(z|x), a distribution; with beta conditioning it has
+        `modulated(scale, log_std_shift)`.
     prior : Prior
         p(z).
     decoder : module
         Latents (..., d) and context to the flat parameters of the likelihood.
     likelihood : module
         Parameters to p(x|z), a distribution over rows.
-    dial : Dial or None
-        What tells encoder, prior and decoder the beta, and moves posterior and likelihood by it, if the model knows a
-        range. Its code `dial(betas)` (k, width) stands for betas, each of a block of n / k rows, wherever `code` is
-        asked for; None is where the dial stands.
+    conditioning : BetaConditioning or None
+        What gives encoder, prior and decoder the beta, and shifts posterior and likelihood by it, if the model knows a
+        range. Its code `conditioning(betas)` (k, width) stands for betas, each of a block of n / k rows, wherever
+        `code` is asked for; None is its own beta.
     """
 
     def __init__(
@@ -63,12 +64,12 @@ class VAE(nn.Module):
         prior: Prior,
         decoder: nn.Module,
         likelihood: nn.Module,
-        dial: Dial | None = None,
+        conditioning: BetaConditioning | None = None,
     ) -> None:
         super().__init__()
         self.encoder, self.latent, self.prior = encoder, latent, prior
-        self.decoder, self.likelihood, self.dial = decoder, likelihood, dial
-        self.older: list[VAE] = []  # in training with a prior that remembers, the same with older weights; no part
+        self.decoder, self.likelihood, self.conditioning = decoder, likelihood, conditioning
+        self.ema_model: list[VAE] = []  # in training with a prior that remembers, the same with older weights; no part
         if getattr(likelihood, "tied", False):  # what an item is, is one table for encoder and likelihood
             encoder.layers[0].inner.weight = likelihood.table  # type: ignore[index, union-attr]
 
@@ -86,34 +87,34 @@ class VAE(nn.Module):
             If the model knows no range, or not this beta.
         """
         other = copy.copy(self)
-        other._modules = {**self._modules, "dial": self.known_dial.at(beta)}
+        other._modules = {**self._modules, "conditioning": self.known_conditioning.at(beta)}
         return other
 
     @property
-    def known_dial(self) -> Dial:
-        """The dial, or an error that says how to get one."""
-        if self.dial is None:
+    def known_conditioning(self) -> BetaConditioning:
+        """The beta conditioning, or an error that says how to get one."""
+        if self.conditioning is None:
             raise ParameterError(
                 "a model can be asked about other betas if it was trained on a range of them",
                 "this one was trained at one beta",
                 "Fit with beta='0.01..10'.",
             )
-        return self.dial
+        return self.conditioning
 
     def encode(self, x: Any, context: Tensor | None = None, code: Tensor | None = None) -> Posterior:
         """q(z|x) of rows (n, D)."""
-        return self._encode(x, context, self._heard(code, len(x)))
+        return self._encode(x, context, self._modulation(code, len(x)))
 
     def decode(
         self, z: Tensor, context: Tensor | None = None, total: Tensor | None = None, code: Tensor | None = None
     ) -> Any:
         """p(x|z) of latents (..., d); `total` (n, 1) are the rows' totals, for likelihoods that are told them."""
-        return self._decode(z, context, total, self._heard(code, z.shape[-2]))
+        return self._decode(z, context, total, self._modulation(code, z.shape[-2]))
 
     def prior_distribution(self, code: Tensor | None = None) -> PriorDistribution:
         """p(z), as it is told the beta: one for each block of rows, where betas are more than one."""
-        if self.dial is not None and code is None:
-            code = self.dial(None)
+        if self.conditioning is not None and code is None:
+            code = self.conditioning(None)
         return self.prior(self._encode_pseudo_inputs, code[0] if code is not None and len(code) == 1 else code)
 
     def forward(
@@ -123,7 +124,7 @@ class VAE(nn.Module):
         noise: Tensor | Generator | None = None,
         draws: int | None = None,
         code: Tensor | None = None,
-    ) -> Pass:
+    ) -> ModelOutput:
         """Encode rows (n, D), draw z and decode it.
 
         Parameters
@@ -133,47 +134,61 @@ class VAE(nn.Module):
         draws : int or None
             Draws of z per row, as a leading axis; None for one draw without that axis.
         code : Tensor (k, width) or None
-            The dial's code of betas, each of a block of n / k rows; None for where the dial stands.
+            The code of betas, each of a block of n / k rows; None for that of its own beta.
         """
-        heard = self._heard(code, len(x))
-        q = self._encode(x, context, heard)
+        modulation = self._modulation(code, len(x))
+        q = self._encode(x, context, modulation)
         if not isinstance(noise, Tensor):
             lead = () if draws is None else (draws,)
             noise = normal((*lead, *q.mean.shape), noise, q.mean)
         z = q.rsample(noise)
-        prior = self._remembered(x, context, code) if self.training and self.older else self.prior_distribution(code)
+        prior = (
+            self._prior_with_previous(x, context, code)
+            if self.training and self.ema_model
+            else self.prior_distribution(code)
+        )
         rate, parts = rate_of(q, prior, z)
-        p = self._decode(z, context, self.likelihood.row_total(x), heard)  # type: ignore[operator]
-        return Pass(q, z, p, prior, rate, parts)
+        p = self._decode(z, context, self.likelihood.row_total(x), modulation)  # type: ignore[operator]
+        return ModelOutput(q, z, p, prior, rate, parts)
 
-    # ---- the same, told what a dial says of beta ---------------------------------------------------------------------
+    # ---- the same, modulated by beta ----------------------------------------------------------------------------------
 
-    def _heard(self, code: Tensor | None, rows: int) -> Heard | None:
-        return None if self.dial is None else self.dial.heard(self.dial(None) if code is None else code, rows)
+    def _modulation(self, code: Tensor | None, rows: int) -> Modulation | None:
+        return (
+            None
+            if self.conditioning is None
+            else self.conditioning.modulation(self.conditioning(None) if code is None else code, rows)
+        )
 
-    def _encode(self, x: Tensor, context: Tensor | None, heard: Heard | None) -> Posterior:
-        return self._encode_inputs(self.likelihood.inputs(x), context, heard)  # type: ignore[operator]
+    def _encode(self, x: Tensor, context: Tensor | None, modulation: Modulation | None) -> Posterior:
+        return self._encode_inputs(self.likelihood.inputs(x), context, modulation)  # type: ignore[operator]
 
-    def _encode_inputs(self, inputs: Tensor, context: Tensor | None, heard: Heard | None) -> Posterior:
-        if heard is None:
+    def _encode_inputs(self, inputs: Tensor, context: Tensor | None, modulation: Modulation | None) -> Posterior:
+        if modulation is None:
             return self.latent(self.encoder(inputs, context))
-        return self.latent(self.encoder(inputs, heard.beside(context))).moved(heard.means, heard.wider)
+        return self.latent(self.encoder(inputs, modulation.beside(context))).modulated(
+            modulation.mean_scale, modulation.log_std_shift
+        )
 
     def _encode_pseudo_inputs(self, inputs: Tensor) -> Posterior:
-        """Once for all betas: at the one that the dial names."""
-        code = None if self.dial is None else self.dial(self.dial.reference)
-        return self._encode_inputs(inputs, None, self._heard(code, len(inputs)))
+        """Once for all betas: at its reference."""
+        code = None if self.conditioning is None else self.conditioning(self.conditioning.reference)
+        return self._encode_inputs(inputs, None, self._modulation(code, len(inputs)))
 
     @torch.no_grad()
-    def _remembered(self, x: Any, context: Tensor | None, code: Tensor | None) -> Composite:
+    def _prior_with_previous(self, x: Any, context: Tensor | None, code: Tensor | None) -> Composite:
         """The prior of rows beside what the older model says of them."""
-        return self.prior.beside(self.older[0].encode(x, context, code))  # type: ignore[operator]
+        return self.prior.beside(self.ema_model[0].encode(x, context, code))  # type: ignore[operator]
 
-    def _decode(self, z: Tensor, context: Tensor | None, total: Tensor | None, heard: Heard | None) -> Any:
-        if heard is None:
+    def _decode(self, z: Tensor, context: Tensor | None, total: Tensor | None, modulation: Modulation | None) -> Any:
+        if modulation is None:
             return self.likelihood(self.decoder(z, context), total)
-        h = self.decoder(z * heard.entry, heard.beside(context))
-        return self.likelihood(h, total) if heard.own is None else self.likelihood(h, total, heard.own)
+        h = self.decoder(z * modulation.input_scale, modulation.beside(context))
+        return (
+            self.likelihood(h, total)
+            if modulation.likelihood_shift is None
+            else self.likelihood(h, total, modulation.likelihood_shift)
+        )
 
     @torch.no_grad()
     def initialise(self, x: Tensor, generator: Generator) -> None:
@@ -184,16 +199,16 @@ class VAE(nn.Module):
 
 
 @contextmanager
-def remembering(model: VAE, older: VAE) -> Iterator[None]:
+def previous_posteriors(model: VAE, ema_model: VAE) -> Iterator[None]:
     """Within, a prior that remembers is told what a model with older weights says of the rows of training."""
-    if getattr(model.prior, "remembers", False):
-        if older is model:
+    if getattr(model.prior, "uses_previous_posterior", False):
+        if ema_model is model:
             raise ParameterError("a composite prior needs averaged weights", "average is False", "Set average=True.")
-        model.older = [older.eval()]
+        model.ema_model = [ema_model.eval()]
     try:
         yield
     finally:
-        model.older = []
+        model.ema_model = []
 
 
 def in_double(model: VAE) -> VAE:

@@ -46,13 +46,13 @@ class ImageEncoder(nn.Module):
         super().__init__()
         self.shape, self.channels, self.blocks = tuple(shape), tuple(channels), blocks
         self.width, self.activation, self.context, self.code = width, activation, context, code
-        told: dict[str, Any] = {"context": context, "code": code}
+        options: dict[str, Any] = {"context": context, "code": code}
         self.stages = nn.ModuleList()
         for i, (a, b) in enumerate(pairwise((self.shape[0], *self.channels))):
-            self.stages.append(Layer(Conv2d(a, b, 3, stride=2, padding=1), b, activation, **told, deaf=i == 0))
-            self.stages.extend(Residual(b, activation, **told) for _ in range(blocks))
+            self.stages.append(Layer(Conv2d(a, b, 3, stride=2, padding=1), b, activation, **options, skip_beta=i == 0))
+            self.stages.extend(Residual(b, activation, **options) for _ in range(blocks))
         height, width_ = halvings(self.shape, len(self.channels))[-1]
-        self.dense = Layer(Linear(self.channels[-1] * height * width_, width), width, activation, **told)
+        self.dense = Layer(Linear(self.channels[-1] * height * width_, width), width, activation, **options)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Map flat images (..., c*h*w) to (..., width)."""
@@ -84,20 +84,20 @@ class ImageDecoder(nn.Module):
         super().__init__()
         self.inputs, self.shape, self.channels, self.blocks = inputs, tuple(shape), tuple(channels), blocks
         self.width, self.outputs, self.activation, self.context, self.code = width, outputs, activation, context, code
-        told: dict[str, Any] = {"context": context, "code": code}
+        options: dict[str, Any] = {"context": context, "code": code}
         self.sizes = halvings(self.shape, len(self.channels))[::-1]
         start = self.channels[-1] * math.prod(self.sizes[0])
         self.dense = nn.ModuleList(
             [
-                Layer(Linear(inputs, width), width, activation, **told),
-                Layer(Linear(width, start), start, activation, **told, deaf=len(self.channels) == 1),
+                Layer(Linear(inputs, width), width, activation, **options),
+                Layer(Linear(width, start), start, activation, **options, skip_beta=len(self.channels) == 1),
             ]
         )
         self.residuals = nn.ModuleList(
-            nn.ModuleList(Residual(a, activation, **told) for _ in range(blocks)) for a in reversed(self.channels)
+            nn.ModuleList(Residual(a, activation, **options) for _ in range(blocks)) for a in reversed(self.channels)
         )
         self.doublings = nn.ModuleList(
-            Layer(Conv2d(a, b, 3, padding=1), b, activation, **told, deaf=stage == len(self.channels))
+            Layer(Conv2d(a, b, 3, padding=1), b, activation, **options, skip_beta=stage == len(self.channels))
             for stage, (a, b) in enumerate(pairwise(reversed(self.channels)), 2)
         )
         self.last = Conv2d(self.channels[0], 4 * outputs * self.shape[0], 3, padding=1, bias=False)

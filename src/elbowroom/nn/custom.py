@@ -14,7 +14,7 @@ from elbowroom.nn.layers import by_row
 from elbowroom.utils.randomness import own_stream
 
 
-class GuestBody(nn.Module):
+class CustomNetwork(nn.Module):
     """A network `module(features)` or `module(features, context)`, which may know rows (n, D) only."""
 
     width = 0
@@ -34,7 +34,7 @@ class GuestBody(nn.Module):
         return self.module(rows, context).reshape(*lead, -1)
 
 
-def guest_body(name: str, module: nn.Module, inputs: int, outputs: int | None, context: int) -> GuestBody:
+def custom_network(name: str, module: nn.Module, inputs: int, outputs: int | None, context: int) -> CustomNetwork:
     """A copy of the caller's encoder or decoder, tried on two rows.
 
     Raises
@@ -42,7 +42,7 @@ def guest_body(name: str, module: nn.Module, inputs: int, outputs: int | None, c
     ParameterError
         If it does not map (n, inputs) to (n, outputs), or to any width where `outputs` is None.
     """
-    body = GuestBody(copy.deepcopy(module).float())
+    body = CustomNetwork(copy.deepcopy(module).float())
     target = "features" if outputs is None else f"{outputs} values"
     wanted = f"{name} must map rows of {inputs} values to rows of {target}"
     if context and not body.takes_context:
@@ -66,7 +66,7 @@ def guest_body(name: str, module: nn.Module, inputs: int, outputs: int | None, c
     return body.train()
 
 
-def _trial(body: GuestBody, inputs: int, context: int) -> tuple[Tensor | None, ...]:
+def _trial(body: CustomNetwork, inputs: int, context: int) -> tuple[Tensor | None, ...]:
     rows = torch.zeros(2, inputs)
     return (rows, torch.zeros(2, context) if context else None) if body.takes_context else (rows,)
 

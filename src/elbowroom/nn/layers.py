@@ -124,16 +124,16 @@ class Layer(nn.Module):
         gated: bool = False,
         context: int = 0,
         code: int = 0,
-        deaf: bool = False,
+        skip_beta: bool = False,
         norm: bool = False,
         residual: bool = False,
     ) -> None:
         super().__init__()
         self.inner, self.gated, self.residual = inner, gated, residual
         self.norm = nn.LayerNorm(width) if norm else None
-        self.skipped = code if deaf else 0
-        heard, spatial = context - self.skipped, isinstance(inner, nn.Conv2d)
-        self.film = Film(heard, width, spatial, code - self.skipped) if heard else None
+        self.skipped = code if skip_beta else 0
+        modulation, spatial = context - self.skipped, isinstance(inner, nn.Conv2d)
+        self.film = Film(modulation, width, spatial, code - self.skipped) if modulation else None
         self.activation = activation_of(activation)
 
     def forward(self, h: Tensor, context: Tensor | None) -> Tensor:

@@ -53,7 +53,7 @@ class MLP(nn.Module):
         gated: bool = False,
         context: int = 0,
         code: int = 0,
-        deaf: int | None = None,
+        skip_beta: int | None = None,
         norm: bool = False,
         residual: bool = False,
         sparse: bool = False,
@@ -61,7 +61,13 @@ class MLP(nn.Module):
     ) -> None:
         super().__init__()
         self.inputs, self.hidden, self.outputs = inputs, tuple(hidden), outputs
-        self.activation, self.gated, self.context, self.code, self.deaf = activation, gated, context, code, deaf
+        self.activation, self.gated, self.context, self.code, self.skip_beta = (
+            activation,
+            gated,
+            context,
+            code,
+            skip_beta,
+        )
         self.norm, self.residual, self.sparse, self.dropout = norm, residual, sparse, dropout
         self.layers = nn.ModuleList(self._layer(i, *sizes) for i, sizes in enumerate(pairwise((inputs, *self.hidden))))
         self.last = Linear((inputs, *self.hidden)[-1], outputs, bias=False) if outputs is not None else None
@@ -83,8 +89,8 @@ class MLP(nn.Module):
         inner = (SparseLinear if sparse else Linear)(before, width * (1 + self.gated))
         adds = self.residual and before == width and not sparse
         several = len(self.hidden) > 1  # where a layer is the only one, what it hears shifts too
-        code, deaf = self.code if several else 0, several and self.deaf in (i, i - len(self.hidden))
-        return Layer(inner, width, self.activation, self.gated, self.context, code, deaf, self.norm, adds)
+        code, skip_beta = self.code if several else 0, several and self.skip_beta in (i, i - len(self.hidden))
+        return Layer(inner, width, self.activation, self.gated, self.context, code, skip_beta, self.norm, adds)
 
     def _with_dropout(self, h: Any) -> Any:
         if isinstance(h, SparseBatch):  # of what is not zero

@@ -12,7 +12,7 @@ from torch import Generator, Tensor
 
 from elbowroom.data.dataset import Batch
 from elbowroom.errors import ParameterError
-from elbowroom.models.vae import VAE, Pass
+from elbowroom.models.vae import VAE, ModelOutput
 from elbowroom.objectives.terms import Draws, Terms, distortion_of
 from elbowroom.utils import specs
 
@@ -40,7 +40,7 @@ class Elbo:
         rate = self._free(outcome) if self.free_bits else outcome.rate
         return Terms(distortion_of(outcome, x, base), rate)
 
-    def _free(self, outcome: Pass) -> Tensor:
+    def _free(self, outcome: ModelOutput) -> Tensor:
         """The rate in value, without the gradient of the latents that are below the floor."""
         if outcome.rate_parts is None:  # q or the prior does not factorise: one floor for all latents together
             floor = self.free_bits * outcome.z.shape[-1]

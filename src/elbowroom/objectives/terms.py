@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from elbowroom.data.dataset import BinarizedRows, Rows, joined
-from elbowroom.models.vae import Pass
+from elbowroom.models.vae import ModelOutput
 
 
 class Draws:
@@ -58,7 +58,7 @@ def _importance_weighted(cost: Tensor, draws: Draws, beta: float | Tensor) -> Te
     return bound + (path - path.detach())
 
 
-def distortion_of(outcome: Pass, x: Tensor, base: Tensor | None = None) -> Tensor:
+def distortion_of(outcome: ModelOutput, x: Tensor, base: Tensor | None = None) -> Tensor:
     """-log p(x|z) in nats per row; `base` is the part that depends on x alone, where it is already known."""
     if base is None:
         return -outcome.p.log_prob(x)

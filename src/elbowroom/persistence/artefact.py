@@ -26,7 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from elbowroom._version import __version__
-from elbowroom.beta.conditioning import Dial
+from elbowroom.beta.conditioning import BetaConditioning
 from elbowroom.errors import ArtefactError, warn
 from elbowroom.latents.posteriors import LATENTS
 from elbowroom.latents.priors import PRIORS
@@ -62,7 +62,7 @@ PARTS: dict[str, type[nn.Module]] = {
     part.__name__: part
     for part in (
         VAE,
-        Dial,
+        BetaConditioning,
         *ITEM_LIKELIHOODS.values(),
         Table,
         *BODIES.values(),
@@ -333,11 +333,11 @@ def _check_version(config: Mapping[str, Any], path: Path) -> None:
     if config.get("format") != "elbowroom" or type(config.get("schema")) is not int:
         raise broken(path / CONFIG, "it is not a configuration of Elbowroom")
     if config["schema"] != SCHEMA:
-        older = config["schema"] < SCHEMA
+        ema_model = config["schema"] < SCHEMA
         raise ArtefactError(
             f"this version of Elbowroom ({__version__}) reads saved models of schema {SCHEMA}",
             f"{path} has schema {config['schema']:.6g}",
-            f"Fit it again; its settings are in {CONFIG}." if older else "Install the version that saved it.",
+            f"Fit it again; its settings are in {CONFIG}." if ema_model else "Install the version that saved it.",
         )
 
 

@@ -10,7 +10,7 @@ from elbowroom.persistence.artefact import libraries
 def card(estimator: Any) -> str:
     """The card of a fitted estimator, in Markdown."""
     diagnosis = estimator.diagnosis_
-    here = "" if estimator.model_.dial is None else f" at beta = {diagnosis.beta:g}"
+    here = "" if estimator.model_.conditioning is None else f" at beta = {diagnosis.beta:g}"
     lines = [
         f"# {type(estimator).__name__}",
         "",
@@ -42,8 +42,10 @@ def card(estimator: Any) -> str:
 def facts(estimator: Any) -> dict[str, str]:
     """What there is to say about a fitted estimator, by name."""
     history = estimator.history_
-    dial, beta = estimator.model_.dial, history["beta"]
-    stands = f" (from {beta[0]:.3g} to {beta[-1]:.3g})" if dial is None else f", stands at {dial.beta:g}"
+    conditioning, beta = estimator.model_.conditioning, history["beta"]
+    stands = (
+        f" (from {beta[0]:.3g} to {beta[-1]:.3g})" if conditioning is None else f", stands at {conditioning.beta:g}"
+    )
     parameters = sum(p.numel() for p in estimator.model_.parameters())
     weight = getattr(estimator, "neighbour_weight", 0)
     return {
@@ -69,7 +71,7 @@ def _quality(estimator: Any) -> list[str]:
         "training rows": [f"{best[name]:.3f}" for name in ("distortion", "rate")],
         "held-out rows": [_number(best, f"held_out_{name}") for name in ("distortion", "rate")],
     }
-    if estimator.model_.dial is not None:
+    if estimator.model_.conditioning is not None:
         columns = {f"{name}, mean over the range": values for name, values in columns.items()}
         at_one = {f"training rows, beta = {diagnosis.beta:g}": [f"{diagnosis.distortion:.3f}", f"{diagnosis.rate:.3f}"]}
         columns = at_one | columns

@@ -187,11 +187,11 @@ def _check_agreement(estimator: Any) -> None:
     """Refuse an estimator whose parts each are whole and do not belong to each other."""
     model, names = estimator.model_, estimator._names
     labels, span = estimator.context_categories_, estimator.beta_
-    context = (0 if labels is None else len(labels)) + (0 if model.dial is None else model.dial.width)
+    context = (0 if labels is None else len(labels)) + (0 if model.conditioning is None else model.conditioning.width)
     ends = (span.low, span.high) if isinstance(span, LogUniform) else None
     same = {
         "n_latents": (estimator.n_latents, model.n_latents),
-        "beta": (ends, None if model.dial is None else (model.dial.low, model.dial.high)),
+        "beta": (ends, None if model.conditioning is None else (model.conditioning.low, model.conditioning.high)),
         "the width of the encoder's context": (model.encoder.context, context),
         "the width of the decoder's context": (model.decoder.context, context),
         "the number of names": (names and len(names), names and getattr(estimator, "n_features_in_", None)),

@@ -143,6 +143,6 @@ def _values(column: Any, values: np.ndarray) -> np.ndarray:
     return _named(column, values, "(missing)")
 
 
-def _named(column: Any, values: np.ndarray, hole: Any) -> np.ndarray:
-    names = np.array([*(column.categories or ()), hole], dtype=object)
+def _named(column: Any, values: np.ndarray, missing: Any) -> np.ndarray:
+    names = np.array([*(column.categories or ()), missing], dtype=object)
     return names[np.where(np.isnan(values), len(names) - 1, values).astype(int)]

@@ -168,7 +168,7 @@ def betas_of(model: VAE, betas: Sequence[float] | None, points: int = POINTS) ->
     ParameterError
         If the model knows no range, or not all of these betas.
     """
-    low, high = model.known_dial.low, model.known_dial.high
+    low, high = model.known_conditioning.low, model.known_conditioning.high
     if betas is None:
         return np.geomspace(low, high, points).clip(low, high).tolist()
     try:

@@ -38,7 +38,7 @@ def settle_prior(model: VAE, rows: Rows, seed: int) -> Rows:
     What comes back are the rows whose encodings the prior was not fitted to: the rate of others flatters.
     """
     prior: Any = model.prior
-    if not hasattr(prior, "settle") or model.dial is not None:
+    if not hasattr(prior, "settle") or model.conditioning is not None:
         return rows
     z = sample_posterior(model, rows, 2, generator_at(seed, "settle"))
     prior.settle(z, seed_of(seed, "settle"))

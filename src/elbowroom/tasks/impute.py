@@ -11,7 +11,7 @@ from torch import Tensor
 from elbowroom.data import frames
 from elbowroom.data.frames import Series, columns_of
 from elbowroom.data.tables.kinds import Category, Kind, Real
-from elbowroom.data.tables.schema import Schema, is_hole, read
+from elbowroom.data.tables.schema import Schema, missing_mask, read
 from elbowroom.data.values import long_enough
 from elbowroom.errors import ParameterError, unknown
 
@@ -74,18 +74,18 @@ def _filled_frame(schema: Schema, X: Any, values: dict[str, np.ndarray]) -> Any:
     out, series = {}, read(X)
     for name, column in columns_of(X).items():
         out[name] = column.to_native()
-        if schema.at(name) and is_hole(series[name].values).any():
+        if schema.at(name) and missing_mask(series[name].values).any():
             out[name] = _filled_column(schema, name, column, series[name], values[name], library)
     return frames.frame_of(out, library, X)
 
 
 def _filled_column(schema: Schema, name: str, column: Any, series: Series, fresh: np.ndarray, library: str) -> Any:
-    holes = is_hole(series.values)
+    missing = missing_mask(series.values)
     dtype, categories = schema.columns[name].beside(name, series)
     coded = dtype.startswith(("dictionary", "Categorical", "string_view"))  # whose parts can not be put together
     if dtype != series.dtype or coded or series.categories not in (None, categories):
-        return frames.native(np.where(holes, fresh, series.values), dtype, library, categories)
-    return _zipped(column, ~holes, frames.native(fresh, dtype, library, categories))
+        return frames.native(np.where(missing, fresh, series.values), dtype, library, categories)
+    return _zipped(column, ~missing, frames.native(fresh, dtype, library, categories))
 
 
 def _zipped(column: Any, keep: np.ndarray, fresh: Any) -> Any:

@@ -18,7 +18,7 @@ import numpy as np
 from scipy.stats import ks_2samp
 
 from elbowroom.data.frames import Series
-from elbowroom.data.tables.schema import is_hole, read
+from elbowroom.data.tables.schema import missing_mask, read
 from elbowroom.errors import DataError, ParameterError
 
 BINS = 10  # of numbers that are compared with categories
@@ -104,8 +104,10 @@ def _column(name: str, real: Series, synthetic: Series) -> Column:
     if not text and not few:
         return Column(name, real.shown, synthetic.shown, None)
     both = [[value if text else float(value) for value in s.shown.tolist()] for s in (real, synthetic)]
-    holes = [is_hole(s.shown) for s in (real, synthetic)]
-    found = {v for part, hole in zip(both, holes, strict=True) for v, h in zip(part, hole, strict=True) if not h}
+    missing = [missing_mask(s.shown) for s in (real, synthetic)]
+    found = {
+        v for part, missing in zip(both, missing, strict=True) for v, h in zip(part, missing, strict=True) if not h
+    }
     categories = tuple(sorted(found, key=lambda value: (str(type(value)), value)))
     places = {category: float(i) for i, category in enumerate(categories)}
     codes = [np.array([places.get(v, np.nan) for v in part]) for part in both]

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Generator, Tensor
 
-from elbowroom.beta.conditioning import Dial
+from elbowroom.beta.conditioning import BetaConditioning
 from elbowroom.beta.policies import Beta, Capacity, LogUniform, PerRow, Schedule, TargetDistortion, TargetRate
 from elbowroom.data.dataset import Rows
 from elbowroom.errors import DataError, ParameterError
@@ -32,7 +32,7 @@ REACHED = {"rate": 0.03, "distortion": 0.05}  # what a target may be off: a shar
 
 
 class Drawn(NamedTuple):
-    """The betas of n rows of a range, (n,), and the dial's code of them, (k, width), each for n / k rows."""
+    """The betas of n rows of a range, (n,), and their code, (k, width), each for n / k rows."""
 
     betas: Tensor | None
     code: Tensor | None
@@ -44,8 +44,10 @@ NOT_DRAWN = Drawn(None, None)
 class Control:
     """Beta from step to step; this one follows a schedule."""
 
-    def __init__(self, policy: Any, steps: int, device: torch.device, dial: Dial | None = None) -> None:
-        self.policy, self.steps, self.device, self.dial = policy, steps, device, dial
+    def __init__(
+        self, policy: Any, steps: int, device: torch.device, conditioning: BetaConditioning | None = None
+    ) -> None:
+        self.policy, self.steps, self.device, self.conditioning = policy, steps, device, conditioning
         self.state: dict[str, Tensor] = {}  # all that changes from step to step
 
     def check(self, rows: Rows) -> None:
@@ -119,27 +121,29 @@ class RangeControl(Control):
     """
 
     policy: LogUniform
-    dial: Dial
+    conditioning: BetaConditioning
 
-    def __init__(self, policy: Any, steps: int, device: torch.device, dial: Dial | None = None) -> None:
-        super().__init__(policy, steps, device, dial)
+    def __init__(
+        self, policy: Any, steps: int, device: torch.device, conditioning: BetaConditioning | None = None
+    ) -> None:
+        super().__init__(policy, steps, device, conditioning)
         # what is the same in every epoch, which may be a few steps: what held-out rows are told, by how many they are,
         # and the layouts of training batches, by their sizes
         self.known: dict[int, Drawn] = {}
         self.layouts: dict[tuple[int, ...], tuple[Tensor, Tensor, Tensor]] = {}
 
     def check(self, rows: Rows) -> None:
-        if self.dial is None:
+        if self.conditioning is None:
             raise ParameterError(
                 f"beta={str(self.policy)!r} needs a model that can be told the beta",
-                "this one has no dial",
+                "this one has no beta conditioning",
                 "Build it with a Dial, or fit an estimator with this beta.",
             )
-        if self.policy.low < self.dial.low or self.policy.high > self.dial.high:
+        if self.policy.low < self.conditioning.low or self.policy.high > self.conditioning.high:
             raise ParameterError(
-                f"beta={str(self.policy)!r} must lie in the range that the model's dial knows",
-                f"that is {self.dial.low:g}..{self.dial.high:g}",
-                "Train on a range within it, or build a dial for this one.",
+                f"beta={str(self.policy)!r} must lie in the range that the model knows",
+                f"that is {self.conditioning.low:g}..{self.conditioning.high:g}",
+                "Train on a range within it, or build a model for this one.",
             )
 
     def looks(self, rows: int) -> Tensor:
@@ -170,7 +174,7 @@ class RangeControl(Control):
         crowded = torch.lerp(even, (1 - (math.pi * even).cos()) / 2, AT_ENDS)
         width = math.log(self.policy.high / self.policy.low)
         betas = (math.log(self.policy.low) + width * ((1 + below + above) * crowded - below)).exp()
-        return map(Drawn, betas[of_row].split(sizes), self.dial(betas).split([*map(_blocks, sizes)]))
+        return map(Drawn, betas[of_row].split(sizes), self.conditioning(betas).split([*map(_blocks, sizes)]))
 
     def _layout(self, sizes: list[int]) -> tuple[Tensor, Tensor, Tensor]:
         """Of every beta of these batches its part and how many parts its batch has, and of every row its beta."""
@@ -212,8 +216,10 @@ class TargetControl(Control):
     PROPORTIONAL, INTEGRAL, SMOOTHING = 1.0, 40.0, 0.95  # the integral's gain is for the whole run
     FASTEST = 0.1  # gain of the integral in a step: more swings in short runs, as the error is a mean over many steps
 
-    def __init__(self, policy: Any, steps: int, device: torch.device, dial: Dial | None = None) -> None:
-        super().__init__(policy, steps, device, dial)
+    def __init__(
+        self, policy: Any, steps: int, device: torch.device, conditioning: BetaConditioning | None = None
+    ) -> None:
+        super().__init__(policy, steps, device, conditioning)
         start = math.log(min(max(1.0, policy.low), policy.high))
         self.state = {name: torch.zeros((), device=device) for name in ("log_beta", "integral", "error")}
         for name in ("log_beta", "integral"):
@@ -276,8 +282,10 @@ class DistortionControl(TargetControl):
     SURE = 2.0  # standard errors of the trend that are taken for noise
     ALONE = 1.0  # nats: how much rate a network counts as having that has collapsed, and has yet to open its latents
 
-    def __init__(self, policy: Any, steps: int, device: torch.device, dial: Dial | None = None) -> None:
-        super().__init__(policy, steps, device, dial)
+    def __init__(
+        self, policy: Any, steps: int, device: torch.device, conditioning: BetaConditioning | None = None
+    ) -> None:
+        super().__init__(policy, steps, device, conditioning)
         names = ("distortion", "slow_distortion", "rate", "slow_rate", "noise")
         self.state |= {name: torch.zeros((), device=device) for name in names}
 
@@ -341,11 +349,11 @@ CONTROLS: dict[type[Beta], type[Control]] = {
 }
 
 
-def control_of(policy: Beta, steps: int, device: torch.device, dial: Dial | None = None) -> Control:
-    """The state of a policy at the start of a run of so many steps; the dial is that of a model of a range."""
+def control_of(policy: Beta, steps: int, device: torch.device, conditioning: BetaConditioning | None = None) -> Control:
+    """The state of a policy at the start of a run of so many steps; the conditioning is that of a model of a range."""
     for kind, control in CONTROLS.items():
         if isinstance(policy, kind):
-            return control(policy, steps, device, dial)
+            return control(policy, steps, device, conditioning)
     raise ParameterError(
         "a policy for beta of your own must be a Schedule", f"it is {policy!r}", "Inherit from elbowroom.beta.Schedule."
     )

@@ -15,7 +15,7 @@ STEPS = 4000  # what epochs="auto" aims at, within MIN_EPOCHS and MAX_EPOCHS
 MIN_EPOCHS, MAX_EPOCHS = 10, 400
 
 
-def looked_at(features: int) -> int:
+def diagnosis_sample_size(features: int) -> int:
     """How many training rows a diagnosis looks at: of a million items each, a few tell as much as there is time for."""
     return min(DIAGNOSED, max(DIAGNOSED // 20, VALUES // features))
 

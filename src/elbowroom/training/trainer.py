@@ -17,7 +17,7 @@ from torch import Tensor
 from elbowroom.beta.policies import Beta, Schedule
 from elbowroom.data.dataset import Rows
 from elbowroom.errors import ArtefactError, ParameterError, TrainingError, unknown, warn
-from elbowroom.models.vae import VAE, remembering
+from elbowroom.models.vae import VAE, previous_posteriors
 from elbowroom.objectives.bounds import Elbo, Objective
 from elbowroom.objectives.terms import with_base
 from elbowroom.training.beta_control import Drawn, control_of
@@ -25,7 +25,7 @@ from elbowroom.training.checkpoints import Checkpoints, checksum
 from elbowroom.training.history import History, Record
 from elbowroom.training.modules import describe, may_draw, placed, tensors_of
 from elbowroom.training.optimizer import AVERAGE_EVERY, SCHEDULES, Optimiser, learning_rate_at
-from elbowroom.utils.devices import PRECISIONS, autocast, circumstances, device_of, keep_memory
+from elbowroom.utils.devices import PRECISIONS, autocast, device_of, keep_memory, reproducibility_info
 from elbowroom.utils.matmul import fast_products, onednn_is_exact, product_backend
 from elbowroom.utils.progress import Progress
 from elbowroom.utils.randomness import ONE_STREAM, drawing_from, generator_at, seed_of
@@ -144,7 +144,7 @@ class Run:
         self.device = parameters[0].device
         self.best = {name: t.detach().clone() for name, t in tensors_of(self.averaged).items()}
         self.steps_per_epoch = math.ceil(len(self.rows) / self.settings.batch_size)
-        self.control = control_of(self.beta, self.total_steps, self.device, self.model.dial)
+        self.control = control_of(self.beta, self.total_steps, self.device, self.model.conditioning)
         self.control.check(self.rows)
         # what every step of this epoch saw: beta, distortion, rate, loss, and whether it was taken
         self.seen = torch.zeros(self.steps_per_epoch, 5, device=self.device)
@@ -183,7 +183,7 @@ class Run:
         """Train to the end, to an early stop or to a signal, and leave the selected weights in the model."""
         keep_memory()
         alone = ONE_STREAM if self.may_draw else nullcontext()  # torch's global stream is not for two runs at once
-        remembered, kept = remembering(self.model, self.averaged), torch.random.fork_rng(enabled=self.may_draw)
+        remembered, kept = previous_posteriors(self.model, self.averaged), torch.random.fork_rng(enabled=self.may_draw)
         with alone, remembered, kept, Interrupt() as interrupt, torch.enable_grad():
             while not self.ended and not interrupt.came:
                 self._train_epoch(interrupt, progress)
@@ -345,7 +345,7 @@ class Run:
             "complete": self.history.complete,
             "seconds": time.monotonic() - self.started,
             "backend": self.history.products,
-            "circumstances": circumstances(self.device),
+            "circumstances": reproducibility_info(self.device),
         }
         self.checkpoints.save(self.step, self._tensors(), facts)
 
@@ -384,7 +384,7 @@ class Run:
         usable = facts["backend"] != "onednn" or onednn_is_exact()
         self.history.products = facts["backend"] if usable else "default"
         begun = facts["circumstances"] | {"products": facts["backend"]}
-        now = circumstances(self.device) | {"products": self.history.products}
+        now = reproducibility_info(self.device) | {"products": self.history.products}
         differing = [f"{name} {value}, not {now.get(name)}" for name, value in begun.items() if value != now.get(name)]
         if differing and not self.history.complete:
             warn(f"the run was begun with {', '.join(differing)}: the last bits of its result may differ", 2)

@@ -48,7 +48,7 @@ def free_memory(device: torch.device) -> float:
     return math.inf
 
 
-def circumstances(device: torch.device) -> dict[str, str | int]:
+def reproducibility_info(device: torch.device) -> dict[str, str | int]:
     """What may change the last bits of a result."""
     kind = " ".join(filter(None, processor()))
     return {"torch": torch.__version__, "threads": torch.get_num_threads(), "device": device.type, "processor": kind}

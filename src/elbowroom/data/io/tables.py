@@ -134,12 +134,12 @@ def _is_misread(column: Any) -> bool:
 
 def _words(column: Any) -> list[str]:
     """The cells of a column as text: dates without a time where none has one, whole numbers without a point."""
-    holes, values = column.is_null().to_list(), column.to_list()
+    missing, values = column.is_null().to_list(), column.to_list()
     if column.dtype == nw.Datetime:
-        values = [None if hole else value.isoformat(" ") for value, hole in zip(values, holes, strict=True)]
-        days = all(hole or value.endswith(" 00:00:00") for value, hole in zip(values, holes, strict=True))
+        values = [None if missing else value.isoformat(" ") for value, missing in zip(values, missing, strict=True)]
+        days = all(missing or value.endswith(" 00:00:00") for value, missing in zip(values, missing, strict=True))
         values = [value and value[:10] if days else value for value in values]
-    return ["" if hole else _word(value) for value, hole in zip(values, holes, strict=True)]
+    return ["" if missing else _word(value) for value, missing in zip(values, missing, strict=True)]
 
 
 def _word(value: Any) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 
 from elbowroom.data.tables.kinds import (
     FEW,
-    LATTICE,
+    GRID,
     Binary,
     Category,
     Count,
@@ -41,7 +41,7 @@ def infer_number(values: np.ndarray) -> Kind:
     if values.dtype != object and np.isin(values, (0, 1)).all():
         return Binary()
     low, high = values.min(), values.max()
-    if low >= 0 and step_of(values) == 1 and high - low <= LATTICE:
+    if low >= 0 and step_of(values) == 1 and high - low <= GRID:
         return Count()
     values = as_floats(values)
     above = values[values > 0]

@@ -20,7 +20,7 @@ import numpy as np
 
 from elbowroom.errors import DataError, ParameterError, counted, unknown, warn
 
-LATTICE = 1000  # whole numbers over a range of at most so many have a probability each; wider ones a density
+GRID = 1000  # whole numbers over a range of at most so many have a probability each; wider ones a density
 FEW = 12  # different numbers, up to which each has a probability of its own
 FREQUENT = 0.03  # share of a number that has one among many
 MOST_SPIKES = 20
@@ -80,14 +80,14 @@ class Real(Kind):
         Values are multiples of it: 1 for whole numbers, 0.01 for cents, 0 for none. Whole numbers over a short
         range have
         a probability each, all others a density.
-    spikes : tuple of float or None
+    point_masses : tuple of float or None
         Values with a probability of their own.
     """
 
     low: float | None = None
     high: float | None = None
     step: float | None = None
-    spikes: tuple[float, ...] | None = None
+    point_masses: tuple[float, ...] | None = None
 
     likelihood: ClassVar[str] = "warped"
     lowest: ClassVar[float | None] = None  # the least that a whole number of this kind can be
@@ -96,9 +96,9 @@ class Real(Kind):
         self._refuse(self._misfit(as_floats(values)), values, name)
         kind = self._ranged(values)
         kind = replace(kind, step=float(step_of(values) if self.step is None else self.step))
-        spikes = spikes_of(values, kind.lattice) if self.spikes is None else self.spikes
+        point_masses = point_masses_of(values, kind.grid) if self.point_masses is None else self.point_masses
         number = int if values.dtype == object else float
-        return replace(kind, spikes=tuple(number(spike) for spike in spikes))
+        return replace(kind, point_masses=tuple(number(point_mass) for point_mass in point_masses))
 
     def _ranged(self, values: np.ndarray) -> Self:
         number = int if values.dtype == object else float
@@ -106,9 +106,9 @@ class Real(Kind):
         return replace(self, low=low if self.low is None else self.low, high=high if self.high is None else self.high)
 
     @property
-    def lattice(self) -> bool:
+    def grid(self) -> bool:
         """Whether every value has a probability: whole numbers over a short range."""
-        return self.step == 1 and self.high - self.low <= LATTICE  # type: ignore[operator]
+        return self.step == 1 and self.high - self.low <= GRID  # type: ignore[operator]
 
     @property
     def exact(self) -> bool:
@@ -119,40 +119,40 @@ class Real(Kind):
     @property
     def origin(self) -> float:
         """What a cell is counted from: where a difference says more than a value."""
-        return self.low if self.lattice or self.exact else 0  # type: ignore[return-value]
+        return self.low if self.grid or self.exact else 0  # type: ignore[return-value]
 
     def cells(self, name: str) -> dict[str, str]:
-        spikes = {f"{name} at": f"categorical:classes={len(self.spikes) + 1}"} if self.spikes else {}
-        if not self.lattice:
-            return spikes | {name: self.likelihood}
+        point_masses = {f"{name} at": f"categorical:classes={len(self.point_masses) + 1}"} if self.point_masses else {}
+        if not self.grid:
+            return point_masses | {name: self.likelihood}
         levels = max(2, int(self.high - self.low) + 1)  # type: ignore[operator]
         floor = "" if self.lowest is None else f",floor={int(self.lowest - self.low)}"  # type: ignore[operator]
-        return spikes | {name: f"ordinal:levels={levels},open=true{floor}"}
+        return point_masses | {name: f"ordinal:levels={levels},open=true{floor}"}
 
     def encode(self, values: np.ndarray, name: str) -> np.ndarray:
         numbers = as_floats(values)
         at = np.where(np.isnan(numbers), np.nan, 0.0)
-        for code, spike in enumerate(self.spikes or (), 1):
-            at[values == spike] = code
+        for code, point_mass in enumerate(self.point_masses or (), 1):
+            at[values == point_mass] = code
         rest = np.where(at > 0, np.nan, numbers)
         self._refuse(self._misfit(rest), values, name)
         known = ~np.isnan(rest)
-        if self.lattice or self.exact:
+        if self.grid or self.exact:
             broken = known & (rest != np.floor(rest))
             self._refuse(("whole numbers, as in training", broken), values, name, "Real(step=0)")
         if self.exact and self.origin:
             rest[known] = [float(int(value) - self.origin) for value in values[known]]
-        elif self.lattice:
+        elif self.grid:
             rest = rest - self.origin
-        return np.column_stack([at, rest] if self.spikes else [rest])
+        return np.column_stack([at, rest] if self.point_masses else [rest])
 
     def decode(self, cells: np.ndarray) -> np.ndarray:
         if self.exact:
             values = self._whole(cells[:, -1])
         else:
             values = np.clip(self.snapped(cells[:, -1] + self.origin), self.low, self.high)
-        for code, spike in enumerate(self.spikes or (), 1):
-            values[cells[:, 0] == code] = spike
+        for code, point_mass in enumerate(self.point_masses or (), 1):
+            values[cells[:, 0] == code] = point_mass
         return values
 
     def _whole(self, cells: np.ndarray) -> np.ndarray:
@@ -175,7 +175,7 @@ class Real(Kind):
         wanted, broken = self._misfit(np.array([float(value)]))
         if broken.any():
             raise DataError(f"column {name!r} must be given {wanted}", f"it is {show(value)}", "Correct it.")
-        if self.lattice and not self.low <= value <= self.high:
+        if self.grid and not self.low <= value <= self.high:
             ends = f"{show(plain(self.low))} to {show(plain(self.high))}"
             do = "Stay in the range of the training rows: beyond it the column has no values."
             raise DataError(f"column {name!r} must be given a number from {ends}", f"it is {show(value)}", do)
@@ -214,21 +214,21 @@ class Real(Kind):
 
 @dataclass(frozen=True)
 class Positive(Real):
-    """Numbers above 0 that vary by factors, such as incomes and durations; zeros may be a spike."""
+    """Numbers above 0 that vary by factors, such as incomes and durations; zeros may be a point mass."""
 
     likelihood: ClassVar[str] = "warped:space=log"
 
     def _misfit(self, values: np.ndarray) -> tuple[str, np.ndarray]:
-        known = self.spikes if self.spikes is not None else (0.0,)
+        known = self.point_masses if self.point_masses is not None else (0.0,)
         return "numbers above 0", ~(np.isnan(values) | (values > 0) | np.isin(values, known)) | np.isinf(values)
 
     def learn(self, values: np.ndarray, name: str) -> Self:
         kind = super().learn(values, name)
-        zero = bool((values == 0).any()) and 0.0 not in kind.spikes  # type: ignore[operator]
-        return replace(kind, spikes=(0.0, *kind.spikes)) if zero else kind  # type: ignore[misc]
+        zero = bool((values == 0).any()) and 0.0 not in kind.point_masses  # type: ignore[operator]
+        return replace(kind, point_masses=(0.0, *kind.point_masses)) if zero else kind  # type: ignore[misc]
 
     @property
-    def lattice(self) -> bool:
+    def grid(self) -> bool:
         return False
 
     @property
@@ -240,12 +240,12 @@ class Positive(Real):
 class Measured(Real):
     """Numbers of which a few may be far off: a tail so heavy that these do not bend the model (Student's t)."""
 
-    spikes: tuple[float, ...] | None = ()
+    point_masses: tuple[float, ...] | None = ()
 
     likelihood: ClassVar[str] = "student_t"
 
     @property
-    def lattice(self) -> bool:
+    def grid(self) -> bool:
         return False
 
 
@@ -271,10 +271,12 @@ class Datetime(Real):
     def learn(self, values: np.ndarray, name: str) -> Self:
         step = DAY if (values % DAY == 0).all() else 1.0 if (values % 1 == 0).all() else 0.0
         step = step if self.step is None else self.step
-        return replace(self._ranged(values), step=step, spikes=() if self.spikes is None else self.spikes)
+        return replace(
+            self._ranged(values), step=step, point_masses=() if self.point_masses is None else self.point_masses
+        )
 
     @property
-    def lattice(self) -> bool:
+    def grid(self) -> bool:
         return False
 
     @property
@@ -354,15 +356,15 @@ class Category(Kind):
         """The place of every value among the categories; -1 of none of them, NaN of a hole."""
         codes = {category: code for code, category in enumerate(self.categories or ())}
         found = np.array([codes.get(value, -1.0) for value in values.tolist()], dtype=float)
-        holes = np.array([value is None or value != value for value in values.tolist()], dtype=bool)
-        found[holes] = np.nan
+        missing = np.array([value is None or value != value for value in values.tolist()], dtype=bool)
+        found[missing] = np.nan
         return found
 
     def decode(self, cells: np.ndarray) -> np.ndarray:
         known = np.empty(len(self.categories or ()) + 1, dtype=object)
         known[:-1] = self.categories
-        hole = np.isnan(cells[:, 0])
-        found = known[np.where(hole, len(known) - 1, np.clip(cells[:, 0], 0, len(known) - 2)).astype(int)]
+        missing = np.isnan(cells[:, 0])
+        found = known[np.where(missing, len(known) - 1, np.clip(cells[:, 0], 0, len(known) - 2)).astype(int)]
         numbers = all(isinstance(c, int | float) and not isinstance(c, bool) and abs(c) < EXACT for c in known[:-1])
         return found.astype(float) if numbers else found
 
@@ -458,7 +460,7 @@ def step_of(values: np.ndarray) -> float:
     return next((10.0**-d for d in range(4) if np.array_equal(np.round(values, d), values)), 0.0)
 
 
-def spikes_of(values: np.ndarray, lattice: bool) -> list[float]:
+def point_masses_of(values: np.ndarray, grid: bool) -> list[float]:
     """Values that get a probability of their own: all but the rarest of a few, or the frequent ones among many.
 
     The rarest is left to the density, which needs one value to know its place, and takes numbers never seen.
@@ -467,7 +469,7 @@ def spikes_of(values: np.ndarray, lattice: bool) -> list[float]:
     order = np.argsort(-counts, kind="stable")
     if 1 < len(found) <= FEW and len(values) >= 10 * len(found):
         return sorted(found[order[:-1]].tolist())
-    if lattice:
+    if grid:
         return []
     frequent = counts[order] >= max(FREQUENT * len(values), 5)
     return sorted(found[order][frequent][:MOST_SPIKES].tolist())
@@ -477,7 +479,7 @@ def kind_from(value: Any) -> Kind:
     """A kind from its JSON form, its name, or as it is.
 
     >>> kind_from({"kind": "count", "low": 0}), kind_from("binary")
-    (Count(low=0, high=None, step=1.0, spikes=None), Binary())
+    (Count(low=0, high=None, step=1.0, point_masses=None), Binary())
     """
     if isinstance(value, Kind):
         return value
@@ -499,7 +501,7 @@ def _check_option(kind: str, key: str, value: Any) -> None:
     items = isinstance(value, list | tuple) and all(
         isinstance(v, str | bool | int | float) and (isinstance(v, str) or abs(v) <= LARGEST) for v in value
     )
-    listed = key in ("spikes", "categories")
+    listed = key in ("point_masses", "categories")
     unique = not listed or value is None or (items and len({*value}) == len(value))
     if not unique or not (value is None or (items if listed else number)):
         wanted = "a list of different values" if listed else "a finite number"

@@ -48,10 +48,10 @@ class Column:
 
     def learn(self, name: str, series: Series) -> Column:
         """The column with all that it leaves open, from its values."""
-        holes = is_hole(series.values)
-        values = series.values[~holes]
+        missing = missing_mask(series.values)
+        values = series.values[~missing]
         kind = self.kind or infer(values, series.sort, series.ordered, series.categories)
-        nulls = bool(holes.any()) if self.nulls is None else self.nulls
+        nulls = bool(missing.any()) if self.nulls is None else self.nulls
         known = kind.learn(_as(kind, values, name), name) if len(values) else infer(values, series.sort)
         return Column(known, series.dtype, nulls and bool(len(values)))
 
@@ -68,11 +68,11 @@ class Column:
 
     def encode(self, name: str, series: Series) -> np.ndarray:
         """The cells (n, k) of a column."""
-        holes = is_hole(series.values)
-        if not holes.all():
+        missing = missing_mask(series.values)
+        if not missing.all():
             self._check_times(name, series)
         cells = self.known.encode(_as(self.known, series.values, name), name)
-        return np.column_stack([holes, cells]) if self.nulls else cells
+        return np.column_stack([missing, cells]) if self.nulls else cells
 
     def _check_times(self, name: str, series: Series) -> None:
         """Refuse times for what was none in training, the other way round, and clocks of another kind."""
@@ -103,7 +103,12 @@ class Column:
         if isinstance(kind, Category):
             whole = whole and bool(kind.categories)
         elif isinstance(kind, Real):
-            numbers = (kind.low, kind.high, kind.step, *(kind.spikes if kind.spikes is not None else (None,)))
+            numbers = (
+                kind.low,
+                kind.high,
+                kind.step,
+                *(kind.point_masses if kind.point_masses is not None else (None,)),
+            )
             whole = whole and all(isinstance(n, int | float) and math.isfinite(n) for n in numbers)
             whole = whole and kind.low <= kind.high and kind.step >= 0  # type: ignore[operator]
             if whole and kind.sort == "time":
@@ -174,14 +179,14 @@ class Column:
         if series.categories is not None and known is not None:
             return self._with_categories(name, series, known)
         sort = sort_of(series.dtype)
-        if is_hole(series.values).all() and not (sort and sort == sort_of(self.dtype)):
+        if missing_mask(series.values).all() and not (sort and sort == sort_of(self.dtype)):
             return self.dtype, known
         if sort == "flag" and isinstance(kind, Real):
             return self.dtype, known
         ends = [kind.low, kind.high] if isinstance(kind, Real) else [c for c in known or () if not isinstance(c, str)]
         if sort != "number" or not ends:
             return series.dtype, known
-        own = series.values[~is_hole(series.values)].tolist()
+        own = series.values[~missing_mask(series.values)].tolist()
         longer = long_enough(series.dtype, min([*ends, *own]), max([*ends, *own]))
         if longer is None:
             got = f"column {name!r} may have {min([*ends, *own])} and {max([*ends, *own])}"
@@ -222,7 +227,7 @@ def merged(name: str, own: tuple[Any, ...], known: tuple[Any, ...]) -> tuple[Any
     return tuple(found)
 
 
-def is_hole(values: np.ndarray) -> np.ndarray:
+def missing_mask(values: np.ndarray) -> np.ndarray:
     """Where values are missing."""
     if values.dtype == object:
         return np.array([value is None for value in values.tolist()], dtype=bool)

@@ -23,7 +23,9 @@ from elbowroom.utils.settings import standard_defaults
 
 MARGIN = 16  # candidates beyond the N best, among which exact scores decide
 Scorer = Callable[[Any], Tensor]  # CSR histories (n, items) to scores (n, items) that may be written to
-Exact = Callable[[Any, Tensor], Tensor]  # histories and columns (n, k) to scores that do not change with their company
+Exact = Callable[
+    [Any, Tensor], Tensor
+]  # histories and columns (n, k) to scores that do not depend on the rows beside them
 
 
 @dataclass(frozen=True)

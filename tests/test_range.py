@@ -222,7 +222,7 @@ def test_at_shares_the_weights_and_stands_still() -> None:
     assert (one.conditioning.beta, other.conditioning.beta, vae.conditioning.beta) == (0.1, 5.0, 1.0)  # type: ignore[union-attr]
     for p, q in zip(vae.parameters(), one.parameters(), strict=True):
         assert p is q
-    assert one.conditioning.moves is vae.conditioning.moves  # type: ignore[union-attr]
+    assert one.conditioning.projection is vae.conditioning.projection  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize(("low", "high", "stands"), [(0.01, 10, 1), (2, 10, 2), (0.01, 0.5, 0.5)])

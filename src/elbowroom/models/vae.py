@@ -151,7 +151,7 @@ class VAE(nn.Module):
         p = self._decode(z, context, self.likelihood.row_total(x), modulation)  # type: ignore[operator]
         return ModelOutput(q, z, p, prior, rate, parts)
 
-    # ---- the same, modulated by beta ----------------------------------------------------------------------------------
+    # ---- the same, modulated by beta ---------------------------------------------------------------------------------
 
     def _modulation(self, code: Tensor | None, rows: int) -> Modulation | None:
         return (

@@ -44,7 +44,7 @@ def encode(model: str, file: str, out: str, beta: float | None) -> Answer:
     estimator, data, rows = opened(model, file, out, beta)
     z = np.asarray(estimator.transform(rows))
     names = [str(name) for name in estimator.get_feature_names_out()]
-    write(out, Result(z, names, "Z", data.rows, obsm="X_vae", adata=_adata(data)))
+    write(out, Result(z, names, "Z", data.rows, obsm="X_vae", adata=_adata(data), labels=data.labels))
     return written(out, z, "latents of")
 
 
@@ -107,7 +107,8 @@ def score(model: str, file: str, draws: int, out: str | None, beta: float | None
         caution = likelihood.caution
     table = dict(zip(SCORES, columns, strict=False))
     if out is not None:
-        write(out, Result(np.column_stack(columns), list(table), "scores", data.rows, adata=_adata(data)))
+        values = np.column_stack(columns)
+        write(out, Result(values, list(table), "scores", data.rows, adata=_adata(data), labels=data.labels))
     facts = {"rows": len(distortion), "unit": "nats per row", **_means(table), "draws": draws}
     if given := getattr(estimator.model_.likelihood, "given", ""):
         facts["given"] = given

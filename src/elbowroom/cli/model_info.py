@@ -68,7 +68,9 @@ def describe(facts: Mapping[str, Any]) -> str:
     """The facts in words, a line each."""
     rows = f"{counted(facts['rows'], 'row')}, " if "rows" in facts else ""
     if "interactions" in facts:
-        rows = f"{counted(facts['interactions'], 'interaction')} of {counted(facts['rows'], 'user')}, "
+        users, found = counted(facts["rows"], "user"), counted(facts["interactions"], "interaction")
+        again = facts["events"] - facts["interactions"]
+        rows = f"{users}, {found}{f' (and {again:,} that repeat one)' if again > 0 else ''}, "
     ended = "" if facts["complete"] else ", interrupted"
     best, over = facts["best"], "" if facts["stands_at"] is None else ", mean over the range"
     lines = [
@@ -93,7 +95,8 @@ def _stands(beta: float | None) -> str:
 
 def _shape(facts: Mapping[str, Any]) -> str:
     sizes = " x ".join(map(str, facts["shape"]))
-    return f"images of {sizes}" if facts["estimator"] == "ImageVAE" else f"{sizes} column{'s' * (sizes != '1')}"
+    column = "item" if facts["estimator"] == "InteractionVAE" else "column"
+    return f"images of {sizes}" if facts["estimator"] == "ImageVAE" else f"{sizes} {column}{'s' * (sizes != '1')}"
 
 
 def _likelihood(likelihood: Any) -> str:

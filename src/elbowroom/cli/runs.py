@@ -162,6 +162,8 @@ def begin(run: Run, verbose: bool) -> Answer:
 
 def go_on(run: Run, verbose: bool) -> Answer:
     """Train on from the last checkpoint."""
+    if not any(run.folder.glob("step-*")):
+        warn("no checkpoint was written yet, as is done every 30 s: training begins again", 2)
     return _carry_out(run, *_prepare(run, verbose))
 
 
@@ -224,7 +226,8 @@ def _save(run: Run, estimator: BaseVAE) -> None:
 def _answer(run: Run, data: Data, estimator: BaseVAE, stopped: int) -> Answer:
     sizes = {"rows": len(data)}
     if data.interactions:  # a row of the model is a user
-        sizes = {"rows": len(estimator.users_), "interactions": len(data)}
+        known = estimator.known_.matrix
+        sizes = {"rows": known.shape[0], "interactions": known.nnz, "events": len(data)}
     facts = {"model": run.out, "file": data.source, **sizes, **facts_of(run.out)}
     text = describe(facts)
     if facts["complete"]:

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import narwhals.stable.v2 as nw
 import numpy as np
 
 from elbowroom.cli.commands import check_page, opened
 from elbowroom.cli.console import Answer, listed
 from elbowroom.cli.models import names_of
-from elbowroom.data.io.readers import read
+from elbowroom.data.io.readers import Data, read
 from elbowroom.data.io.tables import check_table_output, write_frame
 from elbowroom.data.io.writers import Result, check_output, write
 from elbowroom.errors import ParameterError, counted, escaped
@@ -33,14 +34,21 @@ def impute(
     seed = 0 if random_state is None else random_state
     found = estimator.impute(rows, n, how, random_state=seed)
     if n is None:
-        write_frame(out, found)
+        write_frame(out, _as_in_file(found, data))
         return Answer({"out": out, "rows": len(data)}, f"wrote {counted(len(data), 'row')} without holes to {out}")
     path = Path(out)
     names = [str(path.with_name(f"{path.stem}-{i}{path.suffix}")) for i in range(1, len(found) + 1)]
     with Interrupt():  # all of them, or none
         for name, frame in zip(names, found, strict=True):
-            write_frame(name, frame)
+            write_frame(name, _as_in_file(frame, data))
     return Answer({"out": names, "rows": len(data)}, f"wrote {counted(len(names), 'imputation')}: {', '.join(names)}")
+
+
+def _as_in_file(frame: Any, data: Data) -> Any:
+    """A completed table with the columns of the file that are no features where they were."""
+    full = nw.from_native(frame, eager_only=True)
+    spare = [nw.new_series(name, values.tolist(), backend=full.implementation) for name, values in data.labels.items()]
+    return full.with_columns(*spare).select(*data.columns).to_native() if spare else frame
 
 
 def detect(model: str, file: str, out: str | None, contamination: float, beta: float | None) -> Answer:
@@ -57,7 +65,7 @@ def detect(model: str, file: str, out: str | None, contamination: float, beta: f
     if out is not None:
         strange = scores <= limit
         columns = ["score", "outlier", *names]
-        write(out, Result(np.column_stack([scores, strange, cells]), columns, "scores", data.rows))
+        write(out, Result(np.column_stack([scores, strange, cells]), columns, "scores", data.rows, labels=data.labels))
     order = np.argsort(scores, kind="stable")[: max(1, min(SHOWN, round(contamination * len(scores))))]
     found: list[dict[str, Any]] = [
         {"row": int(i), "score": float(scores[i]), "because": _reasons(cells[i], names)} for i in order

@@ -59,9 +59,9 @@ class CountVAE(BaseVAE):
             self.var_names_ = X.var_names.to_numpy(dtype=object, copy=True)
         elif self.layer is not None or self.batch_key is not None:
             raise ParameterError(
-                "layer and batch_key name parts of an AnnData",
+                "what names a part of an AnnData needs one",
                 f"layer={self.layer!r} and batch_key={self.batch_key!r} are given with a {type(X).__name__}",
-                "Leave them out, and give fit a context=..., or pass an AnnData.",
+                "Pass an AnnData (.h5ad), or leave them out; in Python, fit takes labels of the rows as context=...",
             )
         else:
             self.var_names_ = None

@@ -47,6 +47,11 @@ class Fold:
         return int(self.seen.shape[0])
 
     @property
+    def n_evaluated(self) -> int:
+        """Users of whom something is to be found: the others are not evaluated."""
+        return int(np.count_nonzero(np.diff(self.hidden.indptr)))
+
+    @property
     def binary(self) -> Fold:
         """The same with every interaction counting once."""
         return Fold(ones_of(self.seen), ones_of(self.hidden))
@@ -179,7 +184,7 @@ class Split:
         users, items = self.train.shape
         return (
             f"{self.name}\n{users:,} users and {items:,} items to train on, {self.train.nnz:,} interactions; "
-            f"{counted(len(self.valid), 'user')} for validation, {len(self.test):,} for the test; "
+            f"{counted(self.valid.n_evaluated, 'user')} for validation, {self.test.n_evaluated:,} for the test; "
             f"checksum {self.checksum}"
         )
 

@@ -78,6 +78,11 @@ class Data:
         """The columns that are not features."""
         return [name for name in self.columns if name not in (self.names or ())]
 
+    @property
+    def labels(self) -> dict[str, np.ndarray]:
+        """The columns of a table that are not features; those of an AnnData stay in it."""
+        return {} if hasattr(self.x, "obsm") else {name: self.columns[name] for name in self.spare}
+
     def column(self, name: str) -> np.ndarray:
         """A column by its name."""
         if name not in self.columns:

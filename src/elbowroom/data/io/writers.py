@@ -9,8 +9,8 @@ import io
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import chain
+from dataclasses import dataclass, field
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,8 @@ class Result:
         The name in the `.obsm` of an .h5ad; without it the values are its `.X`.
     adata : AnnData or None
         What an .h5ad keeps beside the values: all else, if they are of its variables or go to `.obsm`; else `.obs`.
+    labels : mapping of str to array (n,)
+        What else is known of the rows, such as their ids, which tables have first.
     """
 
     values: np.ndarray
@@ -56,6 +58,7 @@ class Result:
     layout: Layout = "channels_last"
     obsm: str = ""
     adata: Any = None
+    labels: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def flat(self) -> np.ndarray:
@@ -66,6 +69,12 @@ class Result:
     def header(self) -> list[str]:
         """A name for every column of `flat`."""
         return list(self.names) if self.names is not None else [f"x{i}" for i in range(self.flat.shape[1])]
+
+    @property
+    def first(self) -> dict[str, np.ndarray]:
+        """The columns that a table has before the values."""
+        named = {} if self.rows is None else {"row": self.rows}
+        return named | {name: column for name, column in self.labels.items() if name not in self.header}
 
 
 def check_output(target: str, images: bool = True) -> None:
@@ -231,17 +240,17 @@ def write_npz(path: Path, result: Result) -> None:
 
 def write_text(path: Path, result: Result) -> None:
     """A table with a header; numbers are as short as they can be read back exactly."""
-    names = (["row"] if result.rows is not None else []) + result.header
+    first = {name: column.tolist() for name, column in result.first.items()}
+    names = [*first, *result.header]
     buffer = io.StringIO()
-    writer = text_writer(buffer, path, chain(names, () if result.rows is None else result.rows.tolist()))
+    writer = text_writer(buffer, path, chain(names, *first.values()))
     writer.writerow(names)
     values = result.flat
     size = max(1, AT_ONCE // max(1, values.shape[1]))
     for start in range(0, len(values), size):
-        words = _words(values[start : start + size])
-        if result.rows is not None:
-            words = np.column_stack([result.rows[start : start + size].astype(object), words])
-        writer.writerows(words.tolist())
+        words = _words(values[start : start + size]).tolist()
+        beside = zip(*(column[start : start + size] for column in first.values()), strict=True) if first else repeat(())
+        writer.writerows([*some, *row] for some, row in zip(beside, words, strict=False))
     write_atomically(path, buffer.getvalue())
 
 
@@ -254,7 +263,9 @@ def _words(values: np.ndarray) -> np.ndarray:
 
 def write_parquet(path: Path, result: Result) -> None:
     """A table."""
-    columns: dict[str, Any] = {} if result.rows is None else {"row": [*map(str, result.rows.tolist())]}
+    columns: dict[str, Any] = {
+        name: [*map(str, column.tolist())] if name == "row" else column for name, column in result.first.items()
+    }
     columns |= {name: np.ascontiguousarray(column) for name, column in zip(result.header, result.flat.T, strict=True)}
     write_atomically(path, _parquet(columns))
 

@@ -9,9 +9,10 @@ hole. Kinds are values with a JSON form. What a kind leaves open (None) is learn
 from __future__ import annotations
 
 import math
+import re
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from fractions import Fraction
 from typing import Any, ClassVar, Self
@@ -25,6 +26,9 @@ FEW = 12  # different numbers, up to which each has a probability of its own
 FREQUENT = 0.03  # share of a number that has one among many
 MOST_SPIKES = 20
 MOST_CATEGORIES = 1000
+MOST_SHARE = 0.25  # of the rows, that may have categories of their own without a word about it
+DATE = re.compile(r"\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}([ T].*)?")
+COMMA = re.compile(r"[-+]?\d+,\d{1,2}")
 DAY = 86_400.0
 LARGEST = sys.float_info.max
 EXACT = 2**53  # from here on float64 leaves out whole numbers: columns of such ones are Python's int
@@ -208,7 +212,7 @@ class Real(Kind):
         wanted, broken = misfit
         if broken.any():
             row = int(np.argmax(broken))
-            do = f"Choose another kind: schema[{name!r}] = {other}."
+            do = f"Correct the cell or, if the training rows have such too, fit with schema[{name!r}] = {other}."
             raise DataError(f"column {name!r} must hold {wanted}", f"row {row} holds {values[row]:g}", do)
 
 
@@ -329,7 +333,14 @@ class Category(Kind):
         if len(found) > MOST_CATEGORIES or (len(found) == len(values) > FEW and self.sort_of(values) == "text"):
             got = f"{name!r} has {len(found):,} in {len(values):,} rows"
             do = f"Drop it if it names rows (on the command line: --label {name!r}), or group its categories."
-            raise DataError(f"a column may have {MOST_CATEGORIES:,} categories, each in several rows", got, do)
+            expected = f"a column may have {MOST_CATEGORIES:,} categories, each in several rows"
+            raise DataError(expected, got, do + _hint(found))
+        if self.categories is None and len(found) > max(FEW, MOST_SHARE * len(values)):
+            warn(
+                f"column {name!r} has {len(found):,} categories in {len(values):,} rows, too many to be learned: drop "
+                f"it, group them, or make numbers or dates of them.{_hint(found)}",
+                2,
+            )
         return replace(self, categories=tuple(found))
 
     @staticmethod
@@ -344,13 +355,24 @@ class Category(Kind):
         """Codes; a category that was never seen has one more, the most unlikely of all."""
         found = self._codes(values)
         strange = found == -1
+        known = self.categories or ()
+        if strange.any() and strange.sum() == (~np.isnan(found)).sum() and self._of_another_type(values):
+            had, has = ("text" if isinstance(one, str) else "numbers" for one in (known[0], values[np.argmax(strange)]))
+            do = f"Read the column as {had}, as in training."
+            raise DataError(f"column {name!r} must hold {had}, as in training", f"it holds {has}", do)
         if strange.any():
             row = int(np.argmax(strange))
             message = (
                 f"column {name!r} has {counted(int(strange.sum()), 'cell')} of a category that the model does not know "
             )
             warn(f"{message}(first: row {row}, {plain(values[row])!r})", 2)
-        return np.where(strange, len(self.categories or ()), found)[:, None]
+        return np.where(strange, len(known), found)[:, None]
+
+    def _of_another_type(self, values: np.ndarray) -> bool:
+        """Whether all categories are text and all values numbers, or the other way round."""
+        texts = {isinstance(category, str) for category in self.categories or ()}
+        given = {isinstance(value, str) for value in values.tolist() if value is not None and value == value}
+        return len(texts) == len(given) == 1 and texts != given
 
     def _codes(self, values: np.ndarray) -> np.ndarray:
         """The place of every value among the categories; -1 of none of them, NaN of a hole."""
@@ -420,6 +442,16 @@ class Empty(Kind):
     def check(self, value: Any, name: str, show: Callable[[Any], str] = repr) -> None:
         got = f"it was empty in all training rows, and is given as {show(value)}"
         raise DataError(f"column {name!r} must hold something before it is given", got, "Leave it out.")
+
+
+def _hint(categories: Sequence[Any]) -> str:
+    """What to do about texts that are dates, or numbers with a decimal comma."""
+    some = [text for text in categories if isinstance(text, str)][:FEW]
+    if some and all(DATE.fullmatch(text) for text in some):
+        return " They look like dates: read them with pandas.to_datetime."
+    if some and all(COMMA.fullmatch(text) for text in some):
+        return " They look like numbers with a decimal comma: write a point."
+    return ""
 
 
 def as_floats(values: np.ndarray) -> np.ndarray:

@@ -206,6 +206,26 @@ def test_a_warp_is_monotone_smooth_and_invertible() -> None:
     torch.testing.assert_close(by_hand.log(), log_slope, rtol=1e-7, atol=1e-7)
 
 
+@pytest.mark.parametrize("size", [1e-300, 1e-200, 1e156, 1e300])
+def test_a_warp_is_the_same_in_all_units(size: float) -> None:
+    x = columns_to_warp()
+    plain, sized = Warp.fit(x), Warp.fit(x * size)
+    scores = torch.linspace(-5, 5, 1001, dtype=torch.float64)[:, None].expand(-1, 3)
+    torch.testing.assert_close(sized.value(scores) / size, plain.value(scores), rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(sized.score(sized.value(scores))[0], scores, rtol=1e-8, atol=1e-8)
+    apart = sized.score(x * size)[1] - plain.score(x)[1] + math.log(size)
+    torch.testing.assert_close(apart, torch.zeros_like(apart), rtol=0, atol=1e-6)
+
+
+def test_samples_of_huge_numbers_are_finite() -> None:
+    x = np.random.default_rng(0).normal(size=100)
+    frame = pd.DataFrame({"a": x * 1e156, "b": x * 1e300, "c": ["u", "v"] * 50})
+    sample = TableVAE(2, hidden=(8,), epochs=1, random_state=0).fit(frame).sample(50)
+    for name, size in (("a", 1e156), ("b", 1e300)):
+        assert np.isfinite(sample[name]).all()
+        assert 0.1 < np.abs(sample[name] / size).mean() < 3
+
+
 def test_a_warp_makes_normal_scores() -> None:
     u, _ = Warp.fit(columns_to_warp()).score(columns_to_warp())
     assert u[:, 0].quantile(torch.tensor([0.025, 0.5, 0.975], dtype=torch.float64)).tolist() == pytest.approx(

@@ -39,7 +39,7 @@ from elbowroom.data.tables.schema import read
 from elbowroom.distributions.splines import KNOTS, Warp
 from elbowroom.errors import ArtefactError, DataError, ElbowroomWarning, ParameterError
 from elbowroom.likelihoods.auto import table_likelihood
-from elbowroom.tasks.quality import columns_of
+from elbowroom.tasks.quality import columns_of, folds_of, pair_score
 
 N = 300
 
@@ -610,6 +610,43 @@ def test_quality_by_hand() -> None:
     assert [c.name for c in columns_of(real, made)] == ["x", "c"]
     with pytest.raises(DataError, match="'c' is in one"):
         quality(real, made[["x"]])
+
+
+def test_quality_of_numbers_of_any_size_is_a_number() -> None:
+    x = np.random.default_rng(0).normal(size=(100, 2))
+    for size in (1e-300, 1e300):
+        found = quality(x * size, x * size)
+        assert found.facts["marginals"] == 1
+        assert found.facts["pairs"] == pytest.approx(1)
+
+
+@pytest.mark.parametrize("n", [7, 200, 1000])
+def test_trees_do_not_tell_a_copy_from_the_table(n: int) -> None:
+    random = np.random.default_rng(0)
+    frame = pd.DataFrame({"a": random.normal(size=n), "b": random.normal(size=n), "c": random.choice(["u", None], n)})
+    for copy in (frame, frame.sample(frac=1, random_state=0)):
+        assert quality(frame, copy).auc == pytest.approx(0.5, abs=1e-12)
+    shares = [pd.DataFrame({"c": ["u"] * k + ["v"] * (1000 - k)}) for k in (900, 100)]
+    assert quality(*shares).auc == pytest.approx(0.9, abs=0.01)
+
+
+def test_folds_are_equally_long_and_equal_rows_are_in_one() -> None:
+    random = np.random.default_rng(0)
+    real, made = random.permutation(100)[:, None] / 7, random.permutation(100)[:, None] / 7
+    made[:40] = np.nan
+    folds = folds_of(real, made)
+    assert [np.bincount(part).tolist() for part in (folds[:100], folds[100:])] == [[20] * 5] * 2
+    for row in range(40, 100):
+        assert folds[100 + row] == folds[:100][real[:, 0] == made[row, 0]]
+
+
+def test_scores_of_pairs_are_shares() -> None:
+    for seed in range(100):
+        random = np.random.default_rng(seed)
+        tables = [
+            pd.DataFrame({"a": random.integers(at, at + 7, 200), "b": random.integers(0, 7, 200)}) for at in (0, 20)
+        ]
+        assert 0 <= pair_score(*columns_of(*tables)) <= 1
 
 
 def test_trees_learn_a_target_from_synthetic_rows() -> None:

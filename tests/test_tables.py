@@ -612,12 +612,73 @@ def test_quality_by_hand() -> None:
         quality(real, made[["x"]])
 
 
+def digits_apart(case: str, shift: int) -> pd.DataFrame:
+    """A column of values that float64 does not tell apart, and that are others with another shift."""
+    small = np.random.default_rng(0).integers(0, 3 if "few" in case else 90, 200)
+    if "times" in case:
+        return pd.DataFrame({"k": pd.to_datetime(1_700_000_000 * 10**9 + shift + small)})
+    whole = small.astype(np.uint64 if "unsigned" in case else np.int64)
+    whole += whole.dtype.type((2**63 if "unsigned" in case else 2**62) + shift)
+    return pd.DataFrame({"k": np.where(np.arange(200) % 2, whole, 0) if "spread" in case else whole})
+
+
+@pytest.mark.parametrize(
+    ("case", "score"),
+    [
+        ("few", 0),
+        ("many", 0),
+        ("unsigned", 0),
+        ("few times", 0),
+        ("many times", 0),
+        ("spread", 0.5),
+        ("few spread", 0.5),
+    ],
+)
+def test_quality_compares_all_digits(tmp_path: Path, case: str, score: float) -> None:
+    real, made = digits_apart(case, 0), digits_apart(case, 100)
+    for library in (pd.DataFrame, as_polars, as_arrow):
+        found = quality(library(real), library(made))
+        assert found.marginals == {"k": pytest.approx(score)}
+        assert found.auc > (0.7 if score else 0.99)
+        assert quality(library(real), library(real)).marginals == {"k": 1}
+    assert found.report(tmp_path / "q.html").is_file()
+    other = np.random.default_rng(1).normal(size=200)
+    pairs = quality(real.assign(x=other), made.assign(x=other)).pairs.values()
+    assert all(0 <= score <= 1 for score in pairs)
+
+
 def test_quality_of_numbers_of_any_size_is_a_number() -> None:
     x = np.random.default_rng(0).normal(size=(100, 2))
     for size in (1e-300, 1e300):
         found = quality(x * size, x * size)
         assert found.facts["marginals"] == 1
         assert found.facts["pairs"] == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("real", "synthetic", "kinds"),
+    [
+        (["100", "200"], [100, 200], "text in the real table and numbers in the synthetic one"),
+        ([100.0, 200.0], ["100", None], "numbers in the real table and text in the synthetic one"),
+        (
+            pd.to_datetime(["2020-01-01", "2020-01-02"]),
+            ["2020-01-01", "2020-01-02"],
+            "times in the real table and text",
+        ),
+        (pd.to_datetime(["2020-01-01", "2020-01-02"]), [2020, 2021], "times in the real table and numbers"),
+    ],
+)
+def test_quality_of_columns_of_two_kinds_is_refused(real: Any, synthetic: Any, kinds: str) -> None:
+    tables = [pd.DataFrame({"k": [*values] * 10, "x": np.arange(20.0)}) for values in (real, synthetic)]
+    with pytest.raises(DataError, match=f"column 'k' holds {kinds}"):
+        quality(*tables)
+
+
+def test_quality_of_columns_of_one_kind_in_other_dtypes_is_that_of_their_values() -> None:
+    numbers = pd.DataFrame({"k": [100, 200] * 10})
+    for other in (numbers.astype("category"), numbers.astype(float), numbers.astype(object)):
+        assert quality(numbers, other).marginals == quality(other, numbers).marginals == {"k": 1}
+    assert quality(numbers, pd.DataFrame({"k": [None] * 20})).marginals == {"k": 0}
 
 
 @pytest.mark.parametrize("n", [7, 200, 1000])

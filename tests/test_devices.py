@@ -110,7 +110,7 @@ def test_denormals_are_flushed_in_all_threads_and_put_back() -> None:
 
 FLUSHED = """
 import torch
-from elbowroom.devices import flushed_denormals
+from elbowroom.utils.settings import flushed_denormals
 
 def share():
     'Of denormal products that come out as zeros, in several threads.'
@@ -171,7 +171,7 @@ def test_autocast() -> None:
 FAULTS = """
 import resource, sys
 import torch
-from elbowroom.devices import keep_all_memory, keep_memory
+from elbowroom.utils.devices import keep_all_memory, keep_memory
 
 def faults(blocks, megabytes):
     'Page faults of a step that makes blocks and frees them, after a few to get used to it.'

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gzip
+import importlib.util
 import io
 import os
 import pickle
@@ -207,6 +208,37 @@ def test_csv_dialects(tmp_path, text, name):
     assert data.names == ["a", "b"]
     assert isinstance(data.x, pd.DataFrame)
     assert data.x.to_numpy().tolist() == [[1, 2], [3, 4]]
+
+
+@pytest.mark.parametrize(
+    ("header", "names"),
+    [
+        ('"Height, cm";weight', ["Height, cm", "weight"]),
+        ('"Height, cm, in socks"; "a ""b"", c"', ["Height, cm, in socks", 'a "b", c']),
+        ('"Height,\ncm, m";weight', ["Height,\ncm, m", "weight"]),
+        ('\n\nheight;"kg, g"', ["height", "kg, g"]),
+    ],
+)
+def test_a_separator_is_one_outside_quotes(tmp_path, header, names):
+    for text, mark in ((header, ";"), (header.translate(str.maketrans(",;", ";,")), ",")):
+        data = csv_of(tmp_path, f"{text}\n170{mark}60\n171{mark}61\n")
+        assert data.names == (names if mark == ";" else [name.replace(",", ";") for name in names])
+        assert data.x.to_numpy().tolist() == [[170, 60], [171, 61]]
+
+
+@pytest.mark.parametrize("hidden", [(), ("pyarrow",), ("pyarrow", "polars", "pandas")])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_an_empty_line_is_a_missing_cell_of_a_single_column(tmp_path, monkeypatch, hidden, end):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *_: None if name in hidden else find(name))
+    words = ["" if i % 5 == 0 else f"{i / 7:.3f}" for i in range(60)]
+    values = np.array([float(word or "nan") for word in words])
+    for rows, expected in ((words, values), ([*words, "", ""], np.append(values, [np.nan, np.nan]))):
+        column = csv_of(tmp_path, "".join(word + end for word in ["a", *rows])).column("a")
+        np.testing.assert_array_equal(column, expected)
+    np.testing.assert_array_equal(csv_of(tmp_path, end.join(["a", *words])).column("a"), values)
+    assert csv_of(tmp_path, end.join(["", "a", "1", "2"])).column("a").tolist() == [1, 2]
+    assert csv_of(tmp_path, end.join(["a,b", "1,2", "", "3,4", "", ""])).column("b").tolist() == [2, 4]
 
 
 def test_csv_without_a_header(tmp_path):

@@ -191,8 +191,8 @@ def test_the_estimator_has_the_model_so_far_when_the_handler_is_called() -> None
 LIBRARY = """
 import os, sys
 from small import WINE, table
-from elbowroom.checkpoints import Checkpoints
-import elbowroom.trainer as trainer
+from elbowroom.training.checkpoints import Checkpoints
+import elbowroom.training.trainer as trainer
 
 def step(run, *batch, train=trainer.Run._train_step):
     train(run, *batch)

@@ -22,7 +22,7 @@ from elbowroom import Sweep, TableVAE, sweep
 from elbowroom.errors import ArtefactError, DataError, ElbowroomError, ElbowroomWarning, ParameterError
 from elbowroom.estimators.sweep import middle
 from elbowroom.training import trainer
-from elbowroom.utils import devices
+from elbowroom.utils import matmul
 from elbowroom.utils.files import held
 from elbowroom.utils.signals import stopping
 
@@ -238,7 +238,9 @@ KILLED = """
 import os, shutil, sys
 import numpy as np
 from small import DIGITS, images
-from elbowroom import artefact, checkpoints, sweep, trainer
+from elbowroom import sweep
+from elbowroom.persistence import artefact
+from elbowroom.training import checkpoints, trainer
 
 moment, folder = sys.argv[1], sys.argv[2]
 trained = []
@@ -321,17 +323,17 @@ def test_a_signal_ends_the_sweep_and_keeps_what_was_trained(swept, tmp_path, mon
 
 def test_a_sweep_keeps_the_products_that_it_began_with(tmp_path, monkeypatch):
     asked = []
-    monkeypatch.setattr(devices, "onednn_is_exact", lambda: True)
+    monkeypatch.setattr(matmul, "onednn_is_exact", lambda: True)
 
     def train(run, shown, train=trainer.Run.train):
         asked.append(run.history.products)
         train(run, shown)
 
     monkeypatch.setattr(trainer.Run, "train", train)
-    monkeypatch.setattr(devices, "processor", lambda: devices.Processor("GenuineIntel"))
+    monkeypatch.setattr(matmul, "processor", lambda: matmul.Processor("GenuineIntel"))
     sweep(table(epochs=2), WINE, BETAS, tmp_path)
     (tmp_path / "beta-4").rename(tmp_path / ".gone")
-    monkeypatch.setattr(devices, "processor", lambda: devices.Processor("AuthenticAMD"))
+    monkeypatch.setattr(matmul, "processor", lambda: matmul.Processor("AuthenticAMD"))
     sweep(table(epochs=2), WINE, BETAS, tmp_path)
     assert asked == ["default"] * 4
 

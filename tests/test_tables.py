@@ -39,7 +39,7 @@ from elbowroom.data.tables.schema import read
 from elbowroom.distributions.splines import KNOTS, Warp
 from elbowroom.errors import ArtefactError, DataError, ElbowroomWarning, ParameterError
 from elbowroom.likelihoods.auto import table_likelihood
-from elbowroom.tasks.quality import columns_of
+from elbowroom.tasks.quality import columns_of, folds_of, pair_score
 
 N = 300
 
@@ -204,6 +204,26 @@ def test_a_warp_is_monotone_smooth_and_invertible() -> None:
     torch.testing.assert_close(warp.score(warp.value(scores))[0], scores, rtol=1e-8, atol=1e-8)
     by_hand = torch.autograd.functional.jvp(lambda t: warp.score(t)[0], line, torch.ones_like(line))[1]
     torch.testing.assert_close(by_hand.log(), log_slope, rtol=1e-7, atol=1e-7)
+
+
+@pytest.mark.parametrize("size", [1e-300, 1e-200, 1e156, 1e300])
+def test_a_warp_is_the_same_in_all_units(size: float) -> None:
+    x = columns_to_warp()
+    plain, sized = Warp.fit(x), Warp.fit(x * size)
+    scores = torch.linspace(-5, 5, 1001, dtype=torch.float64)[:, None].expand(-1, 3)
+    torch.testing.assert_close(sized.value(scores) / size, plain.value(scores), rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(sized.score(sized.value(scores))[0], scores, rtol=1e-8, atol=1e-8)
+    apart = sized.score(x * size)[1] - plain.score(x)[1] + math.log(size)
+    torch.testing.assert_close(apart, torch.zeros_like(apart), rtol=0, atol=1e-6)
+
+
+def test_samples_of_huge_numbers_are_finite() -> None:
+    x = np.random.default_rng(0).normal(size=100)
+    frame = pd.DataFrame({"a": x * 1e156, "b": x * 1e300, "c": ["u", "v"] * 50})
+    sample = TableVAE(2, hidden=(8,), epochs=1, random_state=0).fit(frame).sample(50)
+    for name, size in (("a", 1e156), ("b", 1e300)):
+        assert np.isfinite(sample[name]).all()
+        assert 0.1 < np.abs(sample[name] / size).mean() < 3
 
 
 def test_a_warp_makes_normal_scores() -> None:
@@ -591,6 +611,104 @@ def test_quality_by_hand() -> None:
     assert [c.name for c in columns_of(real, made)] == ["x", "c"]
     with pytest.raises(DataError, match="'c' is in one"):
         quality(real, made[["x"]])
+
+
+def digits_apart(case: str, shift: int) -> pd.DataFrame:
+    """A column of values that float64 does not tell apart, and that are others with another shift."""
+    small = np.random.default_rng(0).integers(0, 3 if "few" in case else 90, 200)
+    if "times" in case:
+        return pd.DataFrame({"k": pd.to_datetime(1_700_000_000 * 10**9 + shift + small)})
+    whole = small.astype(np.uint64 if "unsigned" in case else np.int64)
+    whole += whole.dtype.type((2**63 if "unsigned" in case else 2**62) + shift)
+    return pd.DataFrame({"k": np.where(np.arange(200) % 2, whole, 0) if "spread" in case else whole})
+
+
+@pytest.mark.parametrize(
+    ("case", "score"),
+    [
+        ("few", 0),
+        ("many", 0),
+        ("unsigned", 0),
+        ("few times", 0),
+        ("many times", 0),
+        ("spread", 0.5),
+        ("few spread", 0.5),
+    ],
+)
+def test_quality_compares_all_digits(tmp_path: Path, case: str, score: float) -> None:
+    real, made = digits_apart(case, 0), digits_apart(case, 100)
+    for library in (pd.DataFrame, as_polars, as_arrow):
+        found = quality(library(real), library(made))
+        assert found.marginals == {"k": pytest.approx(score)}
+        assert found.auc > (0.7 if score else 0.99)
+        assert quality(library(real), library(real)).marginals == {"k": 1}
+    assert found.report(tmp_path / "q.html").is_file()
+    other = np.random.default_rng(1).normal(size=200)
+    pairs = quality(real.assign(x=other), made.assign(x=other)).pairs.values()
+    assert all(0 <= score <= 1 for score in pairs)
+
+
+def test_quality_of_numbers_of_any_size_is_a_number() -> None:
+    x = np.random.default_rng(0).normal(size=(100, 2))
+    for size in (1e-300, 1e300):
+        found = quality(x * size, x * size)
+        assert found.facts["marginals"] == 1
+        assert found.facts["pairs"] == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("real", "synthetic", "kinds"),
+    [
+        (["100", "200"], [100, 200], "text in the real table and numbers in the synthetic one"),
+        ([100.0, 200.0], ["100", None], "numbers in the real table and text in the synthetic one"),
+        (
+            pd.to_datetime(["2020-01-01", "2020-01-02"]),
+            ["2020-01-01", "2020-01-02"],
+            "times in the real table and text",
+        ),
+        (pd.to_datetime(["2020-01-01", "2020-01-02"]), [2020, 2021], "times in the real table and numbers"),
+    ],
+)
+def test_quality_of_columns_of_two_kinds_is_refused(real: Any, synthetic: Any, kinds: str) -> None:
+    tables = [pd.DataFrame({"k": [*values] * 10, "x": np.arange(20.0)}) for values in (real, synthetic)]
+    with pytest.raises(DataError, match=f"column 'k' holds {kinds}"):
+        quality(*tables)
+
+
+def test_quality_of_columns_of_one_kind_in_other_dtypes_is_that_of_their_values() -> None:
+    numbers = pd.DataFrame({"k": [100, 200] * 10})
+    for other in (numbers.astype("category"), numbers.astype(float), numbers.astype(object)):
+        assert quality(numbers, other).marginals == quality(other, numbers).marginals == {"k": 1}
+    assert quality(numbers, pd.DataFrame({"k": [None] * 20})).marginals == {"k": 0}
+
+
+@pytest.mark.parametrize("n", [7, 200, 1000])
+def test_trees_do_not_tell_a_copy_from_the_table(n: int) -> None:
+    random = np.random.default_rng(0)
+    frame = pd.DataFrame({"a": random.normal(size=n), "b": random.normal(size=n), "c": random.choice(["u", None], n)})
+    for copy in (frame, frame.sample(frac=1, random_state=0)):
+        assert quality(frame, copy).auc == pytest.approx(0.5, abs=1e-12)
+    shares = [pd.DataFrame({"c": ["u"] * k + ["v"] * (1000 - k)}) for k in (900, 100)]
+    assert quality(*shares).auc == pytest.approx(0.9, abs=0.01)
+
+
+def test_folds_are_equally_long_and_equal_rows_are_in_one() -> None:
+    random = np.random.default_rng(0)
+    real, made = random.permutation(100)[:, None] / 7, random.permutation(100)[:, None] / 7
+    made[:40] = np.nan
+    folds = folds_of(real, made)
+    assert [np.bincount(part).tolist() for part in (folds[:100], folds[100:])] == [[20] * 5] * 2
+    for row in range(40, 100):
+        assert folds[100 + row] == folds[:100][real[:, 0] == made[row, 0]]
+
+
+def test_scores_of_pairs_are_shares() -> None:
+    for seed in range(100):
+        random = np.random.default_rng(seed)
+        tables = [
+            pd.DataFrame({"a": random.integers(at, at + 7, 200), "b": random.integers(0, 7, 200)}) for at in (0, 20)
+        ]
+        assert 0 <= pair_score(*columns_of(*tables)) <= 1
 
 
 def test_trees_learn_a_target_from_synthetic_rows() -> None:

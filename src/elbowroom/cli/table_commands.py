@@ -89,7 +89,11 @@ def quality(real: str, synthetic: str, test: str | None, target: str | None, out
     if out is not None:
         check_page(out)
     first = read(real)
-    texts = [name for name, column in first.columns.items() if column.dtype == object]
+    texts = [
+        name
+        for name, column in first.columns.items()
+        if column.dtype == object and any(isinstance(v, str) for v in column)
+    ]
     second, third = (None if other is None else read(other, texts=texts).x for other in (synthetic, test))
     found = compare(first.x, second, third, target)
     worst = sorted(found.pairs.items(), key=lambda item: item[1])[:5]

@@ -19,6 +19,7 @@ from elbowroom.data.validation import Refused, opened
 from elbowroom.data.values import (
     DIGITS,
     EPOCH,
+    TICKS,
     UTC,
     Stamp,
     decimal_of,
@@ -183,10 +184,22 @@ def _name_of_zone(name: str, zone: datetime.tzinfo) -> str:
 
 
 def _seconds(column: nw.Series[Any]) -> np.ndarray:
+    moments = (math.nan if moment is None else moment / 10**9 for moment in _nanoseconds(column))
+    return _canonical(np.fromiter(moments, float, len(column)))
+
+
+def _nanoseconds(column: nw.Series[Any]) -> list[int | None]:
     unit: Any = "ns" if getattr(column.dtype, "time_unit", "us") == "ns" else "us"
-    parts = 10**9 if unit == "ns" else 10**6
     stamps = column.dt.timestamp(unit).to_list()
-    return _canonical(np.array([math.nan if is_missing(s) else int(s) / parts for s in stamps], dtype=float))
+    return [None if is_missing(stamp) else int(stamp) * TICKS[unit] for stamp in stamps]
+
+
+def nanoseconds_of(column: nw.Series[Any], series: Series) -> np.ndarray:
+    """The times of a column, which was read as `series`, as whole nanoseconds since 1970: objects (n,)."""
+    if column.dtype not in (nw.Datetime, nw.Date):  # but objects, which go to the microsecond
+        return np.array([None, *ticks_of(series.values, Stamp("ns"))], dtype=object)[1:]
+    moments = column.cast(nw.Datetime("us")) if column.dtype == nw.Date else column
+    return np.array([None, *_nanoseconds(moments)], dtype=object)[1:]
 
 
 def _categorical(name: str, column: nw.Series[Any], objects: np.ndarray, native: str) -> Series:

@@ -189,7 +189,7 @@ def open_bytes(path: Path) -> BinaryIO:
 
 
 def rows_of_text(path: Path, lines: Iterable[str], separator: str) -> Iterator[tuple[int, list[str]]]:
-    """The rows of a table as text that are not empty, and the numbers of the lines where they end.
+    """The rows of a table as text, those of empty lines too, and the numbers of the lines where they end.
 
     Raises
     ------
@@ -203,8 +203,7 @@ def rows_of_text(path: Path, lines: Iterable[str], separator: str) -> Iterator[t
                 raise broken(path, "a table as text", f"a quote is opened in line {before + 1} and never closed")
             return
         before = reader.line_num
-        if row:
-            yield before, row
+        yield before, row
 
 
 def read_text(path: Path, what: str) -> str:

@@ -56,11 +56,11 @@ class Warp(NamedTuple):
         u = u.double()
         a, b = self._around(self.scores, u)
         width, height = b.values - a.values, b.scores - a.scores
-        slope = height / width
-        up = torch.minimum((u - a.scores).clamp_min(0), height)
-        bend = up * (a.slopes + b.slopes - 2 * slope)
-        q, r = height * (slope - a.slopes) + bend, height * a.slopes - bend
-        inside = 2 * slope * up / (r + (r.square() + 4 * q * slope * up).clamp_min(0).sqrt())
+        left, right = (part.slopes * (width / height) for part in (a, b))  # of the curve in units of width and height
+        up = ((u - a.scores) / height).clamp(0, 1)
+        bend = up * (left + right - 2)
+        q, r = 1 - left + bend, left - bend
+        inside = 2 * up / (r + (r.square() + 4 * q * up).clamp_min(0).sqrt())
         beyond = (u - a.scores).clamp_max(0) / a.slopes + (u - b.scores).clamp_min(0) / b.slopes
         return a.values + width * inside + beyond
 
@@ -92,8 +92,8 @@ def knots_of(column: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def slopes_of(values: Tensor, scores: Tensor) -> Tensor:
     """The slope at every knot: the weighted harmonic mean of those of its two sides."""
     width, height = values.diff(dim=1), scores.diff(dim=1)
-    inner = (width[:, 1:] + width[:, :-1]) / (
-        width[:, 1:].square() / height[:, 1:] + width[:, :-1].square() / height[:, :-1]
-    )
+    share = width[:, 1:] / (width[:, 1:] + width[:, :-1])  # whose squares, as those of widths, could overflow
+    flat = width / height
+    inner = 1 / (share * flat[:, 1:] + (1 - share) * flat[:, :-1])
     slope = height / width
     return torch.cat([slope[:, :1], inner, slope[:, -1:]], 1)

@@ -138,7 +138,7 @@ def _rows(columns: Any, side: str) -> np.ndarray:
 def _values(column: Any, values: np.ndarray) -> np.ndarray:
     values = values[evenly(len(values), SHOWN_ROWS).numpy()]
     if column.categories is None or not any(isinstance(category, str) for category in column.categories):
-        numbers = values if column.categories is None else _named(column, values, np.nan)
+        numbers = column.origin + values if column.categories is None else _named(column, values, np.nan)
         return numbers.astype(object)
     return _named(column, values, "(missing)")
 

@@ -17,7 +17,9 @@ from typing import Any, Self
 import numpy as np
 from scipy.stats import ks_2samp
 
-from elbowroom.data.frames import Series
+from elbowroom.data import frames
+from elbowroom.data.frames import YEAR, Series
+from elbowroom.data.tables.kinds import EXACT
 from elbowroom.data.tables.schema import missing_mask, read
 from elbowroom.errors import DataError, ParameterError
 
@@ -31,17 +33,27 @@ DETECTION_ROWS = 1000  # rows of each table that trees tell apart: of more, they
 
 @dataclass(frozen=True)
 class Column:
-    """One column of both tables as numbers (n,), NaN for a hole: codes of categories, or values."""
+    """One column of both tables as numbers (n,), NaN where it is missing: codes of categories, or values less an origin.
+
+    Where float64 does not tell all values apart, `places` are those of both among the sorted values.
+    """
 
     name: str
     real: np.ndarray
     synthetic: np.ndarray
     categories: tuple[Any, ...] | None
+    origin: float = 0.0
+    places: tuple[np.ndarray, np.ndarray] | None = None
+
+    @property
+    def ordered(self) -> tuple[np.ndarray, np.ndarray]:
+        """Both as numbers whose order and ties are those of the values."""
+        return self.places or (self.real, self.synthetic)
 
     @property
     def score(self) -> float:
         """1 minus the Kolmogorov-Smirnov statistic, or minus the total variation distance of the categories."""
-        real, synthetic = known(self.real), known(self.synthetic)
+        real, synthetic = map(known, self.ordered)
         if not len(real) or not len(synthetic):
             return float(len(real) == len(synthetic))
         if self.categories is None:
@@ -54,11 +66,11 @@ class Column:
         return 1 - abs(float(np.isnan(self.real).mean() - np.isnan(self.synthetic).mean()))
 
     def codes(self) -> tuple[np.ndarray, np.ndarray, int]:
-        """Both as codes, and how many there are: categories, or bins of equal shares of real numbers; holes last."""
-        parts = [self.real, self.synthetic]
+        """Both as codes, and how many there are: categories, or bins of equal shares of real numbers; what is missing is last."""
+        parts = list(self.ordered)
         size = len(self.categories or ())
         if self.categories is None:
-            inner = np.unique(np.quantile(known(self.real), np.linspace(0, 1, BINS + 1)[1:-1]))
+            inner = np.unique(np.quantile(known(parts[0]), np.linspace(0, 1, BINS + 1)[1:-1]))
             parts = [np.where(np.isnan(p), np.nan, np.searchsorted(inner, p, side="right")) for p in parts]
             size = len(inner) + 1
         real, synthetic = (np.where(np.isnan(part), size, part).astype(int) for part in parts)
@@ -77,7 +89,7 @@ def shares(codes: np.ndarray, size: int) -> np.ndarray:
 
 def variation(a: np.ndarray, b: np.ndarray) -> float:
     """Total variation distance of two distributions."""
-    return 0.5 * float(np.abs(a - b).sum())
+    return min(1.0, 0.5 * float(np.abs(a - b).sum()))  # above which rounding may lead
 
 
 def columns_of(real: Any, synthetic: Any, names: tuple[str, str] = ("real", "synthetic")) -> list[Column]:
@@ -86,32 +98,76 @@ def columns_of(real: Any, synthetic: Any, names: tuple[str, str] = ("real", "syn
     Raises
     ------
     DataError
-        If one, by its name, is no table, or they do not have the same columns.
+        If one, by its name, is no table, they do not have the same columns, or one of these is of different kinds.
     """
-    ours, theirs = (read(table, f"the {name} table") for table, name in zip((real, synthetic), names, strict=True))
+    ours, theirs = (_read(table, f"the {name} table") for table, name in zip((real, synthetic), names, strict=True))
     if not ours and not theirs:
         raise DataError("tables must have columns", "they have none", "Check where they come from.")
     for name in [*ours, *theirs]:
         if name not in ours or name not in theirs:
             got = f"column {name!r} is in one of them alone"
             raise DataError("the tables must have the same columns", got, "Drop or add it.")
-    return [_column(name, ours[name], theirs[name]) for name in ours]
+        _refuse_other_kinds(name, (ours[name], theirs[name]), names)
+    return [_column(name, (ours[name], theirs[name])) for name in ours]
 
 
-def _column(name: str, real: Series, synthetic: Series) -> Column:
-    text = real.shown.dtype == object or synthetic.shown.dtype == object
-    few = not text and len(np.unique(known(real.shown))) <= FEW_VALUES
-    if not text and not few:
-        return Column(name, real.shown, synthetic.shown, None)
-    both = [[value if text else float(value) for value in s.shown.tolist()] for s in (real, synthetic)]
-    missing = [missing_mask(s.shown) for s in (real, synthetic)]
-    found = {
-        v for part, missing in zip(both, missing, strict=True) for v, h in zip(part, missing, strict=True) if not h
-    }
-    categories = tuple(sorted(found, key=lambda value: (str(type(value)), value)))
-    places = {category: float(i) for i, category in enumerate(categories)}
-    codes = [np.array([places.get(v, np.nan) for v in part]) for part in both]
-    return Column(name, codes[0], codes[1], categories)
+def _read(table: Any, what: str) -> dict[str, Series]:
+    """The columns of a table, with times in nanoseconds."""
+    found = read(table, what)
+    times = [name for name, series in found.items() if series.sort == "time"]
+    columns = frames.columns_of(table) if times else {}
+    return found | {n: found[n]._replace(values=frames.nanoseconds_of(columns[n], found[n])) for n in times}
+
+
+def _refuse_other_kinds(name: str, both: Sequence[Series], tables: Sequence[str]) -> None:
+    """Refuse a column that is text in one table and numbers or times in the other: no values would be the same."""
+    kinds = [_kind(series) for series in both]
+    if all(kinds) and kinds[0] != kinds[1]:
+        got = f"column {name!r} holds {kinds[0]} in the {tables[0]} table and {kinds[1]} in the {tables[1]} one"
+        raise DataError("a column must be of one kind in both tables", got, "Turn one into the other.")
+
+
+def _kind(series: Series) -> str:
+    """What a column holds, in words; nothing where all of it is missing. Categories may be numbers."""
+    values = series.values[~missing_mask(series.values)]
+    if series.sort == "time" or not len(values):
+        return "times" if len(values) else ""
+    return "text" if isinstance(values[0], str) else "numbers"
+
+
+def _column(name: str, both: Sequence[Series]) -> Column:
+    real, synthetic = parts = [series.values for series in both]
+    text, time = ("text" in (s.sort for s in both)), ("time" in (s.sort for s in both))
+    values = [part[~missing_mask(part)] for part in parts]
+    if text or len(np.unique(values[0])) <= FEW_VALUES:
+        found = sorted({*values[0].tolist(), *values[1].tolist()}, key=lambda v: (str(type(v)) if text else "", v))
+        categories = tuple(_year(value) for value in found) if time else tuple(found)
+        return Column(name, _places(real, found), _places(synthetic, found), categories)
+    if all(part.dtype != object for part in parts):
+        return Column(name, real, synthetic, None)
+    return _exact_column(name, parts, time)
+
+
+def _exact_column(name: str, parts: Sequence[np.ndarray], time: bool) -> Column:
+    """A column of times, in years, or of whole numbers beyond 2**53."""
+    found = sorted({value for part in parts for value in part[~missing_mask(part)].tolist()})
+    low = found[0] if time or found[-1] - found[0] < EXACT else 0
+    unit = YEAR * 10**9 if time else 1
+    known = {value: (value - low) / unit for value in found}
+    numbers = [np.array([known.get(value, np.nan) for value in part.tolist()], dtype=float) for part in parts]
+    places = (_places(parts[0], found), _places(parts[1], found)) if len({*known.values()}) < len(found) else None
+    return Column(name, numbers[0], numbers[1], None, _year(low) if time else float(low), places)
+
+
+def _places(values: np.ndarray, found: Sequence[Any]) -> np.ndarray:
+    """The places of values among those that were found, NaN for others."""
+    places = {value: float(place) for place, value in enumerate(found)}
+    return np.array([places.get(value, np.nan) for value in values.tolist()], dtype=float)
+
+
+def _year(nanoseconds: int) -> float:
+    """A time as people read it in a picture: a year, with a fraction."""
+    return 1970 + nanoseconds / (YEAR * 10**9)
 
 
 # ---- marginals and pairs ---------------------------------------------------------------------------------------------
@@ -133,7 +189,7 @@ def correlation(a: np.ndarray, b: np.ndarray) -> float:
     a, b = a[both], b[both]
     if len(a) < 2 or np.ptp(a) == 0 or np.ptp(b) == 0:
         return 0.0
-    return float(np.corrcoef(a, b)[0, 1])
+    return float(np.corrcoef(a / np.abs(a).max(), b / np.abs(b).max())[0, 1])  # whose squares do not overflow
 
 
 def rare_categories(columns: list[Column]) -> dict[str, tuple[float, float]]:
@@ -154,18 +210,15 @@ def rare_categories(columns: list[Column]) -> dict[str, tuple[float, float]]:
 
 
 def scaled(columns: list[Column]) -> tuple[np.ndarray, np.ndarray]:
-    """Both tables as points at Gower's distances: ranks of numbers, indicators of categories and of holes."""
+    """Both tables as points at Gower's distances: ranks of numbers, indicators of categories and of missing cells."""
     real, made = [], []
     for column in columns:
         if column.categories is None:
-            order = np.sort(known(column.real))
-            middle = [
-                np.searchsorted(order, p) + np.searchsorted(order, p, side="right")
-                for p in (column.real, column.synthetic)
-            ]
+            order = np.sort(known(column.ordered[0]))
+            middle = [np.searchsorted(order, p) + np.searchsorted(order, p, side="right") for p in column.ordered]
             parts = [
                 np.where(np.isnan(p), -1, m / (2 * max(len(order), 1)))[:, None]
-                for p, m in zip((column.real, column.synthetic), middle, strict=True)
+                for p, m in zip(column.ordered, middle, strict=True)
             ]
         else:
             codes_real, codes_made, size = column.codes()
@@ -195,7 +248,8 @@ def nearest_ratio(columns: list[Column], seed: int = 0) -> float:
 def features(columns: list[Column]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Both tables for a boosted-tree classifier, and which columns are categories."""
     few = np.array([c.categories is not None and len(c.categories) <= 255 for c in columns])
-    return np.column_stack([c.real for c in columns]), np.column_stack([c.synthetic for c in columns]), few
+    real, synthetic = (np.column_stack(part) for part in zip(*(c.ordered for c in columns), strict=True))
+    return real, synthetic, few
 
 
 def detection_rows(real: int, synthetic: int) -> int:
@@ -203,15 +257,32 @@ def detection_rows(real: int, synthetic: int) -> int:
     return min(real, synthetic, DETECTION_ROWS)
 
 
+def folds_of(real: np.ndarray, made: np.ndarray) -> np.ndarray:
+    """The folds (2n,) of n real and n synthetic rows in an order of chance, as many of each.
+
+    A row and an equal one of the other table are in one fold: trees that know one of them would take the other for it.
+    """
+    keys = [[row.tobytes() for row in np.where(np.isnan(part), np.nan, part) + 0.0] for part in (real, made)]
+    equal: dict[bytes, list[int]] = {}
+    for place, key in enumerate(keys[1]):
+        equal.setdefault(key, []).append(place)
+    pairs = [(place, equal[key].pop()) for place, key in enumerate(keys[0]) if equal.get(key)]
+    others = [sorted({*range(len(real))} - {pair[side] for pair in pairs}) for side in (0, 1)]
+    folds = np.empty((2, len(real)), int)
+    for i, (a, b) in enumerate([*pairs, *zip(*others, strict=True)]):
+        folds[0, a] = folds[1, b] = i % FOLDS
+    return folds.ravel()
+
+
 def detection_auc(columns: list[Column], seed: int = 0) -> float:
     """AUC of boosted trees that are to tell real from synthetic rows, over five folds; 0.5 is best, 1 worst.
 
     Trees learn more from more rows: they always get 1,000 of each table, or as many as the shorter one has if it has
-    fewer (`detection_rows`).
+    fewer (`detection_rows`). An exact copy of at most 1,000 rows has 0.5.
     """
     from sklearn.ensemble import HistGradientBoostingClassifier
     from sklearn.metrics import roc_auc_score
-    from sklearn.model_selection import StratifiedKFold, cross_val_predict
+    from sklearn.model_selection import PredefinedSplit, cross_val_predict
 
     real, made, few = features(columns)
     n = detection_rows(len(real), len(made))
@@ -219,8 +290,7 @@ def detection_auc(columns: list[Column], seed: int = 0) -> float:
     x = np.vstack([p[random.permutation(len(p))[:n]] for p in (real, made)])
     y = np.repeat([0, 1], n)
     model = HistGradientBoostingClassifier(categorical_features=few, random_state=seed)
-    folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed)
-    chance = cross_val_predict(model, x, y, cv=folds, method="predict_proba")[:, 1]
+    chance = cross_val_predict(model, x, y, cv=PredefinedSplit(folds_of(x[:n], x[n:])), method="predict_proba")[:, 1]
     return float(roc_auc_score(y, chance))
 
 

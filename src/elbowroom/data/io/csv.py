@@ -25,6 +25,9 @@ from elbowroom.errors import counted, warn
 WHAT = "a table as text (UTF-8)"
 AT_ONCE = 2**20  # words
 BLOCK, CHUNK = 2**24, 2**18  # bytes
+OPENED = re.compile(r'(^|[,;]) *"')  # a quote within a word is a letter
+QUOTED = re.compile(OPENED.pattern + r'[^"]*(""[^"]*)*"(?!")')
+MOST_LINES = 100  # that are looked through for the separator
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,7 @@ class Delimited:
     named : bool
         Whether the names are the file's own.
     header : int
-        How many lines the names take.
+        How many lines the names take. Below them, an empty line is a row if there is one column, and else none.
     """
 
     path: Path
@@ -69,7 +72,7 @@ class Delimited:
         """The columns if all is numbers, which NumPy reads fast and in little memory; else None."""
         with whole(self.path, WHAT), open_bytes(self.path) as file:
             try:
-                body = Digits(self.after_header(file), self.separator)
+                body = Digits(self.after_header(file), self.separator, len(self.names) == 1)
                 text = io.TextIOWrapper(io.BufferedReader(body, CHUNK), "ascii", newline="")
                 text._CHUNK_SIZE = CHUNK  # type: ignore[attr-defined]  # the usual 8 KB take as long as the numbers
                 with warnings.catch_warnings(action="ignore"):  # of no rows
@@ -101,13 +104,15 @@ class Delimited:
 def read_delimited(path: Path) -> Delimited:
     """A table as text: its names are read, and the first one of too many or of the same name is refused.
 
-    The separator is a tab in a .tsv, and in a .csv the comma or the semicolon, whichever the first line has more of.
+    The separator is a tab in a .tsv, and in a .csv the comma or the semicolon, whichever the first row has more of
+    outside quotes.
     """
     with whole(path, WHAT):
         with _opened(path) as file:
-            first = file.readline()
+            lines_read, first = _first_row(file)
             separator = "\t" if ".tsv" in path.name.lower() else max(",", ";", key=first.count)
-            lines, header = next(rows_of_text(path, chain([first], file), separator), (0, []))
+            rows = rows_of_text(path, chain(lines_read, file), separator)
+            lines, header = next((found for found in rows if found[1]), (0, []))
         named = not _are_numbers(header)
         if not named and header:
             note = f"{path.name} has no header: its first line is read as a row"
@@ -115,6 +120,18 @@ def read_delimited(path: Path) -> Delimited:
         names = [name.strip() for name in header] if named else [str(i) for i in range(len(header))]
         _check_names(path, names)
         return Delimited(path, separator, names, named, lines if named else 0)
+
+
+def _first_row(file: io.TextIOWrapper) -> tuple[list[str], str]:
+    """The lines up to the end of the first row that is not empty, and what of this row is outside quotes."""
+    lines, row, outside = [], "", ""
+    for line in file:
+        lines.append(line)
+        row = row + line if row else line.strip("\r\n")
+        outside = QUOTED.sub(r"\1", row)
+        if (row and not OPENED.search(outside)) or len(lines) == MOST_LINES:
+            break
+    return lines, outside
 
 
 def _opened(path: Path) -> io.TextIOWrapper:
@@ -152,10 +169,13 @@ class Unusual(ValueError):
 
 
 class Digits(io.RawIOBase):
-    """Bytes of a table that holds nothing but plain numbers, none of them a code such as 007."""
+    """Bytes of a table that holds nothing but plain numbers, none of them a code such as 007.
 
-    def __init__(self, file: BinaryIO, separator: str) -> None:
-        self.file, self.last = file, b","
+    Of a column that is alone none is missing either: NumPy would leave out its empty lines.
+    """
+
+    def __init__(self, file: BinaryIO, separator: str, alone: bool) -> None:
+        self.file, self.last, self.alone, self.end = file, b",", alone, b"\n"
         marks = bytearray(b"!" * 256)
         for letters, mark in ((b"123456789", b"1"), (b"0", b"0"), (b".eE", b"."), (b"\r\n" + separator.encode(), b",")):
             for letter in letters:
@@ -171,7 +191,9 @@ class Digits(io.RawIOBase):
         seen = self.last + content.translate(self.marks, b'+- "')
         if b"!" in seen or re.search(rb",0[01]", seen):
             raise Unusual("words or codes")
-        self.last = seen[-2:]
+        if self.alone and re.search(rb"\n[\r\n]|\r\r", self.end + content):
+            raise Unusual("empty lines")
+        self.last, self.end = seen[-2:], content[-1:]
         buffer[: len(content)] = content
         return len(content)
 
@@ -226,7 +248,9 @@ def _by_pyarrow(file: Plain, separator: str, names: list[str]) -> Any:
     from pyarrow import csv as reader
 
     read = reader.ReadOptions(column_names=names, block_size=BLOCK)
-    parse = reader.ParseOptions(delimiter=separator, quote_char=False, double_quote=False)
+    parse = reader.ParseOptions(
+        delimiter=separator, quote_char=False, double_quote=False, ignore_empty_lines=len(names) > 1
+    )
     convert = reader.ConvertOptions(column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=False)
     return nw.from_native(reader.read_csv(file, read, parse, convert), eager_only=True)
 
@@ -268,8 +292,10 @@ def _by_line(table: Delimited) -> list[Words]:
 def _in_pieces(table: Delimited) -> Iterator[list[tuple[str, ...]]]:
     """The columns of some rows after others."""
     width = len(table.names)
+    empty = [""] if width == 1 else []
     with _opened(table.path) as file:
-        rows = islice(rows_of_text(table.path, file, table.separator), int(table.named), None)
+        numbered = rows_of_text(table.path, file, table.separator)
+        rows = ((number, row or empty) for number, row in numbered if number > table.header and (row or empty))
         while piece := list(islice(rows, max(1, AT_ONCE // max(1, width)))):
             for number, row in piece:
                 if len(row) != width:

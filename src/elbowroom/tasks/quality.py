@@ -33,7 +33,7 @@ DETECTION_ROWS = 1000  # rows of each table that trees tell apart: of more, they
 
 @dataclass(frozen=True)
 class Column:
-    """One column of both tables as numbers (n,), NaN where it is missing: codes of categories, or values less an origin.
+    """One column of both tables as numbers (n,), NaN where missing: codes of categories, or values less an origin.
 
     Where float64 does not tell all values apart, `places` are those of both among the sorted values.
     """
@@ -66,7 +66,7 @@ class Column:
         return 1 - abs(float(np.isnan(self.real).mean() - np.isnan(self.synthetic).mean()))
 
     def codes(self) -> tuple[np.ndarray, np.ndarray, int]:
-        """Both as codes, and how many there are: categories, or bins of equal shares of real numbers; what is missing is last."""
+        """Both as codes, and how many: categories, or bins of equal shares of real numbers; the last: missing."""
         parts = list(self.ordered)
         size = len(self.categories or ())
         if self.categories is None:

@@ -7,10 +7,12 @@ import inspect
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import typing
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -241,9 +243,32 @@ def test_kinds(here, capsys, file, kind, estimator):
 def test_encode(here, capsys):
     assert answer(capsys, "encode", "people", "people.csv", "--out", "z.csv") == {"out": "z.csv", "shape": [60, 2]}
     frame = pd.read_csv("z.csv", float_precision="round_trip")
-    assert list(frame) == ["latent0", "latent1"]
+    assert list(frame) == ["class", "name", "latent0", "latent1"]
+    pd.testing.assert_frame_equal(frame[["class", "name"]], people()[["class", "name"]])
     table = people()[["age", "income", "height"]]
-    np.testing.assert_array_equal(frame, elbowroom.load("people").transform(table))
+    np.testing.assert_array_equal(frame[["latent0", "latent1"]], elbowroom.load("people").transform(table))
+
+
+@pytest.mark.parametrize("ending", [".csv", ".tsv", ".parquet"])
+def test_label_columns_stay_with_their_rows(tmp_path, monkeypatch, capsys, ending):
+    monkeypatch.chdir(tmp_path)
+    random = np.random.default_rng(0)
+    table = pd.DataFrame({"id": [f"{i:03d}" for i in range(60)], "a": random.normal(size=60)})
+    table["b"], table["note"] = random.choice(["x", "y"], 60), "of a person, perhaps"
+    table.loc[::7, "a"] = np.nan
+    table.to_parquet("rows.parquet")
+    answer(capsys, "fit", "rows.parquet", "--out", "m", "--label", "id", "--label", "note", *QUICK)
+    read = {".csv": pd.read_csv, ".tsv": partial(pd.read_csv, sep="\t"), ".parquet": None}[ending]
+    for command in (["score", "--draws", "0"], ["detect"], ["encode"]):
+        answer(capsys, command[0], "m", "rows.parquet", "--out", f"out{ending}", *command[1:])
+        out = pd.read_parquet(f"out{ending}") if read is None else read(f"out{ending}", dtype={"id": str})
+        assert list(out)[:2] == ["id", "note"]
+        assert out["id"].tolist() == table["id"].tolist()
+    answer(capsys, "impute", "m", "rows.parquet", "--out", f"full{ending}")
+    full = pd.read_parquet(f"full{ending}") if read is None else read(f"full{ending}", dtype={"id": str})
+    assert list(full) == ["id", "a", "b", "note"]
+    assert full[["id", "b", "note"]].equals(table[["id", "b", "note"]])
+    assert full["a"].notna().all()
 
 
 def test_columns_are_matched_by_name(here, capsys):
@@ -670,6 +695,15 @@ def test_kill_and_resume(rows, capsys):
     assert answer(capsys, "resume", "n.run/")["complete"]
     assert file_of(Path("n"), "model.safetensors").read_bytes() == rows
     assert not Path("n.run").exists()
+
+
+def test_a_run_without_a_checkpoint_says_that_it_begins_again(rows, capsys):
+    stopped(signal.SIGKILL)
+    for path in Path("m.run").glob("step-*"):
+        path.unlink() if path.is_file() else shutil.rmtree(path)
+    assert run(["resume", "m.run"]) == 0
+    assert "no checkpoint was written yet, as is done every 30 s: training begins again" in capsys.readouterr().err
+    assert file_of(Path("m"), "model.safetensors").read_bytes() == rows
 
 
 def test_resume_with_other_data_or_in_two_processes(rows, capsys):

@@ -938,6 +938,13 @@ def test_a_test_of_ones_is_taken_as_it_is_whatever_the_threshold():
     assert Split.per_user(X, given * 3, reading=Reading(threshold=4)).test.hidden.nnz == 0
 
 
+def test_a_split_counts_the_users_that_are_evaluated():
+    X = sparse.csr_matrix(np.vstack([np.eye(20, 12), np.ones((30, 12))]))  # of one interaction nothing can be hidden
+    split = Split.per_user(X, share=0.3, valid=0.3, random_state=0)
+    assert "30 users for validation, 30 for the test" in str(split)
+    assert len(evaluate(Popularity().fit(split.train), split.test, "ndcg@5").users) == 30
+
+
 def test_what_is_seen_already_is_not_to_be_found():
     seen = sparse.csr_matrix(np.array([[1, 1, 0, 0], [0, 1, 1, 0], [1, 0, 1, 0], [0, 0, 1, 1]]))
     hidden = np.array([[1, 0, 1, 0], [0, 1, 0, 1], [1, 0, 0, 1], [0, 1, 1, 0]])

@@ -233,9 +233,40 @@ def test_a_warp_makes_normal_scores() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        ([f"{m:02d}/{d:02d}/2021" for m in range(1, 9) for d in range(1, 26)], "They look like dates"),
+        ([f"{n // 100},{n % 100:02d}" for n in range(200, 400)], "a decimal comma"),
+        ([f"word {i}" for i in range(200)], "make numbers or dates of them."),
+    ],
+)
+def test_columns_that_are_nearly_all_different_are_said(words: list[str], hint: str) -> None:
+    frame = pd.DataFrame({"a": words[:150] * 2, "b": np.arange(300) % 7})
+    with pytest.warns(ElbowroomWarning, match=f"column 'a' has 150 categories in 300 rows, too many.*{hint}"):
+        table(epochs=1).fit(frame)
+    assert not [w for w in caught_of(lambda: table(epochs=1).fit(frame.assign(a=frame["b"].map(str)))) if "many" in w]
+
+
+def test_a_column_of_another_type_is_named_as_such() -> None:
+    frame = pd.DataFrame({"zip": [f"{i % 9:05d}" for i in range(60)], "a": np.arange(60) % 5})
+    model = table(epochs=1).fit(frame)
+    with pytest.raises(DataError, match="'zip' must hold text, as in training, but it holds numbers"):
+        model.score(frame.assign(zip=frame["zip"].astype(int)))
+    with pytest.warns(ElbowroomWarning, match="60 cells of a category that the model does not know"):
+        model.score(frame.assign(zip="99999"))
+
+
+def caught_of(act: Any) -> list[str]:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        act()
+    return [str(warning.message) for warning in caught]
+
+
 @torch.no_grad()
-def test_the_density_of_a_column_integrates_to_one_with_its_holes_and_spikes() -> None:
-    """P(missing) + P(spike) + the integral over all values, in the column's own units."""
+def test_the_density_of_a_column_integrates_to_one_with_missing_values_and_point_masses() -> None:
+    """P(missing) + P(point mass) + the integral over all values, in the column's own units."""
     frame = people()[["rain"]].assign(rain=lambda f: f["rain"].where(np.arange(N) % 7 > 0))
     schema = Schema.infer(frame)
     likelihood, _ = table_likelihood(schema.cells)
@@ -251,8 +282,8 @@ def test_the_density_of_a_column_integrates_to_one_with_its_holes_and_spikes() -
 
 
 @torch.no_grad()
-def test_a_hole_has_no_say() -> None:
-    """The log-probability of a row with holes is that of its other cells; cells sum to the row."""
+def test_missing_values_contribute_nothing() -> None:
+    """The log-probability of a row with missing cells is that of its other cells; cells sum to the row."""
     schema = Schema.infer(people(missing=False))
     likelihood, _ = table_likelihood(schema.cells)
     x = torch.from_numpy(schema.encode(read(people(missing=False))))

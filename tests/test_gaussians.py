@@ -260,14 +260,14 @@ def test_the_vamp_prior_starts_at_training_rows() -> None:
 
 @every_posterior
 def test_the_composite_prior_is_a_mixture_with_an_older_posterior(make: Callable[..., Posterior]) -> None:
-    prior, ema_model, z = CompositePrior(3).double(), make(7), noise(5, 7, 3, seed=8)
+    prior, previous, z = CompositePrior(3).double(), make(7), noise(5, 7, 3, seed=8)
     standard, far = (Independent(Normal(torch.zeros(3, dtype=F64), scale), 1) for scale in (1.0, math.exp(5)))
     shares = torch.tensor([0.15, 0.75, 0.1], dtype=F64)[:, None, None]
-    densities = torch.stack([p.log_prob(z).expand(5, 7) for p in (standard, outside(ema_model), far)]).exp()
-    torch.testing.assert_close(prior.beside(ema_model).log_prob(z).exp(), (shares * densities).sum(0))
+    densities = torch.stack([p.log_prob(z).expand(5, 7) for p in (standard, outside(previous), far)]).exp()
+    torch.testing.assert_close(prior.beside(previous).log_prob(z).exp(), (shares * densities).sum(0))
     q = make(7, seed=20)
-    rate, parts = rate_of(q, prior.beside(ema_model), z[0])
-    torch.testing.assert_close(rate, q.log_prob(z[0]) - prior.beside(ema_model).log_prob(z[0]))
+    rate, parts = rate_of(q, prior.beside(previous), z[0])
+    torch.testing.assert_close(rate, q.log_prob(z[0]) - prior.beside(previous).log_prob(z[0]))
     assert parts is None
     assert isinstance(prior(lambda x: x), StandardGaussian)  # to score and to sample
 

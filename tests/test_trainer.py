@@ -520,10 +520,10 @@ def test_a_prior_that_remembers_is_told_what_the_averaged_encoder_says() -> None
     told: list[Tensor] = []
 
     class Remembering(CompositePrior):
-        def beside(self, ema_model: Posterior) -> Composite:
-            told.append(ema_model.mean)
-            assert not ema_model.mean.requires_grad
-            return super().beside(ema_model)
+        def beside(self, previous: Posterior) -> Composite:
+            told.append(previous.mean)
+            assert not previous.mean.requires_grad
+            return super().beside(previous)
 
     begun, data = model(), rows()
     vae, _ = fit(Trainer(epochs=3, batch_size=50), data, prior=Remembering(2), held_out=rows(20, 3))

@@ -81,11 +81,11 @@ class CompositePrior(StandardPrior):
                 "Try old=0.75, wide=0.1, log_variance=10.",
             )
 
-    def beside(self, ema_model: Posterior) -> Composite:
-        """The prior of rows in training, whose older posteriors are these."""
+    def beside(self, previous: Posterior) -> Composite:
+        """The prior of rows in training, whose previous posteriors are these."""
         far = DiagonalGaussian(self.zero.expand(self.size), self.zero.expand(self.size) + 0.5 * self.log_variance)
         shares = (1 - self.old - self.wide, self.old, self.wide)
-        return Composite(*zip(shares, (StandardGaussian(self.size, self.zero), ema_model, far), strict=True))
+        return Composite(*zip(shares, (StandardGaussian(self.size, self.zero), previous, far), strict=True))
 
 
 class ConditionedMixture(nn.Module):

@@ -39,7 +39,7 @@ from elbowroom.utils.files import MAX_JSON, delete, held, parse_json, read_file,
 from elbowroom.utils.randomness import drawing_from
 from elbowroom.utils.settings import standard_defaults
 
-SCHEMA = 4
+SCHEMA = 5
 CONFIG, CARD = "config.json", "README.md"
 WEIGHTS, HISTORY = "model.safetensors", "history.json"
 DATA = "data.safetensors"  # only of models that keep some of their data
@@ -333,11 +333,11 @@ def _check_version(config: Mapping[str, Any], path: Path) -> None:
     if config.get("format") != "elbowroom" or type(config.get("schema")) is not int:
         raise broken(path / CONFIG, "it is not a configuration of Elbowroom")
     if config["schema"] != SCHEMA:
-        ema_model = config["schema"] < SCHEMA
+        older = config["schema"] < SCHEMA
         raise ArtefactError(
             f"this version of Elbowroom ({__version__}) reads saved models of schema {SCHEMA}",
             f"{path} has schema {config['schema']:.6g}",
-            f"Fit it again; its settings are in {CONFIG}." if ema_model else "Install the version that saved it.",
+            f"Fit it again; its settings are in {CONFIG}." if older else "Install the version that saved it.",
         )
 
 

@@ -746,3 +746,16 @@ def test_any_bytes_are_read_or_refused(tmp_path_factory, content, ending):
         warnings.simplefilter("ignore", ElbowroomWarning)
         with contextlib.suppress(DataError):
             assert len(read(str(path))) > 0
+
+
+def test_a_word_among_numbers_is_said(tmp_path: Path) -> None:
+    words = ["unknown" if i == 3 else str(i) for i in range(100)]
+    (tmp_path / "a.csv").write_text("age,zip,n\n" + "".join(f"{w},{i:03d},{i}\n" for i, w in enumerate(words)))
+    with pytest.warns(
+        ElbowroomWarning, match=r"column 'age' .* 1 word in 100 rows \(first: row 3, 'unknown'\)"
+    ) as caught:
+        columns = read(str(tmp_path / "a.csv")).columns
+    assert len(caught) == 1  # zip codes are digits, and text by their zeros
+    assert columns["age"].tolist() == words
+    assert columns["zip"][7] == "007"
+    assert columns["n"].dtype == np.int64

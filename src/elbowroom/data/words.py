@@ -24,6 +24,7 @@ DIGITS = b"0123456789.eE+- ;"
 EXACT = 2**53  # up to which float64 holds every whole number
 AT_ONCE = 2**17  # words
 AT_A_GLANCE = 100
+FEW_WORDS = 0.05  # share of a column's words, up to which they are said to be few
 SHORT = 2**12  # words, which are read one by one before a library has begun
 
 
@@ -92,6 +93,25 @@ def values_of(words: Words) -> np.ndarray:
             parts.append(part)
         found = _joined(parts)
     return words.texts() if found is None else found
+
+
+def words_among_numbers(values: np.ndarray) -> tuple[int, int, str] | None:
+    """Of a column (n,) of text in which nearly all is numbers, how many words are none, and the first: row and word.
+
+    None of all other columns, and of codes with leading zeros, which are digits too.
+    """
+    if values.dtype != object or not all(isinstance(value, str) for value in values[:AT_A_GLANCE]):
+        return None
+    some = values[np.linspace(0, len(values) - 1, min(len(values), AT_A_GLANCE)).astype(int)]
+    if sum(map(_is_no_number, some)) > FEW_WORDS * len(some):
+        return None
+    rows = [row for row, value in enumerate(values) if _is_no_number(value)]
+    return (len(rows), rows[0], values[rows[0]]) if 0 < len(rows) <= FEW_WORDS * len(values) else None
+
+
+def _is_no_number(word: Any) -> bool:
+    word = word.strip() if isinstance(word, str) else ""
+    return word.lower() not in MISSING and NUMBER.fullmatch(word) is None
 
 
 def _by_library(series: Any) -> np.ndarray | None:

@@ -19,7 +19,7 @@ import narwhals.stable.v2 as nw
 import numpy as np
 
 from elbowroom.data.streams import broken, open_bytes, rows_of_text, whole
-from elbowroom.data.words import EXACT, NUMBER, Words, as_whole, values_of
+from elbowroom.data.words import EXACT, NUMBER, Words, as_whole, values_of, words_among_numbers
 from elbowroom.errors import counted, warn
 
 WHAT = "a table as text (UTF-8)"
@@ -58,7 +58,16 @@ class Delimited:
         if numbers is not None:
             return numbers
         words = self.words()
-        return {name: words[name].texts() if name in texts else values_of(words[name]) for name in words}
+        found = {name: words[name].texts() if name in texts else values_of(words[name]) for name in words}
+        for name in found:
+            if name not in texts and (few := words_among_numbers(found[name])):
+                n, row, word = few
+                warn(
+                    f"column {name!r} of {self.path} is text, because of {counted(n, 'word')} in {len(found[name]):,} "
+                    f"rows (first: row {row}, {word!r:.60}): all others are numbers",
+                    2,
+                )
+        return found
 
     def words(self) -> dict[str, Words]:
         """The columns by name, as they are written."""

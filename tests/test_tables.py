@@ -257,6 +257,23 @@ def test_a_column_of_another_type_is_named_as_such() -> None:
         model.score(frame.assign(zip="99999"))
 
 
+def test_what_columns_were_taken_for_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    frame = pd.DataFrame({"age": np.arange(60.0) % 41 + 18, "plan": list("ab") * 30, "ok": [True, False] * 30})
+    frame["day"] = pd.Timestamp("2024-02-01") + pd.to_timedelta(np.arange(60), "D")
+    frame.loc[3, "age"] = np.nan
+    model = table(epochs=1, verbose=True).fit(frame)
+    assert model.schema_ is not None
+    assert model.schema_.lines() == [
+        "age   Count     18 to 58, some missing",
+        "plan  Category  2 categories: 'a', 'b'",
+        "ok    Binary",
+        "day   Datetime  2024-02-01 to 2024-03-31",
+    ]
+    assert all(line in capsys.readouterr().err for line in ["day   Datetime  2024-02-01 to 2024-03-31"])
+    wide = Schema.infer(pd.DataFrame({f"c{i}": np.arange(9.0) for i in range(40)}))
+    assert wide.lines()[-1] == "... and 10 more columns"
+
+
 def caught_of(act: Any) -> list[str]:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")

@@ -45,6 +45,7 @@ def _facts(config: Mapping[str, Any], saved: Mapping[str, Any]) -> dict[str, Any
         "context": fitted.get("context_categories_"),
         "likelihood": fitted["likelihood_"],
         "likelihood_reason": fitted["likelihood_reason_"],
+        "schema": schema_lines(fitted.get("schema_")),
         "n_latents": parameters["n_latents"],
         "active_latents": sum(diagnosis["active"]),
         "prior": parameters["prior"],
@@ -64,6 +65,13 @@ def _facts(config: Mapping[str, Any], saved: Mapping[str, Any]) -> dict[str, Any
     }
 
 
+def schema_lines(form: Any) -> list[str]:
+    """What the columns of a table were taken for; nothing of other data."""
+    from elbowroom.data.tables.schema import Schema
+
+    return [] if form is None else Schema.of(form).lines()
+
+
 def describe(facts: Mapping[str, Any]) -> str:
     """The facts in words, a line each."""
     rows = f"{counted(facts['rows'], 'row')}, " if "rows" in facts else ""
@@ -76,7 +84,10 @@ def describe(facts: Mapping[str, Any]) -> str:
     lines = [
         ("model", facts["estimator"]),
         ("data", f"{rows}{_shape(facts)}"),
-        ("likelihood", f"{_likelihood(facts['likelihood'])}: {facts['likelihood_reason']}"),
+        *(
+            [("columns" * (i == 0), line) for i, line in enumerate(facts["schema"])]
+            or [("likelihood", f"{_likelihood(facts['likelihood'])}: {facts['likelihood_reason']}")]
+        ),
         ("latents", f"{facts['n_latents']}, {facts['covariance']} covariance, {facts['prior']} prior"),
         ("beta", f"{facts['beta']}{_stands(facts['stands_at'])}, objective {facts['objective']}"),
         ("epochs", f"{facts['epochs']} of {facts['planned_epochs']}{ended}, best {facts['best_epoch']}"),

@@ -200,7 +200,8 @@ class BaseVAE(TransformerMixin, BaseEstimator, ABC):
         rows = self._rows(x, codes)
         likelihood, self.likelihood_, self.likelihood_reason_ = self._choose_likelihood(rows)
         if self.verbose:
-            Progress(0).say(f"likelihood {self.likelihood_}: {self.likelihood_reason_}")
+            for line in self._choices:
+                Progress(0).say(line)
         span = self.beta_ if isinstance(self.beta_, LogUniform) else None
         train, held_out = split(rows, self.validation_fraction, self.seed_)
         model = build(likelihood, self._bodies, self.n_latents, self.covariance, self._prior, train, self.seed_, span)
@@ -219,6 +220,11 @@ class BaseVAE(TransformerMixin, BaseEstimator, ABC):
             self.diagnosis_ = diagnose.diagnose(model, new_to_prior, self._beta_now, done)
             self.history_.verdict = self.diagnosis_.verdict
         return self
+
+    @property
+    def _choices(self) -> list[str]:
+        """What the data was taken for, in lines."""
+        return [f"likelihood {self.likelihood_}: {self.likelihood_reason_}"]
 
     def _begin(self, model: VAE, rows: Rows) -> None:
         """Give a new model its first weights, where these are not left as they were drawn."""

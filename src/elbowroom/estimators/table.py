@@ -165,5 +165,9 @@ class TableVAE(BaseVAE):
         return "standard" if self.schema_ is None else "fitted"
 
     @property
+    def _choices(self) -> list[str]:
+        return super()._choices if self.schema_ is None else self.schema_.lines()
+
+    @property
     def _cells(self) -> list[str] | None:
         return super()._cells if self.schema_ is None else list(self.schema_.cells)

@@ -19,6 +19,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
+from elbowroom.data.values import shown_time
 from elbowroom.errors import DataError, ParameterError, counted, unknown, warn
 
 GRID = 1000  # whole numbers over a range of at most so many have a probability each; wider ones a density
@@ -26,6 +27,7 @@ FEW = 12  # different numbers, up to which each has a probability of its own
 FREQUENT = 0.03  # share of a number that has one among many
 MOST_SPIKES = 20
 MOST_CATEGORIES = 1000
+FEW_SHOWN = 3  # point masses, up to which they are listed
 MOST_SHARE = 0.25  # of the rows, that may have categories of their own without a word about it
 DATE = re.compile(r"\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}([ T].*)?")
 COMMA = re.compile(r"[-+]?\d+,\d{1,2}")
@@ -60,6 +62,11 @@ class Kind(ABC):
     @abstractmethod
     def decode(self, cells: np.ndarray) -> np.ndarray:
         """Values (n,) of cells (n, k)."""
+
+    @property
+    def detail(self) -> str:
+        """What else there is to say of it, in a few words."""
+        return ""
 
     @abstractmethod
     def check(self, value: Any, name: str, show: Callable[[Any], str] = repr) -> None:
@@ -119,6 +126,15 @@ class Real(Kind):
         """Whether values are Python's int, because float64 does not hold them."""
         ends = (self.low, self.high)
         return all(isinstance(end, int) for end in ends) and any(abs(end or 0) >= EXACT for end in ends)
+
+    @property
+    def detail(self) -> str:
+        masses = self.point_masses or ()
+        often = f", often {', '.join(map(self._shown, masses))}" if 0 < len(masses) <= FEW_SHOWN else ""
+        return f"{self._shown(self.low)} to {self._shown(self.high)}{often}"
+
+    def _shown(self, value: Any) -> str:
+        return f"{plain(value)}" if isinstance(value, int) else f"{value:.6g}"
 
     @property
     def origin(self) -> float:
@@ -283,6 +299,9 @@ class Datetime(Real):
     def grid(self) -> bool:
         return False
 
+    def _shown(self, value: Any) -> str:
+        return shown_time(int(value * 10**9))
+
     @property
     def steps(self) -> str:
         return {DAY: "whole days", 1.0: "whole seconds"}.get(self.step or 0.0, f"steps of {self.step:g} seconds")
@@ -395,6 +414,10 @@ class Category(Kind):
         if not any(same(value, category) for category in known):
             expected = f"column {name!r} must be given one of {counted(len(known), 'category', 'categories')}"
             raise DataError(expected, f"it is {show(value)}", f"Known are {self._listed}.")
+
+    @property
+    def detail(self) -> str:
+        return f"{counted(len(self.categories or ()), 'category', 'categories')}: {self._listed}"
 
     @property
     def _listed(self) -> str:

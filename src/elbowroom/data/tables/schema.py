@@ -348,6 +348,16 @@ class Schema(Mapping[str, Kind]):
         )
         return f"Schema({listed})"
 
+    def lines(self, most: int = 30) -> list[str]:
+        """What every column was taken for, a line each."""
+        width = min(max(map(len, self.columns), default=0), most)
+        found = [
+            f"{name:<{width}}  {type(c.known).__name__:<9} {c.known.detail:.80}" + ", some missing" * bool(c.nulls)
+            for name, c in self._items()
+        ]
+        found = [line.rstrip() for line in found]
+        return found if len(found) <= most else [*found[:most], f"... and {len(found) - most:,} more columns"]
+
     def _items(self) -> Iterable[tuple[str, Column]]:
         return self.columns.items()
 

@@ -159,13 +159,18 @@ def report(model: str, file: str, out: str, labels: str | None, beta: float | No
         estimator.report(rows, out)
         return Answer({"report": out, "interactions": len(data), "labels": None}, f"wrote {out}")
     values, name = None, "label"
-    if labels is None and data.spare and data.kind != "count":
-        labels = data.spare[0]
+    if labels is None and data.kind != "count":  # by the first column that does not name the rows
+        labels = next((name for name in data.spare if _repeats(data.columns[name])), None)
     if labels is not None:
         values, name = read_labels(labels, data), labels if labels in data.columns else Path(labels).stem
     estimator.report(rows, out, labels=values, label_name=name)
     coloured = f", coloured by {escaped(name)}" if labels is not None else ""
     return Answer({"report": out, "rows": len(data), "labels": labels}, f"wrote {out}{coloured}")
+
+
+def _repeats(values: np.ndarray) -> bool:
+    """Whether values are not all different, or are numbers."""
+    return values.dtype.kind == "f" or len({*values.tolist()}) < len(values)
 
 
 def info(model: str) -> Answer:

@@ -37,6 +37,8 @@ def recommend(
     ids, histories = _users(estimator, file, out, users)
     most = min(n, len(estimator.items_))
     items, scores = estimator.recommend(histories, N=most, filter_already_liked_items=not again)
+    if few := int(((~np.isfinite(scores)).any(1) | (most < n)).sum()):
+        warn(f"{counted(few, 'user has', 'users have')} fewer than {n} items left to recommend", 2)
     columns = lists_as_columns(ids, items, scores)
     facts = {"model": model, "users": len(ids), "n": n, "out": out}
     if out is None:

@@ -80,8 +80,8 @@ class Data:
 
     @property
     def labels(self) -> dict[str, np.ndarray]:
-        """The columns of a table that are not features; those of an AnnData stay in it."""
-        return {} if hasattr(self.x, "obsm") else {name: self.columns[name] for name in self.spare}
+        """The columns of a table that are not features; those of an AnnData stay in it, and interactions are no rows."""
+        return {} if self.interactions or hasattr(self.x, "obsm") else {name: self.columns[name] for name in self.spare}
 
     def column(self, name: str) -> np.ndarray:
         """A column by its name."""

@@ -8,11 +8,11 @@ truth. 1,000 samples of 400 rows each give an estimate and a standard error; "co
 estimate +- 1.96 standard errors holds the truth. (Of rows with heavy tails, 400 are too few for such intervals: .83 to
 .94 with Student's t of 5 degrees.) Comparisons: two recommenders, evaluated for all users of a log; samples of 400.
 
-Imputation: y = x + w + noise, w = x / 2 + noise, 400 rows; w is missing more often where y is large. Every repeat draws
-new rows, makes 10 imputations, fits the regression of y on x and w to each, and pools (Rubin 1987). "one model" are
-`impute(rows, n=10)`; "bootstrap" fits a model to a bootstrap of the rows for each imputation. "complete" is the
+Imputation: y = x + w + noise, w = x / 2 + noise, 300 rows; w is missing more often where y is large. Every repeat draws
+new rows, makes 5 imputations, fits the regression of y on x and w to each, and pools (Rubin 1987). "one model" are
+`impute(rows, n=5)`; "bootstrap" fits a model to a bootstrap of the rows for each imputation. "complete" is the
 regression on the rows before any cell was missing, "complete rows" that on the rows without a missing cell. Models are
-trained for 200 epochs, and have all other settings at their defaults.
+trained for 100 epochs, and have all other settings at their defaults.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from unittest.mock import patch
 import numpy as np
 
 SAMPLES, SIZE, POPULATION = 1000, 400, 200_000
-IMPUTATIONS, ROWS = 10, 400
+IMPUTATIONS, ROWS = 5, 300
 TRUTH = {"x": 1.0, "w": 1.0}
 
 
@@ -145,7 +145,7 @@ def repeat(seed: int) -> dict[str, list[tuple[bool, float, float]]]:
     rows, holes = table(ROWS, generator)
 
     def fitted(data: np.ndarray, state: int) -> Any:
-        return TableVAE(2, schema="infer", epochs=200, random_state=state).fit(data)
+        return TableVAE(2, schema="infer", epochs=100, random_state=state).fit(data)
 
     def bootstrapped(state: int) -> np.ndarray:
         again = holes[generator.integers(0, ROWS, ROWS)]

@@ -80,7 +80,7 @@ class Data:
 
     @property
     def labels(self) -> dict[str, np.ndarray]:
-        """The columns of a table that are not features; those of an AnnData stay in it, and interactions are no rows."""
+        """The columns of a table that are not features; of an AnnData they stay in it, interactions have none."""
         return {} if self.interactions or hasattr(self.x, "obsm") else {name: self.columns[name] for name in self.spare}
 
     def column(self, name: str) -> np.ndarray:

@@ -17,9 +17,8 @@ import numpy as np
 import pytest
 import scipy.sparse
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
-from training import D, Spy, bits, fit, model, rows, weights, without_seconds
+from torch import Tensor
+from training import D, Spy, bits, fit, guest, model, rows, weights, without_seconds
 
 from elbowroom.beta.policies import Constant, Cyclical, Warmup
 from elbowroom.data.dataset import BinarizedRows, Rows, rows_of
@@ -169,23 +168,6 @@ def test_same_seed_same_bits() -> None:
     assert without_seconds(first) == without_seconds(second)
     other, _ = fit(Trainer(**{**vars(SHORT), "seed": 6}))
     assert not torch.equal(weights(a), weights(other))
-
-
-class Guest(nn.Module):
-    """A caller's own encoder, which draws from torch's global stream, openly and not, and has running statistics."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.body = nn.Sequential(nn.Linear(D, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.3))
-
-    def forward(self, h: torch.Tensor, context: torch.Tensor | None = None) -> torch.Tensor:
-        return F.dropout(self.body(h), 0.1, self.training)
-
-
-def guest() -> Guest:
-    with torch.random.fork_rng():
-        torch.manual_seed(1)
-        return Guest()
 
 
 @pytest.mark.parametrize("encoder", [None, guest])

@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUN := $(BIN)/python
 
-.PHONY: help demo test test-long check docs bench clean
+.PHONY: help demo test test-long coverage check types docs package bench clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -26,13 +26,18 @@ test: $(VENV)/installed ## run all tests
 test-long: $(VENV)/installed ## run the tests of many seeds and many kills (up to 40 minutes)
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist worksteal -m long
 
+coverage: $(VENV)/released ## run all tests, and print the lines that none of them runs
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist worksteal --cov=elbowroom --cov-report=term-missing:skip-covered
+
 $(VENV)/checked: $(VENV)/installed
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[check]'
 	@touch $@
 
-check: $(VENV)/checked ## lint, format and type checks
+check: types ## lint, format and type checks
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+types: $(VENV)/checked
 	$(BIN)/mypy
 
 $(VENV)/documented: $(VENV)/installed
@@ -42,6 +47,28 @@ $(VENV)/documented: $(VENV)/installed
 docs: $(VENV)/documented ## build the documentation into build/docs
 	$(BIN)/sphinx-build -W --keep-going -q docs build/docs
 	@echo "open build/docs/index.html"
+
+$(VENV)/released: $(VENV)/installed
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[release]'
+	@touch $@
+
+package: $(VENV)/released ## build wheel and sdist into build/dist, check them, try the wheel in an environment of its own
+	rm -rf build/dist build/fresh
+	$(RUN) -m build --outdir build/dist
+	$(RUN) -m twine check --strict build/dist/*
+	$(RUN) -m venv build/fresh
+	build/fresh/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt build/dist/*.whl
+	build/fresh/bin/elbowroom --help > build/help.txt
+	build/fresh/bin/python -I -c "$$FIVE_LINES"
+
+define FIVE_LINES
+from sklearn.datasets import load_wine
+from elbowroom import TableVAE
+X = load_wine().data
+model = TableVAE(n_latents=3, epochs=20, random_state=0).fit(X)
+print("the wheel works: latents", model.transform(X).shape, "at", round(model.score(X), 2), "nats")
+endef
+export FIVE_LINES
 
 bench: $(VENV)/installed ## measure training speed beside a bare loop and the peers (about 10 minutes)
 	$(RUN) benchmarks/speed.py

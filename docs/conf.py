@@ -3,7 +3,7 @@
 from elbowroom import __version__
 
 project = "Elbowroom"
-author = "The Elbowroom authors"
+author = "The Elbowroom developers"
 release = __version__
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
 html_theme = "furo"
@@ -11,4 +11,5 @@ html_title = "Elbowroom"
 napoleon_google_docstring = False
 autodoc_typehints = "none"
 autodoc_member_order = "bysource"
+myst_heading_anchors = 2
 myst_enable_extensions = ["dollarmath"]

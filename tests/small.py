@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy import sparse
 from sklearn.datasets import load_digits, load_wine
 
 from elbowroom import CountVAE, ImageVAE, TableVAE
@@ -63,3 +64,11 @@ def counts(**settings: Any) -> CountVAE:
 def images(**settings: Any) -> ImageVAE:
     small = {"n_latents": 2, "hidden": (8,), "channels": (4,), "epochs": 2, "random_state": 0}
     return ImageVAE(**{**small, **settings})
+
+
+def matrix(users: int = 20, items: int = 12, density: float = 0.3, seed: int = 0, high: int = 1) -> sparse.csr_matrix:
+    """Random interactions, some rows without any, with whole values from 1 to `high`."""
+    random = np.random.default_rng(seed)
+    dense = (random.random((users, items)) < density) * random.integers(1, high + 1, (users, items))
+    dense[:: max(2, users // 3)] = 0
+    return sparse.csr_matrix(dense.astype(np.float32))

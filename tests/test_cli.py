@@ -20,7 +20,6 @@ import pandas as pd
 import pytest
 from forging import file_of
 from scipy import sparse
-from sklearn.utils._param_validation import StrOptions
 
 import elbowroom
 from elbowroom import CountVAE, ImageVAE, InteractionVAE, TableVAE
@@ -35,6 +34,7 @@ from elbowroom.likelihoods.registry import LIKELIHOODS
 from elbowroom.objectives.bounds import OBJECTIVES
 from elbowroom.persistence import artefact
 from elbowroom.training import trainer
+from elbowroom.utils.constraints import StrOptions
 from elbowroom.utils.files import held
 
 anndata = pytest.importorskip("anndata")

@@ -9,8 +9,8 @@ from typing import Any, cast
 import numpy as np
 import pytest
 import torch
+from closed_form import SETTINGS, optimum, spectrum_of, table
 from small import DIGITS, WINE
-from test_exact import SETTINGS, optimum, spectrum_of, table
 from torch import Tensor
 from training import bits, fit, rows
 

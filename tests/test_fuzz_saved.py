@@ -1,7 +1,7 @@
 """Forged models and checkpoints, whose checksums are right: each works, or is refused by one clear error.
 
 A case is a name of `TARGETS` and a seed: the first function writes a forged one into an empty folder, and the second
-opens it and tries it on a row, as in `test_fuzz`, whose watch it is. To try one case, run this file:
+opens it and tries it on a row, as in `fuzzing`. To try one case, run this file:
 python tests/test_fuzz_saved.py FOLDER NAME SEED
 """
 
@@ -27,9 +27,9 @@ import pytest
 import safetensors.torch
 import torch
 from forging import Files, forge, opened
+from fuzzing import BATCH, LONG, SHORT, Targets, Watch, asked, check, run_here
 from scipy import sparse
 from small import DIGITS, WINE, counts, images, table
-from test_fuzz import BATCH, LONG, SHORT, Targets, Watch, asked, check, run_here
 from torch import Tensor
 
 import elbowroom

@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse, stats
 from sklearn.metrics import ndcg_score
+from small import matrix
 
 from elbowroom import EASE, Fold, ItemKNN, Popularity, RatingMeans, Split, evaluate
 from elbowroom import distributions as d
@@ -35,15 +36,6 @@ from elbowroom.tasks.recommend.baselines import side_by_side
 from elbowroom.tasks.recommend.topk import best, in_order
 from elbowroom.training.checkpoints import checksum
 from elbowroom.utils.randomness import normal_by_row
-
-
-def matrix(users: int = 20, items: int = 12, density: float = 0.3, seed: int = 0, high: int = 1) -> sparse.csr_matrix:
-    """Random interactions, some rows without any, with whole values from 1 to `high`."""
-    random = np.random.default_rng(seed)
-    dense = (random.random((users, items)) < density) * random.integers(1, high + 1, (users, items))
-    dense[:: max(2, users // 3)] = 0
-    return sparse.csr_matrix(dense.astype(np.float32))
-
 
 matrices = st.builds(
     matrix, st.integers(1, 12), st.integers(1, 30), st.floats(0, 1), st.integers(0, 99), st.integers(1, 4)

@@ -19,8 +19,7 @@ import pytest
 import torch
 from scipy import sparse
 from small import WINE, table
-from test_resume import same
-from training import Spy, fit
+from training import Spy, fit, same
 
 import elbowroom
 from elbowroom import InteractionVAE, TableVAE

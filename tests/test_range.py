@@ -11,12 +11,11 @@ from typing import Any, cast
 import numpy as np
 import pytest
 import torch
+from closed_form import SETTINGS, optimum, spectrum_of
+from closed_form import table as standardised
 from small import COUNTS, DIGITS, NAMES, WINE, counts, images, table
-from test_exact import SETTINGS, optimum, spectrum_of
-from test_exact import table as standardised
-from test_resume import Killed, killed_at
 from torch import Tensor, nn
-from training import rows, weights
+from training import Killed, killed_at, rows, weights
 
 import elbowroom
 from elbowroom import TableVAE

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 from sklearn.base import clone
-from test_interactions import matrix
+from small import matrix
 
 import elbowroom
 from elbowroom import EASE, Fold, InteractionVAE, Popularity, RatingMeans, Reading, Split, evaluate

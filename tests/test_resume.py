@@ -16,8 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from test_trainer import guest
-from training import Spy, bits, fit, rows, weights, without_seconds
+from training import Killed, Spy, bits, fit, guest, killed_at, rows, same, weights
 
 import elbowroom.training.checkpoints
 import elbowroom.training.trainer
@@ -39,26 +38,8 @@ SHORT = Trainer(epochs=3, batch_size=16, seed=5, device="cpu")
 Trained = tuple[VAE, History]
 
 
-def same(a: Trained, b: Trained) -> bool:
-    """Whether two runs ended alike: every bit of the weights, every record, every note."""
-    histories = [(without_seconds(h), h.notes, h.complete) for _, h in (a, b)]
-    return torch.equal(weights(a[0]), weights(b[0])) and histories[0] == histories[1]
-
-
 def steps(folder: Path) -> list[int]:
     return sorted(int(path.name[5:17]) for path in folder.glob("step-*.safetensors"))
-
-
-class Killed(BaseException):
-    """What stops a run in these tests where a real SIGKILL would be slow."""
-
-
-def killed_at(step: int) -> Spy:
-    def act(call: int, terms: Terms) -> None:
-        if call == step:
-            raise Killed
-
-    return Spy(act)
 
 
 def start(folder: Path, step: int, trainer: Trainer = SHORT, **options: Any) -> None:

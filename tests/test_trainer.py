@@ -17,9 +17,8 @@ import numpy as np
 import pytest
 import scipy.sparse
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
-from training import D, Spy, bits, fit, model, rows, weights, without_seconds
+from torch import Tensor
+from training import D, Spy, bits, fit, guest, model, rows, weights, without_seconds
 
 from elbowroom.beta.policies import Constant, Cyclical, Warmup
 from elbowroom.data.dataset import BinarizedRows, Rows, rows_of
@@ -30,6 +29,7 @@ from elbowroom.models.vae import VAE
 from elbowroom.objectives.bounds import Elbo, Iwae
 from elbowroom.objectives.terms import Terms
 from elbowroom.tasks.score import log_likelihood
+from elbowroom.training import optimizer
 from elbowroom.training.checkpoints import Checkpoints
 from elbowroom.training.history import History
 from elbowroom.training.optimizer import AVERAGE_EVERY, Optimiser, learning_rate_at
@@ -168,23 +168,6 @@ def test_same_seed_same_bits() -> None:
     assert without_seconds(first) == without_seconds(second)
     other, _ = fit(Trainer(**{**vars(SHORT), "seed": 6}))
     assert not torch.equal(weights(a), weights(other))
-
-
-class Guest(nn.Module):
-    """A caller's own encoder, which draws from torch's global stream, openly and not, and has running statistics."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.body = nn.Sequential(nn.Linear(D, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.3))
-
-    def forward(self, h: torch.Tensor, context: torch.Tensor | None = None) -> torch.Tensor:
-        return F.dropout(self.body(h), 0.1, self.training)
-
-
-def guest() -> Guest:
-    with torch.random.fork_rng():
-        torch.manual_seed(1)
-        return Guest()
 
 
 @pytest.mark.parametrize("encoder", [None, guest])
@@ -474,6 +457,20 @@ def gradients(step: int, shapes: list[tuple[int, ...]], device: str = "cpu") -> 
     return [(scale * torch.randn(shape, generator=generator)).to(device) for shape in shapes]
 
 
+@pytest.fixture(params=["torch's kernels", "plain ones"])
+def kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of torch, and what stands in for them where their names, which are private, are gone."""
+    if request.param == "plain ones":
+        monkeypatch.setattr(optimizer, "KERNELS", dict.fromkeys(optimizer.KERNELS))
+
+
+def test_a_run_is_the_same_without_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = weights(fit(SHORT, held_out=rows(30, 9))[0])
+    monkeypatch.setattr(optimizer, "KERNELS", dict.fromkeys(optimizer.KERNELS))
+    assert torch.allclose(weights(fit(SHORT, held_out=rows(30, 9))[0]), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.usefixtures("kernels")
 def test_optimiser_equals_torch() -> None:
     shapes: list[tuple[int, ...]] = [(7, 5), (5,), (), (1, 3)]
     ours, theirs = ([torch.ones(shape, requires_grad=True) for shape in shapes] for _ in range(2))
@@ -493,12 +490,15 @@ def test_optimiser_equals_torch() -> None:
         assert mine.grad is None
 
 
+@pytest.mark.usefixtures("kernels")
+@pytest.mark.parametrize("begun", [True, False])
 @pytest.mark.parametrize(("loss", "grad"), [(1.0, math.nan), (1.0, math.inf), (math.nan, 1.0), (-math.inf, 1.0)])
-def test_optimiser_skips_what_is_not_finite(loss: float, grad: float) -> None:
+def test_optimiser_skips_what_is_not_finite(loss: float, grad: float, begun: bool) -> None:
     parameter = torch.ones(3, requires_grad=True)
     optimiser = Optimiser([parameter])
-    parameter.grad = torch.ones(3)
-    optimiser.step(torch.tensor(1.0), 0.1)
+    if begun:
+        parameter.grad = torch.ones(3)
+        optimiser.step(torch.tensor(1.0), 0.1)
     before = {name: tensor.clone() for name, tensor in optimiser.state().items()} | {"p": parameter.detach().clone()}
     parameter.grad = torch.tensor([1.0, grad, 1.0])
     assert float(optimiser.step(torch.tensor(loss), 0.1)) == 0
@@ -506,6 +506,7 @@ def test_optimiser_skips_what_is_not_finite(loss: float, grad: float) -> None:
     assert torch.equal(parameter, before["p"])
 
 
+@pytest.mark.usefixtures("kernels")
 def test_optimiser_leaves_a_parameter_without_gradient() -> None:
     used, unused = torch.ones(2, requires_grad=True), torch.ones(2, requires_grad=True)
     optimiser = Optimiser([used, unused])

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from elbowroom.beta.policies import Beta, Constant
@@ -67,6 +68,12 @@ def without_seconds(history: History) -> list[dict[str, float]]:
     return [{name: value for name, value in record.items() if name != "seconds"} for record in history]
 
 
+def same(a: tuple[VAE, History], b: tuple[VAE, History]) -> bool:
+    """Whether two runs ended alike: every bit of the weights, every record, every note."""
+    histories = [(without_seconds(h), h.notes, h.complete) for _, h in (a, b)]
+    return torch.equal(weights(a[0]), weights(b[0])) and histories[0] == histories[1]
+
+
 class Spy:
     """The evidence lower bound, which shows `act` the number of the call and its terms, and takes what it returns."""
 
@@ -80,3 +87,35 @@ class Spy:
 
     def __repr__(self) -> str:
         return "Spy()"
+
+
+class Killed(BaseException):
+    """What stops a run in these tests where a real SIGKILL would be slow."""
+
+
+def killed_at(step: int) -> Spy:
+    """The evidence lower bound, which stops its run in a step."""
+
+    def act(call: int, terms: Terms) -> None:
+        if call == step:
+            raise Killed
+
+    return Spy(act)
+
+
+class Guest(nn.Module):
+    """A caller's own encoder, which draws from torch's global stream, openly and not, and has running statistics."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Linear(D, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.3))
+
+    def forward(self, h: torch.Tensor, context: torch.Tensor | None = None) -> torch.Tensor:
+        return F.dropout(self.body(h), 0.1, self.training)
+
+
+def guest() -> Guest:
+    """Such an encoder, always the same; the global stream is put back."""
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        return Guest()

@@ -15,11 +15,11 @@ import numpy as np
 import torch
 from narwhals.exceptions import DuplicateError
 from scipy import sparse
-from sklearn.utils._param_validation import Interval, InvalidParameterError, validate_parameter_constraints
 from sklearn.utils.validation import validate_data
 
 from elbowroom.data.values import is_missing
 from elbowroom.errors import DataError, ParameterError, counted
+from elbowroom.utils.constraints import Interval, InvalidParameterError, validate_parameter_constraints
 
 AS_NUMBERS = (
     "Turn the column into numbers or drop it; TableVAE with likelihood='auto' takes data frames (pandas, polars) with "

@@ -16,7 +16,6 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, TransformerMixin
-from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
@@ -44,6 +43,7 @@ from elbowroom.tasks.score import LogLikelihood
 from elbowroom.training.checkpoints import Checkpoints
 from elbowroom.training.plan import diagnosis_sample_size, epochs_for, split
 from elbowroom.training.trainer import Trainer
+from elbowroom.utils.constraints import Interval, StrOptions
 from elbowroom.utils.devices import PRECISIONS
 from elbowroom.utils.progress import Progress
 from elbowroom.utils.randomness import generator_at, own_stream, resolve_seed, seed_of

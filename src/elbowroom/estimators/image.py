@@ -10,7 +10,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from sklearn.utils._param_validation import Interval, StrOptions
 from torch import Tensor, nn
 
 from elbowroom.data import validation
@@ -21,6 +20,7 @@ from elbowroom.estimators.base import BaseVAE
 from elbowroom.likelihoods import auto
 from elbowroom.nn.conv import ImageDecoder, ImageEncoder
 from elbowroom.nn.layers import check_widths
+from elbowroom.utils.constraints import Interval, StrOptions
 
 
 @dataclass(eq=False, repr=False, match_args=False)

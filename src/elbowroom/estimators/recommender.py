@@ -13,7 +13,6 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import torch
 from scipy import sparse
-from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
@@ -38,6 +37,7 @@ from elbowroom.tasks.recommend.scoring import Scoring, different, widened
 from elbowroom.tasks.recommend.spectral_init import start_at_spectrum
 from elbowroom.tasks.recommend.topk import users_at_once
 from elbowroom.utils import specs
+from elbowroom.utils.constraints import Interval, StrOptions
 from elbowroom.utils.randomness import drawing_from, generator_at, resolve_seed, seed_of
 from elbowroom.utils.settings import standard_defaults
 

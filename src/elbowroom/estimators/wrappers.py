@@ -7,13 +7,13 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator, OneToOneFeatureMixin, OutlierMixin, TransformerMixin, clone
-from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from elbowroom.data import validation
 from elbowroom.estimators import tables
 from elbowroom.estimators.table import TableVAE
 from elbowroom.tasks.impute import HOWS
+from elbowroom.utils.constraints import HasMethods, Interval, StrOptions
 
 
 class _AroundTable(BaseEstimator):

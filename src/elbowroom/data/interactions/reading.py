@@ -10,7 +10,6 @@ from typing import Any, ClassVar
 import narwhals.stable.v2 as nw
 import numpy as np
 from scipy import sparse
-from sklearn.utils._param_validation import Interval
 
 from elbowroom.data import validation
 from elbowroom.data.interactions.ids import (
@@ -34,6 +33,7 @@ from elbowroom.data.interactions.matrix import (
     with_values,
 )
 from elbowroom.errors import DataError, ParameterError, counted, unknown, warn
+from elbowroom.utils.constraints import Interval
 
 _EXAMPLE = "Pass a list of dicts, [{3: 4.5, 7: 2.0}]."
 

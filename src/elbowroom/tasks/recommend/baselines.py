@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from scipy import linalg, sparse
 from sklearn.exceptions import NotFittedError
-from sklearn.utils._param_validation import Interval
 from torch import Tensor
 
 from elbowroom.data import validation
@@ -24,6 +23,7 @@ from elbowroom.data.sparse import SparseBatch
 from elbowroom.errors import ParameterError, counted
 from elbowroom.tasks.recommend import lists as task
 from elbowroom.tasks.recommend.metrics import ERRORS, Evaluation, evaluate, fitting, gain
+from elbowroom.utils.constraints import Interval
 
 BLOCK = 1024  # items whose neighbours are found at once
 

@@ -1224,7 +1224,7 @@ RECOMMENDERS_COMMANDS: dict[str, Command] = {
     "lists for half a user": (clicks, "recommend shop --user 1.5", "'1.5' is none"),
     "more places than the shop has items": (
         clicks, "evaluate shop stars.csv --metrics precision@100", "Write precision@12"),
-    "errors of what is no rating": (clicks, "evaluate shop stars.csv --metrics rmse", "all that is hidden is 1"),
+    "errors of what is no rating": (clicks, "evaluate shop stars.csv --metrics rmse", "all held-out values are 1"),
 }  # fmt: skip
 
 NESTED = "[" * 10**5

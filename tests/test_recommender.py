@@ -182,9 +182,9 @@ def test_what_is_asked_of_ratings_is_checked():
             order = np.lexsort((ratings[:5].tocoo().col, ratings[:5].tocoo().row))
             assert np.allclose(each.expect(other, sparse.csr_matrix(other)), expected[order], atol=1e-6)
         for wanted in (ratings[:5, :10], ratings[:4], ratings[:5].toarray()):
-            with pytest.raises(DataError, match="what is asked for"):
+            with pytest.raises(DataError, match="wanted must be a sparse matrix"):
                 each.expect(ratings[:5], wanted)
-        with pytest.raises(DataError, match="all that is hidden is 1"):
+        with pytest.raises(DataError, match="all held-out values are 1"):
             evaluate(each, Split.strong(ratings, held_out=10, reading=Reading(ratings=True)).test.binary, ["rmse"])
     with pytest.raises(DataError, match="25 items"):
         RatingMeans().fit(ratings).expect(ratings[:5, :10], ratings[:5, :10])

@@ -1,4 +1,4 @@
-"""Adam with a learning-rate schedule, gradient clipping and weight averaging, without a host sync per step."""
+"""Adam with a learning-rate schedule, gradient clipping and weight averaging, without host synchronisation in steps."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-AVERAGE_EVERY = 8  # steps between updates of the average: it costs next to nothing then, and is as good
+AVERAGE_EVERY = 8  # steps between updates of the average, which make it cheap and no worse
 
 
 class Optimiser:
@@ -20,13 +20,13 @@ class Optimiser:
     Parameters
     ----------
     parameters : sequence of Tensor
-        What is trained.
+        The trained parameters.
     averaged : sequence of Tensor
         Copies of the parameters, which will hold their exponential moving average; empty for none.
     clip : float
         The gradient is scaled down to this norm where it is longer.
     decay : float
-        Of the average, per step; after n steps it is at most n / (9 + n), so that the average is short at the start.
+        Decay of the average, per step; after n steps at most n / (9 + n), so that the average is short at the start.
 
     Attributes
     ----------
@@ -44,9 +44,9 @@ class Optimiser:
 
     @torch.no_grad()
     def step(self, loss: Tensor, learning_rate: float) -> Tensor:
-        """Move the parameters by their gradients, and forget these.
+        """Update the parameters by their gradients, and clear these.
 
-        Returns 1 if the step was taken, 0 if it was skipped, as a tensor that nobody has to wait for.
+        Returns 1 if the step was taken, 0 if it was skipped, as a tensor, without synchronisation.
         """
         grads = [p.grad if p.grad is not None else torch.zeros_like(p) for p in self.parameters]
         norm = torch.stack(torch._foreach_norm(grads)).norm()
@@ -60,7 +60,7 @@ class Optimiser:
     def _adam(self, grads: list[Tensor], norm: Tensor, skipped: Tensor, learning_rate: float) -> None:
         scale: Tensor | None = (norm / self.clip).clamp_min(1.0)
         if norm.device.type == "cpu" and scale == 1:
-            scale = None  # to look at it costs nothing on a CPU, and the kernel then need not write the gradients
+            scale = None  # on a CPU the check is free, and the kernel then need not write the gradients
         torch._fused_adam_(
             self.parameters, grads, self.first, self.second, [], [self.count] * len(grads),
             lr=learning_rate, beta1=0.9, beta2=0.999, weight_decay=0.0, eps=1e-8, amsgrad=False, maximize=False,
@@ -69,13 +69,13 @@ class Optimiser:
 
     @torch.no_grad()
     def average(self, done: int, since: int) -> None:
-        """Move the average to the parameters, after `done` steps in all and `since` of them since it was last moved."""
+        """Update the average, after `done` steps in all, `since` of them since its last update."""
         if self.averaged:
             kept = min(self.decay, done / (9 + done)) ** since
             torch._foreach_lerp_(self.averaged, self.parameters, 1 - kept)
 
     def state(self) -> dict[str, Tensor]:
-        """All that a checkpoint needs to go on exactly, besides the parameters and their average."""
+        """The state that a checkpoint needs to resume exactly, besides the parameters and their average."""
         lists = {"first": self.first, "second": self.second, "count": [self.count]}
         return {f"{name}.{i}": t for name, tensors in lists.items() for i, t in enumerate(tensors)}
 
@@ -86,7 +86,7 @@ def cosine(progress: float) -> float:
 
 
 def constant(progress: float) -> float:
-    """1 all along."""
+    """Constant 1."""
     return 1.0
 
 

@@ -125,7 +125,7 @@ class InteractionVAE(BaseVAE):
     min_item: int = 1
     unknown_items: str = "warn"
 
-    _scored_in: ClassVar[torch.dtype] = torch.float32  # tables of items in float64 would take more memory than the rest of the model
+    _scored_in: ClassVar[torch.dtype] = torch.float32  # float64 tables of items would be most of the memory
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         **BaseVAE._parameter_constraints,
         **Reading._parameter_constraints,

@@ -906,7 +906,7 @@ def test_the_command_line_says_what_was_trained_on_and_chosen(tmp_path, capsys):
     for name in ("all", "train", "part", "new"):
         facts = answer(capsys, "evaluate", tmp_path / "model", tmp_path / f"{name}.csv", "--metrics", "ndcg@5")
         assert facts["baselines"].startswith("Settings chosen by ndcg@5 on 4 users held out of the training")
-        notes[name] = "were trained on" in " ".join(facts.get("notes", []))
+        notes[name] = "were in training" in " ".join(facts.get("notes", []))
     assert notes == {"all": True, "train": True, "part": True, "new": False}
     facts = answer(capsys, "recommend", tmp_path / "model", "-n", 10**9, "--out", tmp_path / "lists.csv")
     lists = pd.read_csv(tmp_path / "lists.csv")

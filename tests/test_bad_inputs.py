@@ -1224,7 +1224,7 @@ RECOMMENDERS_COMMANDS: dict[str, Command] = {
     "lists for half a user": (clicks, "recommend shop --user 1.5", "'1.5' is none"),
     "more places than the shop has items": (
         clicks, "evaluate shop stars.csv --metrics precision@100", "Write precision@12"),
-    "errors of what is no rating": (clicks, "evaluate shop stars.csv --metrics rmse", "all that is hidden is 1"),
+    "errors of what is no rating": (clicks, "evaluate shop stars.csv --metrics rmse", "all held-out values are 1"),
 }  # fmt: skip
 
 NESTED = "[" * 10**5
@@ -1254,7 +1254,7 @@ FILES_COMMANDS: dict[str, Command] = {
     "data in a pipe": (files_at("y.csv"), "fit y.csv --out m", "y.csv is a pipe. Write it to a file first"),
     "settings in a pipe": (files_at("c.toml"), "fit x.csv --out m --config c.toml", "c.toml is a pipe"),
     "settings without an end": (
-        files_at(c_toml=f"a = {NESTED}"), "fit x.csv --out m --config c.toml", "c.toml is no TOML file"),
+        files_at(c_toml=f"a = {NESTED}"), "fit x.csv --out m --config c.toml", "c.toml is not a TOML file"),
     "settings in Latin-1": (
         files_at(c_toml="a = 'é'".encode("latin-1")), "fit x.csv --out m --config c.toml", "has the byte 0xe9"),
     "a schema in a pipe": (files_at("s.json"), "fit x.csv --out m --schema s.json", "s.json is a pipe"),
@@ -1396,7 +1396,7 @@ OTHERS_COMMANDS: dict[str, Command] = {
     "a task that is none": (models, "pick range people.csv --task likelihood", "task must be one of"),
     "a setting with NUL": (settings, "fit people.csv --out m --config nul.toml", "likelihood must be one of"),
     "settings of another kind": (settings, "fit people.csv --out m --config kinds.toml", "kinds.toml"),
-    "settings that are broken": (settings, "fit people.csv --out m --config broken.toml", "is no TOML file"),
+    "settings that are broken": (settings, "fit people.csv --out m --config broken.toml", "is not a TOML file"),
 }  # fmt: skip
 
 COMMANDS = (

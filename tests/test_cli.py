@@ -432,7 +432,7 @@ BAD = [
     ("fit people.csv --out m --kind images", 2, 'Did you mean "image"?'),
     ("fit people.csv other.csv --out m", 2, "other.csv"),
     ("fit people.csv --out m --config none.toml", 2, "none.toml does not exist"),
-    ("fit people.csv --out m --config people.csv", 2, "is no TOML file"),
+    ("fit people.csv --out m --config people.csv", 2, "is not a TOML file"),
     ("fit people.csv --out m --config wrong.toml", 2, "epohcs"),
     ("fit people.csv --out m --config json.toml", 2, "json in json.toml belongs on the command line"),
     ("fit people.csv --out none/m", 2, "none does not exist. Create it."),

@@ -744,7 +744,7 @@ def test_a_model_that_was_trained_on_what_it_is_to_find_is_said_so():
         evaluate(earlier, by_user.valid, "hit@5")
         evaluate(Popularity().fit(by_user.test.seen), by_user.test, "hit@5")
     for model, fold in ((remembered, strong.test), (remembered, by_user.valid), (honest, Fold(*cut_of(strong.train)))):
-        with pytest.warns(ElbowroomWarning, match="were trained on"):
+        with pytest.warns(ElbowroomWarning, match="were in training"):
             evaluate(model, fold, "hit@5")
 
 
@@ -762,7 +762,7 @@ def test_a_metric_must_say_what_it_is(name, words):
 
 
 def test_a_fold_without_hidden_items_is_refused():
-    with pytest.raises(DataError, match="hidden"):
+    with pytest.raises(DataError, match="held-out items"):
         evaluate(Fixed(np.ones((1, 3))), Fold(sparse.csr_matrix((1, 3)), sparse.csr_matrix((1, 3))))
 
 

@@ -508,7 +508,7 @@ def test_counts_that_are_too_large_are_real_numbers() -> None:
     x = torch.tensor([[0.0], [d.MAX_COUNT], [2 * d.MAX_COUNT]], dtype=torch.float64)
     assert choose_counts(look(Rows(x[:2]))).likelihood == "negative_binomial:library=false"
     choice = choose_counts(look(Rows(x)))
-    assert choice == ("gaussian", "counts up to 2e+12 are too large to be told apart as counts")
+    assert choice == ("gaussian", "counts up to 2e+12 are too large to be modelled as counts")
 
 
 @pytest.mark.parametrize("rows_of_dispersion", [1, 4])

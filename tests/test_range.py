@@ -518,7 +518,7 @@ def test_a_distortion_that_small_betas_overfit_is_met_at_the_larger_beta() -> No
     assert curve.beta_for_distortion(11) == pytest.approx(10**0.5)
     assert curve.beta_for_distortion(12) == pytest.approx(10)
     assert curve.beta_for_distortion(14) == pytest.approx(100)
-    with pytest.raises(ParameterError, match="between those of the range, 10 and 14 nats"):
+    with pytest.raises(ParameterError, match="within those of the range, 10 and 14 nats"):
         curve.beta_for_distortion(9.9)
 
 
@@ -540,7 +540,7 @@ BAD: list[tuple[Any, str]] = [
     (lambda m: m.curve(WINE[:, :3]), "features"),
     (lambda m: m.pick(WINE, "likelihood"), "Did you mean 'log_likelihood'?"),
     (lambda m: m.pick(WINE, "rate"), "needs nats"),
-    (lambda m: m.pick(WINE, "rate:nats=1e6"), "between those of the range"),
+    (lambda m: m.pick(WINE, "rate:nats=1e6"), "within those of the range"),
     (lambda m: m.pick(WINE, "rate:nats=much"), "'much'"),
     (lambda m: m.pick(WINE, lambda one, x: math.nan), "finite number"),
     (lambda m: m.pick(WINE, 3), "task"),

@@ -182,9 +182,9 @@ def test_what_is_asked_of_ratings_is_checked():
             order = np.lexsort((ratings[:5].tocoo().col, ratings[:5].tocoo().row))
             assert np.allclose(each.expect(other, sparse.csr_matrix(other)), expected[order], atol=1e-6)
         for wanted in (ratings[:5, :10], ratings[:4], ratings[:5].toarray()):
-            with pytest.raises(DataError, match="what is asked for"):
+            with pytest.raises(DataError, match="wanted must be a sparse matrix"):
                 each.expect(ratings[:5], wanted)
-        with pytest.raises(DataError, match="all that is hidden is 1"):
+        with pytest.raises(DataError, match="all held-out values are 1"):
             evaluate(each, Split.strong(ratings, held_out=10, reading=Reading(ratings=True)).test.binary, ["rmse"])
     with pytest.raises(DataError, match="25 items"):
         RatingMeans().fit(ratings).expect(ratings[:5, :10], ratings[:5, :10])
@@ -906,7 +906,7 @@ def test_the_command_line_says_what_was_trained_on_and_chosen(tmp_path, capsys):
     for name in ("all", "train", "part", "new"):
         facts = answer(capsys, "evaluate", tmp_path / "model", tmp_path / f"{name}.csv", "--metrics", "ndcg@5")
         assert facts["baselines"].startswith("Settings chosen by ndcg@5 on 4 users held out of the training")
-        notes[name] = "were trained on" in " ".join(facts.get("notes", []))
+        notes[name] = "were in training" in " ".join(facts.get("notes", []))
     assert notes == {"all": True, "train": True, "part": True, "new": False}
     facts = answer(capsys, "recommend", tmp_path / "model", "-n", 10**9, "--out", tmp_path / "lists.csv")
     lists = pd.read_csv(tmp_path / "lists.csv")

@@ -458,9 +458,9 @@ def test_a_full_disk_does_not_stop_the_training(server: Any, tmp_path: Path) -> 
     process.join()
     assert len(messages) == 25  # 24 steps and the end
     assert (
-        f"no checkpoint could be written to {tmp_path} ([Errno 27] File too large); the training goes on" in messages[0]
+        f"no checkpoint could be written to {tmp_path} ([Errno 27] File too large); training continues" in messages[0]
     )
-    assert messages[-1].endswith("the model is trained all the same")
+    assert messages[-1].endswith("the model was trained all the same")
     assert list(tmp_path.iterdir()) == []
     assert np.array_equal(found, weights(TableVAE(**PARAMETERS | {"epochs": 2}).fit(X).model_).numpy())
 
@@ -475,7 +475,7 @@ def test_a_disk_that_fills_up_keeps_the_last_good_checkpoint(tmp_path: Path, mon
             raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", fills_up)
-    with pytest.warns(ElbowroomWarning, match=r"No space left on device\); the training goes on without"):
+    with pytest.warns(ElbowroomWarning, match=r"No space left on device\); training continues, and will"):
         start(tmp_path, 9)
     assert steps(tmp_path) == [4, 5]
     assert len(list(tmp_path.iterdir())) == 2

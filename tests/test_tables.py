@@ -657,7 +657,7 @@ def test_quality_by_hand() -> None:
     apart = pd.DataFrame({"x": np.linspace(0, 1, 500), "c": ["a"] * 500})
     assert quality(apart, apart.assign(x=apart["x"] + 0.9)).auc > 0.85
     assert [c.name for c in columns_of(real, made)] == ["x", "c"]
-    with pytest.raises(DataError, match="'c' is in one"):
+    with pytest.raises(DataError, match="'c' is in only one"):
         quality(real, made[["x"]])
 
 

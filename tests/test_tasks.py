@@ -334,7 +334,7 @@ def test_rows_that_are_all_the_same_do_not_say_which_latents_are_on(wine_model: 
     for rows in (WINE[:1], np.repeat(WINE[:1], 20, axis=0)):
         found = wine_model.diagnose(rows)
         assert found.rate > 0.1
-        assert found.verdict.startswith("Rows that are all the same can not say which latents are on")
+        assert found.verdict.startswith("Rows that are all equal do not show which latents are on")
 
 
 def test_the_verdict_on_a_capacity_names_the_capacity() -> None:
@@ -356,11 +356,11 @@ def diagnosis(**facts: Any) -> Diagnosis:
         ({"steps": 99}, "Not trained yet: 99 steps."),
         ({"steps": 1}, "Not trained yet: 1 step."),
         ({"steps": 100}, "The posterior has collapsed"),
-        ({"steps": 500, "falls": 0.25}, "Not trained to the end: over the last quarter of 500 steps the loss still "
+        ({"steps": 500, "falls": 0.25}, "Not trained to convergence: over the last quarter of 500 steps the loss still "
          "fell by 0.25 nats per row. Train longer, with more epochs. 0 of 2 latents are on so far."),
-        ({"steps": 500, "falls": 0.25, "active": np.array([True, False])}, "Not trained to the end"),
-        ({"steps": 500, "falls": 0.25, "active": np.array([True, True])}, "All 2 latents are on. The loss still "
-         "fell at the end of training: more epochs would help. For more detail"),
+        ({"steps": 500, "falls": 0.25, "active": np.array([True, False])}, "Not trained to convergence"),
+        ({"steps": 500, "falls": 0.25, "active": np.array([True, True])}, "All 2 latents are on. The loss was still "
+         "falling at the end of training: more epochs would help. For more detail"),
         ({"steps": 500, "active": np.array([True, True])}, "All 2 latents are on. For more detail"),
     ],
 )  # fmt: skip

@@ -433,7 +433,7 @@ def test_skipped_steps_do_not_count_in_the_means() -> None:
 
 def test_an_epoch_without_a_finite_step_is_an_error() -> None:
     vae, start = model(), weights(model())
-    with pytest.raises(TrainingError, match="no step of epoch 1 was; the model's weights are those it began with"):
+    with pytest.raises(TrainingError, match="no step of epoch 1 was; the model's weights are the initial ones"):
         SHORT.fit(vae, rows(), Constant(1.0), spoil(math.nan, *range(12)))  # type: ignore[arg-type]
     assert torch.equal(weights(vae), start)
 

@@ -1,18 +1,18 @@
 """Elbowroom: variational autoencoders with one canonical beta, on the data that people have.
 
-The folders are in the order of a batch's trip, which is the reading order. A folder imports only from those above it.
+The folders are in the order of the data flow, which is the reading order. A folder imports only from those above it.
 
-    utils          what knows no VAE: text forms, randomness by counters, files, signals, devices
-    data           what the user brings, as rows to train on; tables/, interactions/, io/
+    utils          independent of VAEs: text forms, counter-based randomness, files, signals, devices
+    data           the user's data as rows to train on; tables/, interactions/, io/
     distributions  densities of rows and of latents: log_prob, sample, mean
-    nn             networks, from features to features
-    likelihoods    p(x|z), one file a family; `auto` chooses by looking at the data
+    nn             neural networks, from features to features
+    likelihoods    p(x|z), one file per family; `auto` chooses by the data
     latents        posteriors q(z|x) and priors p(z)
-    beta           what beta is over a run, and how a network is told it
-    models         the parts together
-    objectives     distortion, rate, penalty: the one line where beta multiplies the rate
+    beta           beta over a run, and as an input of networks
+    models         the model, built from these parts
+    objectives     distortion, rate, penalty: the only line where beta multiplies the rate
     training       the trainer, controllers of beta, checkpoints
-    tasks          what a model is for, one file a task; recommend/
+    tasks          tasks of a trained model, one file each; recommend/
     report         pages and figures
     persistence    saved models
     estimators     scikit-learn's contract

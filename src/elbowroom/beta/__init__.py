@@ -1,1 +1,1 @@
-"""Beta: what it is over a run (policies), how a network is told it (conditioning), what others call it (conversion)."""
+"""Beta: its value over a run (policies), as an input of networks (conditioning), in other systems (conversion)."""

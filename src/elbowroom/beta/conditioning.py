@@ -1,4 +1,4 @@
-"""Beta conditioning: how the network of a model of a range is given the beta it is asked for."""
+"""Beta conditioning: how beta enters the network of a model that was trained on a range of betas."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from elbowroom.beta.policies import LogUniform
 from elbowroom.errors import ParameterError
 from elbowroom.nn.layers import ZeroLinear, by_row
 
-BUMPS = 6  # a rich, smooth basis: how beta enters matters more than what it then does (docs/range.md)
-# The optimiser changes all weights at one speed: what has a larger code changes faster with beta (docs/range.md).
+BUMPS = 6  # a rich, smooth basis: the encoding of beta matters more than where it enters (docs/range.md)
+# Adam changes all weights at one speed, so what has a larger code adapts to beta faster (docs/range.md).
 CODE_SCALE, LAYER_CODE_SCALE = 3.0, 7.0  # of the code, and of the code in hidden layers
 
 
 class Modulation(NamedTuple):
-    """How beta changes the network for n rows, or for all of them alike (n = 1).
+    """How beta modulates the network for n rows, or for all rows alike (n = 1).
 
     code : the first features of their context in hidden layers, (n, width); mean_scale, log_std_shift : what multiplies
     the posterior's means and is added to its log standard deviations, (n, d); input_scale : what multiplies the latents
     that enter the decoder, (n, d); likelihood_shift : what is added to the likelihood's own parameters, (n, shifts), if
-    it has such.
+    any.
     """
 
     code: Tensor
@@ -35,16 +35,16 @@ class Modulation(NamedTuple):
     likelihood_shift: Tensor | None
 
     def beside(self, context: Tensor | None) -> Tensor:
-        """The context of hidden layers: that of beta, then that of the rows, if they have one."""
+        """The context of hidden layers: the code of beta, then the context of the rows, if any."""
         return self.code if context is None else torch.cat([by_row(self.code, len(context)), context], -1)
 
 
 class BetaConditioning(nn.Module):
-    """Log beta as a context for hidden layers, and what it changes beside them.
+    """Encode log beta as a context for hidden layers, and modulate posterior, latents and likelihood by it.
 
-    The context is log beta itself and Gaussian bumps over its range (radial basis functions). Beside the hidden layers
-    it changes the posterior, the latents that enter the decoder, and the parameters that a likelihood has beside the
-    decoder's output, such as a learned scale. Everything starts as if there were no conditioning.
+    The context is log beta itself and Gaussian bumps over its range (radial basis functions). Besides the hidden layers
+    it modulates the posterior, the latents that enter the decoder, and the likelihood's own parameters, such as a
+    learned scale. The modulation starts as the identity.
 
     Parameters
     ----------
@@ -55,7 +55,7 @@ class BetaConditioning(nn.Module):
     shifts : int
         Parameters of the likelihood that beta shifts, its `n_shifts`.
     beta : float or None
-        The beta when none is asked for; None for 1, or the end of the range that is nearest to it.
+        The default beta; None for 1, or the end of the range that is nearest to it.
     """
 
     width = 1 + BUMPS
@@ -69,13 +69,13 @@ class BetaConditioning(nn.Module):
         self.beta = span.default if beta is None else self._checked(beta)
         self.projection = ZeroLinear(
             self.width, 3 * latents + shifts
-        )  # one product: a small network's time is operations
+        )  # one product: small networks are bound by the number of operations
         unmodulated = torch.cat([torch.ones(latents), torch.zeros(latents), torch.ones(latents), torch.zeros(shifts)])
         self.register_buffer("unmodulated", unmodulated, persistent=False)
         self.register_buffer("centres", torch.linspace(-1, 1, BUMPS), persistent=False)
 
     def forward(self, beta: Tensor | None) -> Tensor:
-        """The code (..., width) of betas (...), or (1, width) of its own."""
+        """The code (..., width) of betas (...), or (1, width) of the default beta."""
         like = self.centres
         beta = like.new_tensor([self.beta]) if beta is None else beta.to(like.dtype)
         middle, half = math.log(self.low * self.high) / 2, math.log(self.high / self.low) / 2
@@ -84,10 +84,10 @@ class BetaConditioning(nn.Module):
         return CODE_SCALE * torch.cat([place * math.sqrt(3), (-0.5 * steps.square()).exp()], -1)
 
     def modulation(self, code: Tensor, rows: int) -> Modulation:
-        """The modulation of rows: codes (k, width) are of blocks of rows / k rows each; one is that of all rows."""
+        """The modulation of rows: each of the codes (k, width) is for a block of rows / k rows."""
         code = code if len(code) == 1 else by_row(code, rows)
         values = torch.addmm(self.unmodulated, code, self.projection.weight).to(self.unmodulated.dtype)
-        sizes = [self.latents] * 3 + ([self.shifts] if self.shifts else [])  # an empty part would have a gradient made
+        sizes = [self.latents] * 3 + ([self.shifts] if self.shifts else [])  # an empty part would get a gradient too
         mean_scale, log_std_shift, input_scale, *rest = torch.unsafe_split_with_sizes(
             values, sizes, -1
         )  # safe: nothing writes to a part
@@ -96,14 +96,14 @@ class BetaConditioning(nn.Module):
         )
 
     def at(self, beta: float) -> Self:
-        """The same at another beta: the weights are shared."""
+        """A copy with another default beta, which shares all weights."""
         other = copy.copy(self)
         other.beta = self._checked(beta)
         return other
 
     @property
     def reference(self) -> Tensor:
-        """The beta (1,) for what is the same for all betas, such as a Vamp prior's pseudo-inputs."""
+        """The beta (1,) for parts that do not depend on beta, such as a Vamp prior's pseudo-inputs."""
         return self.centres.new_tensor([LogUniform(self.low, self.high).default])
 
     def _checked(self, beta: float) -> float:

@@ -1,9 +1,9 @@
-"""A number from elsewhere: what other systems set, as the beta of this package.
+"""Conversion of other systems' KL weights to the beta of this package.
 
-A loss may be multiplied by a constant without changing what it is least for. So every converter brings the loss of
-its system to ``-log p(x|z) + beta * KL``, in nats per row, and reads off beta. It takes the number under the system's
-own name and with the system's own default. A squared error says nothing of a scale: it is read as a Gaussian with
-variance 1, in the units in which that system saw its data. "Sum" and "mean" are over the features of one row.
+Multiplying a loss by a constant does not change its minimum. So every converter brings the loss of its system to
+``-log p(x|z) + beta * KL``, in nats per row, and reads off beta. Parameters have the system's own names and defaults. A
+squared error has no scale: it is read as a Gaussian with variance 1, in the units of that system's input. "Sum" and
+"mean" are over the features of one row.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ def pythae_before(beta: float = 1.0, *, loss: str = "mse") -> float:
 def pytorch_vae(kld_weight: float = 0.00025, *, features: int) -> float:
     """The mean squared error + kld_weight * KL.
 
-    Its validation always has the weight 1, whatever the training's, and its checkpoints follow the validation. For
-    its BetaVAE of type H the number is beta * kld_weight.
+    Its validation always uses the weight 1, whatever that of training, and its checkpoints are chosen by validation.
+    For its BetaVAE of type H the number is beta * kld_weight.
 
     Source: `experiment.py`, `run.py` and `models/vanilla_vae.py` of AntixK/PyTorch-VAE.
     """
@@ -49,7 +49,7 @@ def pytorch_vae(kld_weight: float = 0.00025, *, features: int) -> float:
 def autoencoders(kl_weight: float = 1.0, *, features: int) -> float:
     """The mean squared error + kl_weight * KL.
 
-    Its KL has 0.02 nats of free bits per latent, unless told otherwise: here `objective="elbo:free_bits=0.02"`.
+    By default its KL has 0.02 nats of free bits per latent: here `objective="elbo:free_bits=0.02"`.
 
     Source: `BaseVariationalAutoencoderModel` of autoencoders 0.6.8, with its default `reconstruction_loss="mse"`.
     """
@@ -87,7 +87,7 @@ def disent(beta: float = 0.003, *, features: int, latents: int, loss: str = "mse
 def scvi_tools(
     max_kl_weight: float = 1.0, *, cells: int | None = None, epochs: int | None = None, warmup: int = 400
 ) -> float:
-    """-log p + a weight * KL; the weight grows by max_kl_weight / warmup an epoch, and large data get few epochs.
+    """-log p + weight * KL; the weight grows by max_kl_weight / warmup per epoch, and large data get few epochs.
 
     The beta is that of the last epoch. Its number follows from the number of cells, unless `epochs` says how many
     there were. Up to 20,000 cells there are 400, and the weight ends at 0.9975; above 5.33 million there is 1, with 0.
@@ -126,7 +126,7 @@ def beta_from(system: str, value: float | None = None, **facts: Any) -> float:
     value : float, optional
         The number as it was set there. Without it, the system's own default.
     **facts : int or str
-        What the system's formula needs besides, all whole numbers except `loss`: `features`, the numbers in one row;
+        Further inputs of the system's formula, all whole numbers except `loss`: `features`, the numbers in one row;
         `latents`, the latent dimensions; `cells` or `epochs`, and `warmup`; `updates` and `steps`; `loss`, "mse" or
         "bce". A fact that the formula does not need is refused.
 
@@ -152,7 +152,7 @@ def beta_from(system: str, value: float | None = None, **facts: Any) -> float:
 
 
 def _check_names(name: str, known: Mapping[str, Parameter], facts: Mapping[str, Any]) -> None:
-    """Refuse facts that the formula does not have, and ask for those that it can not do without."""
+    """Refuse facts that the formula does not use, and require those that it needs."""
     for fact in facts:
         if not known:
             got = f"{fact}={facts[fact]!r} was given"
@@ -188,15 +188,15 @@ def _number(name: str, given: Any, least: float) -> float:
 
 LOSSES = ("mse", "bce")
 
-# The least that a fact can be, and what it is.
+# The least value of each fact, and its meaning.
 FACTS: Mapping[str, tuple[int, str]] = MappingProxyType(
     {
         "features": (1, "the numbers in one row (64 * 64 * 3 for such an image)"),
         "latents": (1, "the latent dimensions"),
         "cells": (1, "the cells in the data"),
-        "epochs": (1, "the epochs that were made"),
+        "epochs": (1, "the epochs of training"),
         "warmup": (0, "the n_epochs_kl_warmup, or 0 for none"),
-        "updates": (1, "the updates that were made: epochs * ceil(users / train_batch_size)"),
+        "updates": (1, "the updates of training: epochs * ceil(users / train_batch_size)"),
         "steps": (0, "the total_anneal_steps, or 0 for none"),
     }
 )

@@ -1,8 +1,8 @@
-"""What beta is: the weight of the rate in ``distortion + beta * rate``, in nats per row.
+"""Policies for beta, the weight of the rate in ``distortion + beta * rate``, in nats per row.
 
 A policy is a frozen value. A schedule is a function of the progress of the run, a number in [0, 1], never of epochs
-or steps: the last step sees the final value whatever the size of the data. The other policies look at the rows, at
-what the model does with them, or draw; what they remember while a run goes on is not here, but in `control`.
+or steps: the last step has the final value whatever the size of the data. The other policies depend on the rows, on
+the model's rate or distortion, or on random draws; their state during a run is in `training.beta_control`.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from typing import Any
 from elbowroom.errors import ParameterError
 from elbowroom.utils import specs
 
-LARGEST = 1e30  # times a rate, it still fits in float32
-SMALLEST = 1e-30  # of what has a logarithm
+LARGEST = 1e30  # its product with a rate still fits in float32
+SMALLEST = 1e-30  # of values whose logarithm is taken
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,7 +25,7 @@ class Beta:
     """A policy for beta."""
 
     def __str__(self) -> str:
-        """The text form, which `beta_of` reads back; a policy from elsewhere has none, and shows itself."""
+        """The text form, which `beta_of` reads back; a custom policy has none, and its repr is returned."""
         name = next((name for name, policy in POLICIES.items() if policy is type(self)), None)
         if name is None:
             return repr(self)
@@ -34,7 +34,7 @@ class Beta:
 
 @dataclass(frozen=True, eq=False)
 class Schedule(Beta, ABC):
-    """A policy that is a function of the progress of the run alone."""
+    """A policy that is a function of the progress of the run only."""
 
     @abstractmethod
     def at(self, progress: float) -> float:
@@ -46,12 +46,12 @@ class Schedule(Beta, ABC):
         return self.at(1.0)
 
     def __str__(self) -> str:
-        return super().__str__()  # dataclasses would write their own
+        return super().__str__()  # otherwise dataclasses would define their own
 
 
 @dataclass(frozen=True)
 class Constant(Schedule):
-    """The same beta all along (Higgins et al. 2017, beta-VAE); 1 is the evidence lower bound.
+    """A constant beta (Higgins et al. 2017, beta-VAE); 1 is the evidence lower bound.
 
     >>> Constant(4).at(0.2)
     4.0
@@ -121,7 +121,7 @@ class Cyclical(Schedule):
 class PerRow(Beta):
     """Every row has its own beta: `gamma` times the sum of its counts, at most `cap` (Shenbin et al. 2020, RecVAE).
 
-    A user with many clicks has more evidence to weigh against the prior; `cap=None` is no limit.
+    A user with many clicks has more evidence against the prior; `cap=None` is no limit.
     """
 
     gamma: float = 0.005
@@ -137,7 +137,7 @@ class PerRow(Beta):
 class TargetRate(Beta):
     """The beta at which the mean rate of the training rows is `nats`, found while training (Shao et al. 2020).
 
-    Beta stays within [`low`, `high`]; a target that asks for more is said to be out of reach.
+    Beta stays within [`low`, `high`]; the history notes a target that is out of reach.
     """
 
     nats: float
@@ -153,8 +153,8 @@ class TargetRate(Beta):
 class TargetDistortion(Beta):
     """The largest beta at which the mean distortion of the training rows is at most `nats` (Rezende & Viola 2018).
 
-    Distortions of real data can be negative. Beta stays within [`low`, `high`]; a target that asks for more is said to
-    be out of reach.
+    Distortions of real data can be negative. Beta stays within [`low`, `high`]; the history notes a target that is out
+    of reach.
     """
 
     nats: float
@@ -170,7 +170,7 @@ class TargetDistortion(Beta):
 class Capacity(Beta):
     """The penalty `gamma` * abs(rate - C), where C grows from 0 to `nats` over the first `fraction` (Burgess 2018).
 
-    The beta that acts is +gamma while the rate is above C and -gamma while it is below; the history has its mean.
+    The effective beta is +gamma while the rate is above C and -gamma while it is below; the history has its mean.
     """
 
     nats: float = 25.0
@@ -193,7 +193,7 @@ class Capacity(Beta):
 
 @dataclass(frozen=True)
 class LogUniform(Beta):
-    """Every beta from `low` to `high` at once: the network is told log beta, which is drawn anew for every row.
+    """Every beta from `low` to `high` at once: log beta is drawn anew for every row, and is an input of the network.
 
     One run gives the whole rate-distortion curve, after Bae et al. 2023 (MR-VAE).
 
@@ -209,7 +209,7 @@ class LogUniform(Beta):
 
     @property
     def default(self) -> float:
-        """The beta of the model until another one is asked for: 1, or the end of the range that is nearest to it."""
+        """The model's default beta: 1, or the end of the range that is nearest to it."""
         return float(min(max(1.0, self.low), self.high))
 
     def __str__(self) -> str:

@@ -1,8 +1,8 @@
 """The command line: `elbowroom demo | fit | resume | sweep | encode | sample | score | recommend | curve | pick | ...`.
 
-Here are the commands as they are typed; `flags` has the estimators' parameters, `commands` and `ranges` what is done,
-`models` how saved ones are opened, `runs` how a run is kept, and `console` how answers and errors are said. Nothing
-heavy is imported before a command begins.
+This file declares the commands; `options` has the estimators' parameters, `commands` and `ranges` the implementations,
+`models` opens saved models, `runs` keeps runs, and `console` prints answers and errors. Nothing heavy is imported
+before a command begins.
 """
 
 from __future__ import annotations
@@ -33,27 +33,31 @@ from elbowroom.cli.options import (
 
 HELP = """Variational autoencoders with one canonical beta, on the data that you have.
 
-Begin with `elbowroom demo`, or with data of your own: `elbowroom fit data.csv --out model`."""
+Start with `elbowroom demo`, or with your own data: `elbowroom fit data.csv --out model`."""
 
 FILES = "A .npy, .npz (or .npz:ARRAY), .csv, .tsv, .parquet, .h5ad or IDX file, or a folder of images."
 TRAIN, USE, LOOK = (Group(name, sort_key=i) for i, name in enumerate(["Train", "Use a model", "Look at a model"]))
 common = Common()
 parameters, sweep_parameters = Parameters(), SweepParameters()
 
-Out = Annotated[str, Parameter(group=OUTPUT, help="Where to write; the ending says how.", metavar="PATH")]
+Out = Annotated[str, Parameter(group=OUTPUT, help="Output path; its extension selects the format.", metavar="PATH")]
 Model = Annotated[str, Parameter(help="A saved model.", metavar="MODEL")]
 RangeModel = Annotated[
     str, Parameter(help="A saved model of a range of beta, or the folder of a sweep.", metavar="MODEL")
 ]
 File = Annotated[str, Parameter(help=FILES, metavar="FILE")]
-Overwrite = Annotated[bool, Parameter(group=OUTPUT, show_default=False, negative="", help="Replace what is there.")]
+Overwrite = Annotated[bool, Parameter(group=OUTPUT, show_default=False, negative="", help="Replace an existing model.")]
 Beta = Annotated[
-    float | None, Parameter(help="One of a model's range of beta, or of a sweep's.", metavar="BETA", show_default=False)
+    float | None,
+    Parameter(help="A beta within the model's range, or of the sweep.", metavar="BETA", show_default=False),
 ]
 Betas = Annotated[
     tuple[float, ...] | None,
     Parameter(
-        converter=numbers, negative="", help="Of MODEL; 13 of a range and all of a sweep if left out.", metavar="B,B"
+        converter=numbers,
+        negative="",
+        help="Betas of MODEL; by default 13 in a range, or all of a sweep.",
+        metavar="B,B",
     ),
 ]
 LabelColumns = Annotated[
@@ -64,9 +68,10 @@ KindOfData = Annotated[
     Kind, Parameter(group=DATA, help="auto: arrays of 3 or 4 axes are images, .h5ad and sparse ones counts.")
 ]
 ConfigFile = Annotated[
-    str | None, Parameter(group=OTHER, help="A TOML file with any of these: n_latents = 4.", metavar="FILE.toml")
+    str | None,
+    Parameter(group=OTHER, help="A TOML file with any of these options, such as n_latents = 4.", metavar="FILE.toml"),
 ]
-Seed = Annotated[int | None, Parameter(group=OTHER, converter=whole, help="A seed.", metavar="INT")]
+Seed = Annotated[int | None, Parameter(group=OTHER, converter=whole, help="Random seed.", metavar="INT")]
 
 app = App(
     name="elbowroom",
@@ -84,7 +89,7 @@ app = App(
 def main(tokens: Sequence[str] | None = None) -> NoReturn:
     """Run the command line, and exit."""
     if not os.environ.get("COLUMNS", "80").isdecimal() or int(os.environ.get("COLUMNS", "80")) < 20:
-        del os.environ["COLUMNS"]  # no page of help fits into it
+        del os.environ["COLUMNS"]  # too narrow for help pages
     for number in range(3):
         try:
             os.fstat(number)
@@ -106,7 +111,7 @@ def demo(
     out: Annotated[str, Parameter(group=OUTPUT, help="A new folder.", metavar="FOLDER")] = "elbowroom-demo",
     common: Common = common,
 ) -> Answer:
-    """See it work in half a minute: train on bundled data, and write a report.
+    """Train on bundled data and write a report, in half a minute.
 
     digits: 1,797 images. recommend: the pages that 32,710 visitors of a web site saw.
     """
@@ -130,8 +135,8 @@ def fit(
 ) -> Answer:
     """Train a model on a file and save it.
 
-    Until it is saved, MODEL.run keeps settings and checkpoints: `elbowroom resume MODEL.run` goes on with a run that
-    was killed or interrupted, and ends with the same bits.
+    Until it is saved, MODEL.run keeps settings and checkpoints: `elbowroom resume MODEL.run` continues a run that was
+    killed or interrupted, with the same result to the last bit.
     """
     from elbowroom.cli import commands
 
@@ -142,7 +147,7 @@ def fit(
 def resume(
     folder: Annotated[str, Parameter(help="The folder of the run.", metavar="MODEL.run")], /, *, common: Common = common
 ) -> Answer:
-    """Go on with a run that was killed or interrupted."""
+    """Continue a run that was killed or interrupted."""
     from elbowroom.cli import commands
 
     return commands.resume(folder, not common.json)
@@ -171,8 +176,8 @@ def sweep(
 ) -> Answer:
     """Train one model for each of many betas on a file.
 
-    A finished model is FOLDER/beta-0.1. The same command goes on with what is not finished, also after it was killed.
-    One model for a whole range is faster: `elbowroom fit FILE --beta 0.01..10 --out MODEL`.
+    Finished models are FOLDER/beta-0.1 and so on. The same command continues an unfinished sweep, also after it was
+    killed. One model for a whole range is faster: `elbowroom fit FILE --beta 0.01..10 --out MODEL`.
     """
     from elbowroom.cli import ranges
 
@@ -181,7 +186,7 @@ def sweep(
 
 @app.command(group=USE, usage="Usage: elbowroom encode MODEL FILE --out PATH [OPTIONS]")
 def encode(model: Model, file: File, /, *, out: Out, beta: Beta = None, common: Common = common) -> Answer:
-    """Latents of rows: the posterior means."""
+    """Encode rows: their posterior means."""
     from elbowroom.cli import commands
 
     return commands.encode(model, file, out, beta)
@@ -189,7 +194,7 @@ def encode(model: Model, file: File, /, *, out: Out, beta: Beta = None, common: 
 
 @app.command(group=USE, usage="Usage: elbowroom reconstruct MODEL FILE --out PATH [OPTIONS]")
 def reconstruct(model: Model, file: File, /, *, out: Out, beta: Beta = None, common: Common = common) -> Answer:
-    """Rows as the model sees them: encoded and decoded."""
+    """Reconstruct rows: encode and decode them."""
     from elbowroom.cli import commands
 
     return commands.reconstruct(model, file, out, beta)
@@ -200,7 +205,9 @@ def sample(
     model: Model,
     /,
     *,
-    n: Annotated[int, Parameter(name=["--n-samples", "-n"], converter=whole, help="How many.", metavar="INT")] = 100,
+    n: Annotated[
+        int, Parameter(name=["--n-samples", "-n"], converter=whole, help="Number of rows.", metavar="INT")
+    ] = 100,
     out: Out,
     mean: Annotated[
         bool,
@@ -208,14 +215,18 @@ def sample(
     ] = False,
     given: Annotated[
         list[str] | None,
-        Parameter(negative="", help="A cell that all rows have, of a table (may be repeated).", metavar="COLUMN=VALUE"),
+        Parameter(
+            negative="", help="Value of a column in all rows, for tables (may be repeated).", metavar="COLUMN=VALUE"
+        ),
     ] = None,
-    context: Annotated[str | None, Parameter(help="Label of a model with --batch-key.", metavar="LABEL")] = None,
+    context: Annotated[
+        str | None, Parameter(help="Label to sample for, in a model with --batch-key.", metavar="LABEL")
+    ] = None,
     random_state: Seed = None,
     beta: Beta = None,
     common: Common = common,
 ) -> Answer:
-    """New rows, drawn from the model."""
+    """Draw new rows from the model."""
     from elbowroom.cli import commands
 
     return commands.sample(model, n, out, mean, given or [], context, random_state, beta)
@@ -230,16 +241,16 @@ def impute(
     out: Out,
     n: Annotated[
         int | None,
-        Parameter(converter=whole, help="Draw so many imputations, PATH-1, PATH-2, ...", metavar="INT"),
+        Parameter(converter=whole, help="Number of imputations to draw, to PATH-1, PATH-2, ...", metavar="INT"),
     ] = None,
     how: Annotated[
-        Literal["likely", "mean"], Parameter(help="Of a single one: medians, or means, of numbers.")
+        Literal["likely", "mean"], Parameter(help="A single imputation: medians or means of numbers.")
     ] = "likely",
     random_state: Seed = None,
     beta: Beta = None,
     common: Common = common,
 ) -> Answer:
-    """A table with its missing cells filled in."""
+    """Fill in the missing cells of a table."""
     from elbowroom.cli import table_commands
 
     return table_commands.impute(model, file, out, n, how, random_state, beta)
@@ -251,14 +262,14 @@ def detect(
     file: File,
     /,
     *,
-    contamination: Annotated[float, Parameter(help="Share of the rows that is strange.", metavar="SHARE")] = 0.05,
+    contamination: Annotated[float, Parameter(help="Expected share of anomalous rows.", metavar="SHARE")] = 0.05,
     out: Annotated[
         str | None, Parameter(group=OUTPUT, help="Scores of every row and cell (.csv, ...).", metavar="PATH")
     ] = None,
     beta: Beta = None,
     common: Common = common,
 ) -> Answer:
-    """The strange rows of a table, and the columns that make them strange."""
+    """Find the anomalous rows of a table, and the columns responsible."""
     from elbowroom.cli import table_commands
 
     return table_commands.detect(model, file, out, contamination, beta)
@@ -270,16 +281,16 @@ def quality(
     synthetic: Annotated[str, Parameter(help="The synthetic table.", metavar="SYNTHETIC")],
     /,
     *,
-    test: Annotated[str | None, Parameter(help="Real rows that were not trained on.", metavar="FILE")] = None,
+    test: Annotated[str | None, Parameter(help="Real rows that were not in training.", metavar="FILE")] = None,
     target: Annotated[
-        str | None, Parameter(help="A column that trees learn from both, and predict in --test.", metavar="COLUMN")
+        str | None, Parameter(help="A column that trees learn from each table and predict in --test.", metavar="COLUMN")
     ] = None,
     out: Annotated[
-        str | None, Parameter(group=OUTPUT, help="A page with pictures: an .html file.", metavar="PATH")
+        str | None, Parameter(group=OUTPUT, help="A page with figures: an .html file.", metavar="PATH")
     ] = None,
     common: Common = common,
 ) -> Answer:
-    """How good a synthetic table is beside the real one."""
+    """Evaluate the quality of a synthetic table, compared with the real one."""
     from elbowroom.cli import table_commands
 
     return table_commands.quality(real, synthetic, test, target, out)
@@ -292,7 +303,7 @@ def score(
     /,
     *,
     draws: Annotated[
-        int, Parameter(converter=whole, help="Of the importance sampling; 0 leaves it out.", metavar="INT")
+        int, Parameter(converter=whole, help="Draws of the importance sampling; 0 for none.", metavar="INT")
     ] = 1000,
     out: Annotated[
         str | None, Parameter(group=OUTPUT, help="Scores of every row (.csv, .npy, ...).", metavar="PATH")
@@ -300,7 +311,7 @@ def score(
     beta: Beta = None,
     common: Common = common,
 ) -> Answer:
-    """How likely rows are: ELBO, distortion, rate and log-likelihood."""
+    """Score rows: ELBO, distortion, rate and log-likelihood."""
     from elbowroom.cli import commands
 
     return commands.score(model, file, draws, out, beta)
@@ -310,25 +321,26 @@ def score(
 def recommend(
     model: Model,
     file: Annotated[
-        str | None, Parameter(help="Interactions of users; without, those that the model knows.", metavar="FILE")
+        str | None,
+        Parameter(help="Interactions of users; by default, those that the model was trained on.", metavar="FILE"),
     ] = None,
     /,
     *,
-    n: Annotated[int, Parameter(name=["--n-items", "-n"], converter=whole, help="Items a user.", metavar="INT")] = 10,
+    n: Annotated[int, Parameter(name=["--n-items", "-n"], converter=whole, help="Items per user.", metavar="INT")] = 10,
     out: Annotated[
         str | None,
         Parameter(group=OUTPUT, help="A .parquet, .csv or .tsv: user, item, rank, score.", metavar="PATH"),
     ] = None,
     user: Annotated[
-        list[str] | None, Parameter(negative="", help="A user that the model knows (may be repeated).", metavar="ID")
+        list[str] | None, Parameter(negative="", help="A known user (may be repeated).", metavar="ID")
     ] = None,
     again: Annotated[
-        bool, Parameter(show_default=False, negative="", help="Also items that a user has already.")
+        bool, Parameter(show_default=False, negative="", help="Include items that a user already has.")
     ] = False,
     beta: Beta = None,
     common: Common = common,
 ) -> Answer:
-    """The best items for users, by a model of interactions."""
+    """Recommend items to users, with a model of interactions."""
     from elbowroom.cli import recommenders
 
     return recommenders.recommend(model, file, n, out, user or [], again, beta)
@@ -341,18 +353,18 @@ def evaluate(
     /,
     *,
     fold_in: Annotated[
-        float, Parameter(help="Share of a new user's interactions that is shown; the others are to be found.")
+        float, Parameter(help="Share of a new user's interactions that is shown; the rest is held out.")
     ] = 0.8,
     known: Annotated[
         bool,
-        Parameter(show_default=False, negative="", help="The users are known: FILE has what is to be found of them."),
+        Parameter(show_default=False, negative="", help="The users are known: FILE has their held-out interactions."),
     ] = False,
     metrics: Annotated[
         tuple[str, ...],
         Parameter(
             converter=words,
             negative="",
-            help="NAME@K; of ratings also rmse and mae.",
+            help="NAME@K; for ratings also rmse and mae.",
             metavar="NAME@K,NAME@K",
             show_default=", ".join,
         ),
@@ -360,7 +372,7 @@ def evaluate(
     beta: Beta = None,
     common: Common = common,
 ) -> Answer:
-    """How good recommendations are, beside popularity, nearest items and EASE."""
+    """Evaluate recommendations, with popularity, nearest items and EASE as baselines."""
     from elbowroom.cli import recommenders
 
     return recommenders.evaluate(model, file, fold_in, metrics, known, beta)
@@ -375,19 +387,19 @@ def pick(
     task: Annotated[
         str,
         Parameter(
-            help="log_likelihood or elbo: the highest. rate:nats=12 or distortion:nats=80: where it is reached. knee: "
-            "where the curve bends most.",
+            help="log_likelihood or elbo: the highest. rate:nats=12 or distortion:nats=80: that target. knee: that of "
+            "the curve.",
             metavar="TASK",
         ),
     ] = "log_likelihood",
     betas: Betas = None,
     out: Annotated[
-        str | None, Parameter(group=OUTPUT, help="Save the model at this beta too.", metavar="MODEL")
+        str | None, Parameter(group=OUTPUT, help="Also save the model at this beta.", metavar="MODEL")
     ] = None,
     overwrite: Overwrite = False,
     common: Common = common,
 ) -> Answer:
-    """The beta that is best for a task, on rows that were not trained on."""
+    """Pick the best beta for a task, on rows that were not in training."""
     from elbowroom.cli import ranges
 
     return ranges.pick(model, file, task, betas, out, overwrite)
@@ -407,12 +419,12 @@ def curve(
     out: Annotated[
         str | None,
         Parameter(
-            group=OUTPUT, help="A table (.csv, .parquet, .json, ...) or a picture (.png, .svg, .pdf).", metavar="PATH"
+            group=OUTPUT, help="A table (.csv, .parquet, .json, ...) or a figure (.png, .svg, .pdf).", metavar="PATH"
         ),
     ] = None,
     common: Common = common,
 ) -> Answer:
-    """The rate-distortion curve over beta: as a table, or drawn."""
+    """Compute the rate-distortion curve over beta, as a table or a figure."""
     from elbowroom.cli import ranges
 
     return ranges.curve(model, file, betas, others or [], out)
@@ -427,12 +439,12 @@ def report(
     out: Annotated[str, Parameter(group=OUTPUT, help="An .html file.", metavar="PATH")],
     labels: Annotated[
         str | None,
-        Parameter(help="A column, or a file with one label a row, to colour the map by.", metavar="COLUMN|FILE"),
+        Parameter(help="A column, or a file with one label per row, to colour the map by.", metavar="COLUMN|FILE"),
     ] = None,
     beta: Beta = None,
     common: Common = common,
 ) -> Answer:
-    """One HTML page: quality, latents, reconstructions, samples, training."""
+    """Write an HTML page: quality, latents, reconstructions, samples, training."""
     from elbowroom.cli import commands
 
     return commands.report(model, file, out, labels, beta)
@@ -440,7 +452,7 @@ def report(
 
 @app.command(group=LOOK, usage="Usage: elbowroom info MODEL [OPTIONS]")
 def info(model: Model, /, *, common: Common = common) -> Answer:
-    """What a model is, how it was trained, and a verdict."""
+    """Describe a model: settings, training, and a verdict."""
     from elbowroom.cli import commands
 
     return commands.info(model)

@@ -1,6 +1,6 @@
-"""The flags: one list of the estimators' parameters, with help and defaults as text, so that --help imports no torch.
+"""The flags: the estimators' parameters, with help and defaults as text, so that --help does not import torch.
 
-A parameter that is not given is None here, and then the estimator's own default holds. A test compares names,
+A parameter that is not given is None here, and the estimator's own default applies. A test compares names,
 defaults and choices with the estimators.
 """
 
@@ -71,7 +71,7 @@ def words(_: Any, tokens: Sequence[Token]) -> tuple[str, ...]:
 
 
 def of(group: Group, default: str, help: str, **more: Any) -> Parameter:
-    """A parameter of the estimators, whose default is said in words; "" is none."""
+    """A parameter of the estimators, with its default as text; "" for none."""
     return Parameter(group=group, show_default=default or False, help=help, **({"negative": ""} | more))
 
 
@@ -99,7 +99,7 @@ class Parameters:
         of(
             MODEL,
             "auto",
-            "auto looks at the data and says why; or bernoulli, binomial, gaussian, student_t, poisson, "
+            "auto chooses by the data and gives the reason; or bernoulli, binomial, gaussian, student_t, poisson, "
             "negative_binomial, multinomial, categorical, discretized_logistic, continuous_bernoulli, warped, ordinal, "
             "with options as "
             """in gaussian:scale=shared; or by columns: '{"gaussian": ["age"], "bernoulli": ["smoker"]}'.""",
@@ -116,7 +116,9 @@ class Parameters:
             metavar="NAME",
         ),
     ] = None
-    covariance: Annotated[Literal["diagonal", "full"] | None, of(MODEL, "diagonal", "Of the posterior.")] = None
+    covariance: Annotated[Literal["diagonal", "full"] | None, of(MODEL, "diagonal", "Covariance of the posterior.")] = (
+        None
+    )
     hidden: Annotated[
         tuple[int, ...] | None,
         of(
@@ -129,39 +131,47 @@ class Parameters:
     ] = None
     activation: Annotated[
         Literal["silu", "relu", "tanh", "gelu", "softplus"] | None,
-        of(MODEL, "silu; interactions tanh", "Of the hidden layers."),
+        of(MODEL, "silu; interactions tanh", "Activation of the hidden layers."),
     ] = None
     gated: Annotated[bool | None, of(MODEL, "no", "Gated linear units instead of the activation.")] = None
 
     layout: Annotated[
         Literal["channels_first", "channels_last"] | None,
-        of(IMAGES, "auto", "Where the channels are, first as in PyTorch or last; without it, the shape says it."),
+        of(IMAGES, "auto", "Axis of the channels, first as in PyTorch or last; by default, inferred from the shape."),
     ] = None
     body: Annotated[Literal["conv", "residual", "mlp"] | None, of(IMAGES, "conv", "Kind of network.")] = None
     channels: Annotated[
         tuple[int, ...] | None,
-        of(IMAGES, "32,64", "Channels of the stages; each halves the image.", converter=widths, metavar="C,C"),
+        of(IMAGES, "32,64", "Channels of each stage, which halves the image.", converter=widths, metavar="C,C"),
     ] = None
-    blocks: Annotated[int | None, of(IMAGES, "1", "Blocks in a stage of a residual body.", converter=whole)] = None
+    blocks: Annotated[int | None, of(IMAGES, "1", "Blocks per stage of a residual body.", converter=whole)] = None
     binarize: Annotated[
         Literal["threshold", "sample"] | None,
-        of(IMAGES, "", "Make pixels 0 or 1: above half, or drawn with the intensity as the chance."),
+        of(
+            IMAGES,
+            "",
+            "Make pixels 0 or 1: by a threshold of one half, or drawn with the intensity as the probability.",
+        ),
     ] = None
 
     layer: Annotated[str | None, of(COUNTS, "", "Layer of an .h5ad with the counts instead of .X.")] = None
     batch_key: Annotated[
-        str | None, of(COUNTS, "", "Column of an .h5ad's .obs that the model is told, such as the batch.")
+        str | None, of(COUNTS, "", "Column of an .h5ad's .obs to condition the model on, such as the batch.")
     ] = None
 
     user: Annotated[
-        str | None, of(INTERACTIONS, "", "Column of the users; else by name, or the first.", metavar="COLUMN")
+        str | None,
+        of(INTERACTIONS, "", "Column of the users; by default chosen by name, else the first.", metavar="COLUMN"),
     ] = None
     item: Annotated[
-        str | None, of(INTERACTIONS, "", "Column of the items; else by name, or the second.", metavar="COLUMN")
+        str | None,
+        of(INTERACTIONS, "", "Column of the items; by default chosen by name, else the second.", metavar="COLUMN"),
     ] = None
     value: Annotated[str | None, of(INTERACTIONS, "", "Column of counts or ratings.", metavar="COLUMN")] = None
-    threshold: Annotated[float | None, of(INTERACTIONS, "", "Leave out interactions of less than this.")] = None
-    counts: Annotated[bool | None, of(INTERACTIONS, "no", "Keep counts; else every interaction counts once.")] = None
+    threshold: Annotated[float | None, of(INTERACTIONS, "", "Leave out interactions with values below this.")] = None
+    counts: Annotated[bool | None, of(INTERACTIONS, "no", "Keep counts; otherwise every interaction counts once.")] = (
+        None
+    )
     ratings: Annotated[bool | None, of(INTERACTIONS, "no", "The values are ratings, to be predicted.")] = None
     min_user: Annotated[
         int | None, of(INTERACTIONS, "1", "Leave out users with fewer interactions.", converter=whole)
@@ -170,32 +180,35 @@ class Parameters:
         int | None, of(INTERACTIONS, "1", "Leave out items with fewer interactions.", converter=whole)
     ] = None
     dropout: Annotated[
-        float | None, of(INTERACTIONS, "0.5", "Share of a history that is hidden from the encoder in training.")
+        float | None,
+        of(INTERACTIONS, "0.5", "Share of a history that is dropped from the encoder's input in training."),
     ] = None
-    tied: Annotated[bool | None, of(INTERACTIONS, "no", "One table of items for the first and the last layer.")] = None
+    tied: Annotated[
+        bool | None, of(INTERACTIONS, "no", "Share one table of items between the first and the last layer.")
+    ] = None
     init: Annotated[
         Literal["spectral", "random"] | None,
         of(
             INTERACTIONS,
             "spectral",
-            "Where the tables of items start: at singular vectors, or drawn.",
+            "Initialisation of the tables of items: singular vectors, or random.",
         ),
     ] = None
     norm: Annotated[bool | None, of(INTERACTIONS, "no", "Layer norm.")] = None
-    residual: Annotated[bool | None, of(INTERACTIONS, "no", "Hidden layers that add to what they are given.")] = None
+    residual: Annotated[bool | None, of(INTERACTIONS, "no", "Skip connections around hidden layers.")] = None
     neighbour_weight: Annotated[
-        float | None, of(INTERACTIONS, "0.0", "How much neighbours of a history's items count in lists; try 4.")
+        float | None, of(INTERACTIONS, "0.0", "Weight in lists of the neighbours of a history's items; try 4.")
     ] = None
     unknown_items: Annotated[
-        Literal["warn", "refuse"] | None, of(INTERACTIONS, "warn", "What to do about items that are not known.")
+        Literal["warn", "refuse"] | None, of(INTERACTIONS, "warn", "What to do about unknown items.")
     ] = None
     schema: Annotated[
         str | None,
         of(
             TABLES,
             "auto",
-            "auto gives columns kinds where some are no numbers or have holes; infer does so always; robust too, with "
-            'heavy tails for numbers; or a .json file: {"age": "count"}.',
+            "auto infers kinds of columns if some are not numbers or have missing values; infer always does; robust "
+            'too, with heavy tails for numbers; or a .json file: {"age": "count"}.',
             metavar="auto|infer|robust|FILE",
         ),
     ] = None
@@ -207,35 +220,37 @@ class Parameters:
         int | str | None,
         of(TRAINING, "auto", "auto aims at 4,000 steps.", converter=whole_or_word, metavar="INT|auto"),
     ] = None
-    batch_size: Annotated[int | None, of(TRAINING, "128; interactions 500", "Rows of a step.", converter=whole)] = None
+    batch_size: Annotated[int | None, of(TRAINING, "128; interactions 500", "Rows per step.", converter=whole)] = None
     learning_rate: Annotated[float | None, of(TRAINING, "0.003; interactions 0.001", "Peak of the schedule.")] = None
     validation_fraction: Annotated[
-        float | None, of(TRAINING, "0.1; interactions 0.0", "Share of rows held out to choose the best epoch.")
+        float | None, of(TRAINING, "0.1; interactions 0.0", "Share of rows held out to select the best epoch.")
     ] = None
     patience: Annotated[
-        int | None, of(TRAINING, "", "Stop after so many epochs without a better held-out loss.", converter=whole)
+        int | None, of(TRAINING, "", "Stop after this many epochs without a better held-out loss.", converter=whole)
     ] = None
     average: Annotated[
         bool | None, of(TRAINING, "yes", "Keep a moving average of the weights.", negative="--no-average")
     ] = None
     device: Annotated[str | None, of(TRAINING, "auto", "auto, cpu, cuda or mps.", metavar="NAME")] = None
-    precision: Annotated[Literal["float32", "bfloat16"] | None, of(TRAINING, "float32", "Of the training.")] = None
+    precision: Annotated[Literal["float32", "bfloat16"] | None, of(TRAINING, "float32", "Precision of training.")] = (
+        None
+    )
     random_state: Annotated[
-        int | None, of(TRAINING, "", "A seed; without one, one is drawn and shown.", converter=whole)
+        int | None, of(TRAINING, "", "Random seed; by default, one is drawn and shown.", converter=whole)
     ] = None
     verbose: Annotated[bool | None, of(TRAINING, "yes; with --json no", "Show progress.", negative="--no-verbose")] = (
         None
     )
 
     def given(self) -> dict[str, Any]:
-        """The parameters that were given, ready for an estimator or a JSON file."""
+        """The parameters that were given, for an estimator or a JSON file."""
         return {field.name: value for field in fields(self) if (value := getattr(self, field.name)) is not None}
 
 
 @Parameter(name="*")
 @dataclass(frozen=True)
 class SweepParameters(Parameters):
-    """The parameters of the estimators of a sweep, which has many betas."""
+    """The parameters of the estimators of a sweep, with several betas."""
 
     beta: Annotated[
         tuple[float, ...] | None,
@@ -252,7 +267,7 @@ class SweepParameters(Parameters):
 @Parameter(name="*")
 @dataclass(frozen=True)
 class Common:
-    """What every command knows."""
+    """Options of all commands."""
 
     json: Annotated[
         bool, Parameter(group=OTHER, show_default=False, negative="", help="Answer with one JSON object.")
@@ -263,7 +278,7 @@ class Common:
 
 
 def from_config_file(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
-    """Take what the command line leaves open from the TOML file that --config names."""
+    """Take options that are not on the command line from the TOML file of --config."""
     tokens = next((argument.tokens for argument in arguments if argument.name == "--config"), None)
     if not tokens:
         return
@@ -273,7 +288,7 @@ def from_config_file(app: App, commands: tuple[str, ...], arguments: ArgumentCol
     except DataError as error:
         raise CycloptsError(msg=f"Invalid value for --config: {error.got}. {error.do}") from error
     except (ValueError, RecursionError) as error:
-        raise CycloptsError(msg=f"Invalid value for --config: {path} is no TOML file ({error}).") from error
+        raise CycloptsError(msg=f"Invalid value for --config: {path} is not a TOML file ({error}).") from error
     if taken := values.keys() & {"json", "debug", "config"}:
         raise CycloptsError(msg=f"Invalid value for --config: {min(taken)} in {path} belongs on the command line.")
     plain = {key: json.dumps(value) if isinstance(value, dict) else value for key, value in values.items()}

@@ -35,7 +35,9 @@ def impute(
     found = estimator.impute(rows, n, how, random_state=seed)
     if n is None:
         write_frame(out, _as_in_file(found, data))
-        return Answer({"out": out, "rows": len(data)}, f"wrote {counted(len(data), 'row')} without holes to {out}")
+        return Answer(
+            {"out": out, "rows": len(data)}, f"wrote {counted(len(data), 'row')} without missing values to {out}"
+        )
     path = Path(out)
     names = [str(path.with_name(f"{path.stem}-{i}{path.suffix}")) for i in range(1, len(found) + 1)]
     with Interrupt():  # all of them, or none
@@ -71,7 +73,7 @@ def detect(model: str, file: str, out: str | None, contamination: float, beta: f
         {"row": int(i), "score": float(scores[i]), "because": _reasons(cells[i], names)} for i in order
     ]
     lines = [(f"row {f['row']}", f"{f['score']:10.2f}  {_because(f['because'])}") for f in found]
-    head = f"{counted(len(scores), 'row')}; the strangest, log p(x) in nats, and the columns that make them strange\n\n"
+    head = f"{counted(len(scores), 'row')}; the most anomalous, log p(x) in nats, and the columns responsible\n\n"
     return Answer({"rows": len(scores), "threshold": limit, "strangest": found}, head + listed(lines))
 
 

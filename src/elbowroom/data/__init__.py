@@ -1,1 +1,1 @@
-"""What a user brings, as rows to train on, and back in the user's kind."""
+"""The user's data as rows to train on, and results in the user's type."""

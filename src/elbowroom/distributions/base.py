@@ -1,4 +1,4 @@
-"""What a density over rows is, and the arithmetic that several share."""
+"""The base class of densities over rows, and functions that several share."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from torch import Generator, Tensor
 
 
 class RowDistribution(ABC):
-    """p(x|z) over rows: parameters (..., D), data (n, D) in any dtype, one log-probability a row."""
+    """p(x|z) over rows: parameters (..., D), data (n, D) in any dtype, one log-probability per row."""
 
     def log_kernel(self, x: Tensor) -> Tensor:
         """The terms of log p(x|z) that depend on the parameters, in nats, (...,)."""
         return self.kernel_cells(x).sum(-1)
 
     def log_base(self, x: Tensor) -> Tensor:
-        """The terms of log p(x|z) that depend on x alone, in nats, (n,)."""
+        """The terms of log p(x|z) that depend on x only, in nats, (n,)."""
         return self.base_cells(x).sum(-1)
 
     def kernel_cells(self, x: Tensor) -> Tensor:
-        """`log_kernel` cell by cell, (..., D), where the features are independent given z."""
-        raise NotImplementedError(f"{type(self).__name__} has no log-probability of single cells")
+        """`log_kernel` of each cell, (..., D), where the features are independent given z."""
+        raise NotImplementedError(f"{type(self).__name__} has no log-probabilities of single cells")
 
     def base_cells(self, x: Tensor) -> Tensor:
-        """`log_base` cell by cell, (n, D)."""
+        """`log_base` of each cell, (n, D)."""
         return torch.zeros((), device=x.device)
 
     def log_prob(self, x: Tensor) -> Tensor:
@@ -38,7 +38,7 @@ class RowDistribution(ABC):
 
     @abstractmethod
     def sample(self, generator: Generator | None = None) -> Tensor:
-        """One draw of x for every z, (..., D)."""
+        """One draw of x for each z, (..., D)."""
 
 
 def in_units(x: Tensor, loc: Tensor, scale: Tensor, like: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Densities of real numbers: Gaussian, Student-t, continuous Bernoulli, and numbers behind a learned warp."""
+"""Densities of real numbers: Gaussian, Student-t, continuous Bernoulli, and Gaussian after a learned warp."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class ContinuousBernoulli(RowDistribution):
         self.logits = logits
 
     def kernel_cells(self, x: Tensor) -> Tensor:
-        """The density is l e^(l x) / (e^l - 1): for l > 0 it is counted from its end, so that nothing large cancels."""
+        """The density is l e^(l x) / (e^l - 1); for l > 0, it is computed from x = 1, so that nothing large cancels."""
         x, size, small = x.to(self.logits.dtype), *self._magnitude()
         far = torch.where(self.logits > 0, x - 1, x) * self.logits - (-torch.expm1(-size) / size).log()
         square = self.logits.square()
@@ -79,7 +79,7 @@ class ContinuousBernoulli(RowDistribution):
         return torch.where(small, near, far)
 
     def _magnitude(self) -> tuple[Tensor, Tensor]:
-        """|l|, and where it is small enough for a power series; there it is 1, so that no gradient is infinite."""
+        """|l|, and where it is small enough for a power series; there |l| is set to 1, to keep gradients finite."""
         small = self.logits.abs() < 0.3
         return self.logits.abs().where(~small, 1.0), small
 
@@ -99,7 +99,7 @@ class ContinuousBernoulli(RowDistribution):
 
 
 class Warped(RowDistribution):
-    """Numbers whose normal scores, by a monotone warp, are Gaussian; with `log`, the warp is of their logarithm."""
+    """Numbers whose normal scores, by a monotone warp, are Gaussian; with `log`, their logarithm is warped."""
 
     def __init__(self, mean: Tensor, log_std: Tensor, warp: Warp, log: bool = False) -> None:
         self.location, self.log_std, self.warp, self.log = mean, log_std, warp, log

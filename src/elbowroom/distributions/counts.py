@@ -10,8 +10,8 @@ from torch.nn import functional as F
 
 from elbowroom.distributions.base import RowDistribution, gamma, log_factorial
 
-MANY = 64  # a count from which on the terms of its log-probability are hundreds of nats that nearly cancel
-MAX_COUNT = 1e12  # beyond, a Poisson is narrower than the rounding of its float32 parameter
+MANY = 64  # counts from which the terms of a log-probability are hundreds of nats that nearly cancel
+MAX_COUNT = 1e12  # beyond this, a Poisson is narrower than the rounding of its float32 parameter
 
 
 class Poisson(RowDistribution):
@@ -49,17 +49,17 @@ class NegativeBinomial(RowDistribution):
         return self._at_zero() + _beyond_zero(x, excess, r, r.lgamma()).to(self.log_rate.dtype)
 
     def _at_zero(self) -> Tensor:
-        """log p(0|z), which the log-probability of every count starts from."""
+        """log p(0|z), part of the log-probability of every count."""
         return -self.log_dispersion.exp() * F.softplus(self.log_rate - self.log_dispersion)
 
     def _at_counts(self, x: Tensor) -> Tensor:
-        """What counts above zero add to the kernel of every row, (...,): computed at these alone."""
+        """What counts above zero add to the kernel of every row, (...,), computed at these only."""
         few, many = (x > 0) & (x < MANY), x >= MANY
         precise = self.log_rate.dtype if x.device.type == "mps" else torch.float64  # which MPS does not have
         return self._at(few, x, self.log_rate.dtype) + self._at(many, x, precise)
 
     def _at(self, mask: Tensor, x: Tensor, dtype: torch.dtype) -> Tensor:
-        """The same of the counts in a mask (n, D), in a precision."""
+        """The same for the counts in a mask (n, D), in a given precision."""
         row, column = mask.nonzero(as_tuple=True)
         at, log_r = row * x.shape[1] + column, self.log_dispersion.to(dtype)
         if log_r.dim() > 1:  # one dispersion for each row
@@ -86,9 +86,9 @@ class NegativeBinomial(RowDistribution):
 
 
 class LargeCounts(RowDistribution):
-    """A distribution of counts so large that the terms of its log-probability cancel to noise in float32.
+    """Wrapper for counts so large that the terms of their log-probability cancel to noise in float32.
 
-    All of them are in the kernel, made in float64; their small sum is in the dtype of the parameters.
+    The kernel holds all terms, computed in float64; their small sum is in the dtype of the parameters.
     """
 
     def __init__(self, kind: Callable[..., RowDistribution], *parameters: Tensor) -> None:
@@ -142,6 +142,6 @@ class Multinomial(RowDistribution):
 
 
 def _beyond_zero(x: Tensor, excess: Tensor, r: Tensor, lgamma_r: Tensor) -> Tensor:
-    """log p(x|z) - log p(0|z) of a negative binomial but for its base, which makes all terms small; zero where x is."""
-    # log sigmoid(excess) is excess - softplus(excess), but not in the last digits, which large counts multiply
+    """log p(x|z) - log p(0|z) of a negative binomial without its base, as a sum of small terms; zero for x = 0."""
+    # log sigmoid(excess) equals excess - softplus(excess) except in the last digits, which large counts multiply
     return x * (F.logsigmoid(excess) + 1) - torch.xlogy(x, x) + (x + r).lgamma() - lgamma_r

@@ -10,8 +10,8 @@ from torch.nn import functional as F
 
 from elbowroom.distributions.base import RowDistribution, uniform
 
-END = 1e4  # a threshold that nothing is beyond
-SHARP, NEAR = 2.0, 40  # scale of a logistic below which its levels are summed one by one, so many to each side
+END = 1e4  # stands for an infinite threshold
+SHARP, NEAR = 2.0, 40  # scale of a logistic below which its levels are summed one by one, and how many to each side
 
 
 class Bernoulli(RowDistribution):
@@ -61,7 +61,7 @@ class Binomial(RowDistribution):
 class Categorical(RowDistribution):
     """Features that are one of `classes` codes 0, 1, ...; logits (..., D, classes).
 
-    The last code may stand for all that was `unseen` in training: it has a probability, and is never drawn.
+    With `unseen`, the last code stands for all values not seen in training: it has a probability, and is never drawn.
     """
 
     def __init__(self, logits: Tensor, unseen: bool = False) -> None:
@@ -78,7 +78,7 @@ class Categorical(RowDistribution):
 
     @property
     def mean(self) -> Tensor:
-        """The most likely code: codes have no order, so their average means nothing."""
+        """The most likely code: codes have no order, so an average would be meaningless."""
         return self._drawable.argmax(-1).to(self.log_probs.dtype)
 
     def sample(self, generator: Generator | None = None) -> Tensor:
@@ -137,7 +137,7 @@ class DiscretizedLogistic(RowDistribution):
 
 
 class _BinomialKernel(torch.autograd.Function):
-    """x * l - total * log(1 + e^l), with a backward pass of one subtraction: the sigmoid comes with the forward."""
+    """x * l - total * log(1 + e^l), whose backward pass is one subtraction: the forward pass computes the sigmoid."""
 
     @staticmethod
     def forward(ctx: torch.autograd.function.FunctionCtx, logits: Tensor, x: Tensor, total: int) -> Tensor:
@@ -160,9 +160,8 @@ def binomial_kernel(logits: Tensor, x: Tensor, total: int) -> Tensor:
 class Ordinal(RowDistribution):
     """Codes with an order: a logistic variable cut at thresholds (McCullagh 1980).
 
-    `cutpoints` (D, L+1) are the thresholds around L codes, -END and END where nothing is beyond. With `floors` (D,),
-    lower and higher codes go on at the distance `tail_spacing` (D,), down to the floor, which is -inf where there is
-    none.
+    `cutpoints` (D, L+1) are the thresholds around L codes, -END and END for infinite ones. With `floors` (D,), there
+    are lower and higher codes too, with thresholds `tail_spacing` (D,) apart, down to the floor (-inf for none).
     """
 
     def __init__(
@@ -187,14 +186,14 @@ class Ordinal(RowDistribution):
 
     @property
     def mean(self) -> Tensor:
-        """The median: codes are places in an order, whose average means nothing."""
+        """The median: codes are ranks, whose average would be meaningless."""
         return self._code(self.location)
 
     def sample(self, generator: Generator | None = None) -> Tensor:
         return self._code(self.location + self.log_scale.exp() * uniform(self.location, generator).logit())
 
     def _code(self, latent: Tensor) -> Tensor:
-        """The code whose edges are around a value (..., D)."""
+        """The code whose thresholds enclose a value (..., D)."""
         flat = latent.reshape(-1, len(self.cutpoints)).T.contiguous().to(self.cutpoints.dtype)
         code = (torch.searchsorted(self.cutpoints, flat) - 1).T.view(latent.shape).to(latent.dtype)
         last = self.cutpoints.shape[1] - 2

@@ -37,7 +37,7 @@ class DiagonalGaussian:
     def log_prob_pairs(self, z: Tensor) -> Tensor:
         """Log-density of every z (..., n, d) under every one of k components (..., k, d): (..., n, k).
 
-        By matrix products, in float64: for sharp components they are differences of large numbers.
+        By matrix products, in float64: for narrow components they are differences of large numbers.
         """
         wide, mean = _widened(z), _widened(self.mean)
         precision = (-2 * _widened(self.log_std)).exp()
@@ -46,11 +46,11 @@ class DiagonalGaussian:
         return (wide @ weighted.mT - 0.5 * wide.square() @ precision.mT - const).to(z.dtype)
 
     def kl_to_standard(self) -> Tensor:
-        """KL to N(0, I), one value a latent: (..., d)."""
+        """KL to N(0, I) of each latent: (..., d)."""
         return 0.5 * (self.mean.square() + (2 * self.log_std).exp() - 1) - self.log_std
 
     def modulated(self, scale: Tensor, log_std_shift: Tensor) -> DiagonalGaussian:
-        """With means times `scale`, and log standard deviations plus `wider`, both (..., d)."""
+        """The distribution with means times `scale` and log standard deviations plus `wider`, both (..., d)."""
         return DiagonalGaussian(self.mean * scale, self.log_std + log_std_shift)
 
     def detach(self) -> DiagonalGaussian:
@@ -86,12 +86,12 @@ class FullGaussian:
         return -(0.5 * whitened.square() + HALF_LOG_2PI).sum(-2).mT - self._log_det().unsqueeze(-2)
 
     def kl_to_standard(self) -> Tensor:
-        """KL to N(0, I); it does not split by latent, so the shape is (..., 1)."""
+        """KL to N(0, I); it is not a sum over latents, so the shape is (..., 1)."""
         spread = self.cholesky.square().sum((-2, -1)) + self.mean.square().sum(-1) - self.mean.shape[-1]
         return (0.5 * spread - self._log_det()).unsqueeze(-1)
 
     def modulated(self, scale: Tensor, log_std_shift: Tensor) -> FullGaussian:
-        """With means times `scale`, and latents that vary exp(`wider`) times as much, both (..., d)."""
+        """The distribution with means times `scale` and standard deviations times exp(`wider`), both (..., d)."""
         return FullGaussian(self.mean * scale, self.cholesky * log_std_shift.exp().unsqueeze(-1))
 
     def detach(self) -> FullGaussian:
@@ -120,7 +120,7 @@ class StandardGaussian:
 class GaussianMixture:
     """A mixture of k Gaussians over latents, with the log-weights `logits` (k,).
 
-    With logits (b, k) and components (b, k, d) it is a mixture for each of b blocks of rows, to take densities of.
+    With logits (b, k) and components (b, k, d) it is one mixture for each of b blocks of rows, for densities only.
     """
 
     def __init__(self, components: DiagonalGaussian | FullGaussian, logits: Tensor) -> None:
@@ -132,7 +132,7 @@ class GaussianMixture:
         return self.logits.softmax(-1) @ self.components.mean
 
     def log_prob(self, z: Tensor) -> Tensor:
-        """Log-density of z (..., d), in nats; of blocks of rows, of z (..., n, d)."""
+        """Log-density of z (..., d), in nats; with b blocks of rows, of z (..., n, d)."""
         blocks = self.logits.shape[:-1]
         z = z.unflatten(-2, (*blocks, -1)) if blocks else z
         pairs = self.components.log_prob_pairs(z) + self.logits.log_softmax(-1).unsqueeze(-2)
@@ -152,7 +152,7 @@ class GaussianMixture:
 
 
 class Composite:
-    """A mixture of distributions over latents, one for every row or the same for all, with their shares."""
+    """A mixture of distributions over latents, one for each row or one for all, with the given weights."""
 
     def __init__(self, *parts: tuple[float, DiagonalGaussian | FullGaussian | StandardGaussian]) -> None:
         self.parts = parts
@@ -173,7 +173,7 @@ def normal(shape: torch.Size | tuple[int, ...], generator: Generator | None, lik
 
 
 def bounded(values: Tensor, low: float, high: float) -> Tensor:
-    """Values cut to [low, high], with the gradient of the values themselves, so that a run comes back from beyond."""
+    """Values clamped to [low, high] with the identity's gradient, so that training can return into the limits."""
     return _Bounded.apply(values, low, high)
 
 

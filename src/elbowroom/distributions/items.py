@@ -1,4 +1,4 @@
-"""Densities of which items a row has, over many items."""
+"""Densities of the items of a row, over many items."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LEAST = 1e-6  # total of a row without events
 
 
 class Items(RowDistribution):
-    """Counts of `total` independent draws among items: softmax(h table' + bias), made when it is asked for."""
+    """Counts of `total` independent draws among items: softmax(h table' + bias), computed on demand."""
 
     def __init__(self, h: Tensor, table: Tensor, bias: Tensor, total: Tensor) -> None:
         self.h, self.table, self.bias, self.total = h, table, bias, total
@@ -30,16 +30,16 @@ class Items(RowDistribution):
 
     @cached_property
     def log_probs(self) -> Tensor:
-        """Log of the chance of every item, (..., items)."""
+        """Log-probability of every item, (..., items)."""
         return self.logits.log_softmax(-1)
 
     def logits_at(self, columns: Tensor) -> Tensor:
-        """Logits (n, k) of some items of each row, in the dtype of h: the same for a row beside any others."""
+        """Logits (n, k) of some items of each row, in the dtype of h; batch-invariant."""
         chosen = self.table[columns].to(self.h.dtype)
         return (chosen @ self.h.unsqueeze(-1)).squeeze(-1) + self.bias[columns]
 
     def own_logits(self, x: SparseBatch) -> Tensor:
-        """Logits (..., m) of what is stored of sparse rows."""
+        """Logits (..., m) at the m stored values of sparse rows."""
         return OwnLogits.apply(self.h, self.table, x) + self.bias[x.columns]
 
     def log_kernel(self, x: Tensor | SparseBatch) -> Tensor:
@@ -55,11 +55,11 @@ class Items(RowDistribution):
         return self.total * self.log_probs.exp()
 
     def level(self, logits: Tensor) -> Tensor:
-        """What turns the logits (n, items) of rows into scores when it is taken off, (n, 1)."""
+        """The normaliser (n, 1), which subtracted from the logits (n, items) of rows gives scores."""
         return logits.logsumexp(-1, keepdim=True)
 
     def expected_scores(self) -> Tensor:
-        """Scores (items,) of somebody who may be any of the rows."""
+        """Scores (items,) of the mixture of all rows."""
         return self.log_probs.logsumexp(0) - math.log(len(self.log_probs))
 
     def sample(self, generator: Generator | None = None) -> Tensor:
@@ -71,10 +71,10 @@ class Items(RowDistribution):
 
 
 class SampledItems(Items):
-    """The same in training, where the sum over all items is estimated from the row's own and a sample of the others.
+    """The same in training, with the sum over all items estimated from the row's own items and a sample of the others.
 
-    Every one of the `drawn` items stands for 1 / (draws * its chance to be drawn) of them: the logarithm of that is
-    added to its logit (the log-Q correction, Bengio & Senecal 2008), so that the estimate of the sum is unbiased.
+    Each of the `drawn` items has the weight 1 / (draws * its probability of being drawn), whose logarithm is added to
+    its logit (the log-Q correction, Bengio & Senecal 2008), so that the estimate of the sum is unbiased.
     """
 
     def __init__(
@@ -93,12 +93,12 @@ class SampledItems(Items):
         return x.by_row(x.values.to(own.dtype) * (own - log_sum.index_select(-1, x.row)))
 
     def _among_own(self, x: SparseBatch) -> Tensor:
-        """Which of the drawn items each row has itself, (n, draws)."""
+        """Which of the drawn items are the row's own, (n, draws)."""
         return x.with_values(torch.ones_like(x.values, dtype=torch.bool)).dense_at(self.drawn)
 
 
 class NegativeBinomialItems(Items):
-    """Counts of items whose means are the total's shares, and that vary more: one table (..., items) for each term."""
+    """Overdispersed counts of items whose means are shares of the total; each term needs a table (..., items)."""
 
     def __init__(self, h: Tensor, table: Tensor, bias: Tensor, total: Tensor, log_dispersion: Tensor) -> None:
         super().__init__(h, table, bias, total)
@@ -106,7 +106,7 @@ class NegativeBinomialItems(Items):
 
     @cached_property
     def counts(self) -> counts.NegativeBinomial:
-        """The same over dense rows."""
+        """The same distribution over dense rows."""
         return counts.NegativeBinomial(self.log_probs + self.total.clamp_min(LEAST).log(), self.log_dispersion)
 
     def log_kernel(self, x: Tensor | SparseBatch) -> Tensor:
@@ -122,7 +122,7 @@ class NegativeBinomialItems(Items):
 
 
 class Ratings(Items):
-    """Ratings of some items, each Gaussian around its logit; of those that are not rated, zeros, nothing is said."""
+    """Ratings of some items, each Gaussian around its logit; zeros are unrated items, which contribute nothing."""
 
     def __init__(self, h: Tensor, table: Tensor, bias: Tensor, total: Tensor, log_std: Tensor) -> None:
         super().__init__(h, table, bias, total)
@@ -152,16 +152,16 @@ class Ratings(Items):
 
 
 def who_rates_what() -> ParameterError:
-    """The error of drawing histories from a model of ratings."""
+    """The error for drawing histories from a model of ratings."""
     return ParameterError(
         "histories are drawn from a model of interactions or counts",
-        "a model of ratings does not say who rates what",
+        "a model of ratings does not model who rates what",
         "Fit with ratings=False.",
     )
 
 
 def _log_gaussian(x: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
-    """Log-densities but for a constant."""
+    """Log-densities up to a constant."""
     return -0.5 * ((x.to(mean.dtype) - mean) * (-log_std).exp()).square() - log_std
 
 

@@ -1,4 +1,4 @@
-"""Products of sparse rows with a table of items, and their gradients, that make no more tables than they must."""
+"""Products of sparse rows with a table of items, and their gradients, with as few temporary tables as possible."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from torch import Tensor
 
 from elbowroom.data.sparse import SparseBatch
 
-PART = 512  # stored values whose rows of the table are gathered at once: they stay in the cache
+PART = 512  # stored values whose rows of the table are gathered at once, so that they fit into the cache
 
 
 class OwnLogits(torch.autograd.Function):
-    """h table' at what is stored of sparse rows, (..., m), a part at a time: all at once makes tables (m, width)."""
+    """h table' at the stored values of sparse rows, (..., m), in parts: all at once would need tables (m, width)."""
 
     @staticmethod
     def forward(ctx: Any, h: Tensor, table: Tensor, x: SparseBatch) -> Tensor:
@@ -39,14 +39,14 @@ class OwnLogits(torch.autograd.Function):
 
 
 def _parts_of(x: SparseBatch) -> Iterator[tuple[slice, Tensor, Tensor]]:
-    """Where some of what is stored is, its rows and its columns."""
+    """Rows and columns of some of the stored values."""
     for start in range(0, len(x.columns), PART):
         at = slice(start, start + PART)
         yield at, x.row[at], x.columns[at]
 
 
 class ItemKernel(torch.autograd.Function):
-    """sum x log softmax(h table' + bias) of sparse rows x; the one table (..., items) turns into its own gradient."""
+    """sum x log softmax(h table' + bias) of sparse rows x; its table (..., items) is overwritten by the gradient."""
 
     @staticmethod
     def forward(ctx: Any, h: Tensor, table: Tensor, bias: Tensor, x: SparseBatch) -> Tensor:
@@ -64,7 +64,7 @@ class ItemKernel(torch.autograd.Function):
         h, table = ctx.saved_tensors
         slope, x, top = ctx.logits, ctx.x, ctx.top
         if slope is None:
-            raise RuntimeError("the gradient of an item likelihood can be made once: its table is made into it")
+            raise RuntimeError("the gradient of an item likelihood can be computed once only: it overwrites the logits")
         ctx.logits = None
         slope = slope.sub_(top.unsqueeze(-1)).exp_().mul_((-grad * x.sum().to(grad.dtype)).unsqueeze(-1))
         own = x.values.to(grad.dtype) * grad.index_select(-1, x.row)

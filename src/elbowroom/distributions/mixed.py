@@ -1,4 +1,4 @@
-"""Densities of rows whose columns have densities of their own."""
+"""Densities of rows with a different density for each group of columns."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from elbowroom.distributions.base import RowDistribution
 
 
 class Mixed(RowDistribution):
-    """Groups of columns, each with a distribution of its own; independent given z."""
+    """Groups of columns, each with its own distribution; independent given z."""
 
     def __init__(self, parts: list[RowDistribution], columns: list[Tensor]) -> None:
         self.parts, self.columns = parts, columns
@@ -42,7 +42,7 @@ class Mixed(RowDistribution):
 
 
 class Table(Mixed):
-    """Columns of several kinds; missing values (NaN) add nothing. `fill` (D,) are values that the columns know."""
+    """Columns of several kinds; missing values (NaN) contribute nothing. `fill` (D,) has valid values."""
 
     def __init__(self, parts: list[RowDistribution], columns: list[Tensor], fill: Tensor) -> None:
         super().__init__(parts, columns)

@@ -1,8 +1,7 @@
 """Warps: smooth monotone maps from the values of a column to standard normal scores, exactly invertible.
 
-Each is a monotone rational-quadratic spline through quantiles of the data (Gregory & Delbourgo 1982), which goes
-on as a
-straight line beyond the smallest and the largest value.
+Each is a monotone rational-quadratic spline through quantiles of the data (Gregory & Delbourgo 1982), extended by
+straight lines beyond the smallest and the largest value.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ class Warp(NamedTuple):
 
     @classmethod
     def identity(cls, features: int) -> Self:
-        """Maps that change nothing."""
+        """Identity maps."""
         line = torch.linspace(-1, 1, KNOTS, dtype=torch.float64).repeat(features, 1)
         return cls(line, line.clone(), torch.ones_like(line))
 
@@ -65,7 +64,7 @@ class Warp(NamedTuple):
         return a.values + width * inside + beyond
 
     def _around(self, knots: Tensor, at: Tensor) -> tuple[Warp, Warp]:
-        """The knots below and above every place (..., D)."""
+        """The knots below and above every value (..., D)."""
         flat = at.reshape(-1, len(knots)).T.contiguous()
         index = (torch.searchsorted(knots, flat, right=True) - 1).clamp(0, knots.shape[1] - 2)
         below = (part.gather(1, index).T.view(at.shape) for part in self)
@@ -74,7 +73,7 @@ class Warp(NamedTuple):
 
 
 def knots_of(column: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Values at evenly spaced normal scores, and these scores, (K,) each; a constant has a unit of 1."""
+    """Values at evenly spaced normal scores, and these scores, (K,) each; a constant column has a unit of 1."""
     found, counts = np.unique(column, return_counts=True)
     if len(found) == 1:
         line = np.linspace(-1, 1, KNOTS)
@@ -90,7 +89,7 @@ def knots_of(column: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def slopes_of(values: Tensor, scores: Tensor) -> Tensor:
-    """The slope at every knot: the weighted harmonic mean of those of its two sides."""
+    """The slope at every knot: the weighted harmonic mean of the slopes on its two sides."""
     width, height = values.diff(dim=1), scores.diff(dim=1)
     share = width[:, 1:] / (width[:, 1:] + width[:, :-1])  # whose squares, as those of widths, could overflow
     flat = width / height

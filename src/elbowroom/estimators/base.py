@@ -1,4 +1,4 @@
-"""What all estimators share: scikit-learn's contract around one model."""
+"""The base class of estimators: scikit-learn's contract around one model."""
 
 from __future__ import annotations
 
@@ -79,8 +79,8 @@ class BaseVAE(TransformerMixin, BaseEstimator, ABC):
     random_state: Any = None
     verbose: bool = False
 
-    _scored_in: ClassVar[torch.dtype] = torch.float64  # a float32 log-probability of large counts is nats off
-    _start: ClassVar[Mapping[str, Tensor] | None] = None  # weights to start from, of a sweep's other model
+    _scored_in: ClassVar[torch.dtype] = torch.float64  # float32 log-probabilities of large counts are off by nats
+    _start: ClassVar[Mapping[str, Tensor] | None] = None  # initial weights, from another model of a sweep
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         "n_latents": [Interval(Integral, 1, validation.MOST, closed="both")],
@@ -121,24 +121,24 @@ class BaseVAE(TransformerMixin, BaseEstimator, ABC):
         return choose_likelihood(self.likelihood, rows, self._choose, self._names)
 
     def _write(self, values: Tensor, like: Any = None) -> Any:
-        """Rows (n, D) in the caller's shape: a frame if `like`, the X they belong to, is one, or if that of fit was."""
+        """Rows (n, D) in the caller's shape: a frame if `like`, the X they belong to, or X in fit was one."""
         kind = self.frame_kind_ if like is None else validation.frame_kind(like)
         if kind is None:
             return values.numpy()
         return validation.to_frame(values.numpy(), self._names, kind, like)
 
     def _encoder(self, inputs: int, context: int, code: int) -> nn.Module:
-        """The encoder, from the width of what it sees to its own."""
+        """The encoder, from the width of its input to its own."""
         hidden = check_widths("hidden", self.hidden)
         return MLP(inputs, hidden, None, self.activation, bool(self.gated), context, code, skip_beta=0)
 
     def _decoder(self, outputs: int, context: int, code: int) -> nn.Module:
-        """The decoder, from latents to what the likelihood wants."""
+        """The decoder, from latents to the likelihood's parameters."""
         hidden = check_widths("hidden", self.hidden)[::-1]
         return MLP(self.n_latents, hidden, outputs, self.activation, bool(self.gated), context, code, skip_beta=-1)
 
     def _bodies(self, inputs: int, outputs: int, context: int, code: int) -> tuple[nn.Module, nn.Module]:
-        """Encoder and decoder: the caller's, or those that fit the data."""
+        """Encoder and decoder: user-supplied, or those for the data."""
         return (
             self._encoder(inputs, context, code)
             if self.encoder is None
@@ -149,7 +149,7 @@ class BaseVAE(TransformerMixin, BaseEstimator, ABC):
         )
 
     def _rows(self, x: Any, context: np.ndarray | None) -> Rows:
-        """What the model sees of x, an array or sparse matrix (n, D)."""
+        """The model's rows for x, an array or sparse matrix (n, D)."""
         return rows_of(x, context)
 
     # ---- fit -------------------------------------------------------------------------------------------------------
@@ -166,11 +166,11 @@ class BaseVAE(TransformerMixin, BaseEstimator, ABC):
             The data; see the class for its shape.
         y : ignored
         context : array-like (n,), optional
-            A label of every row (a batch, a class) that the model is told instead of having to encode it. All other
-            methods then want it too; one label stands for all rows.
+            A label for each row (a batch, a class) on which the model is conditioned. All other methods then need it
+            too; a single label applies to all rows.
         checkpoint : path, optional
-            A folder for checkpoints. If it holds a run with these settings and data, that run is continued, and ends
-            with the same bits as if it had never stopped.
+            A folder for checkpoints. If it holds a run with these settings and data, that run is resumed, with the
+            same result, bit by bit, as without the interruption.
 
         Returns
         -------
@@ -179,24 +179,24 @@ class BaseVAE(TransformerMixin, BaseEstimator, ABC):
         Raises
         ------
         DataError, ParameterError, TrainingError
-            With what was expected, what came and what to do.
+            If the data or a parameter is invalid, or the training diverges.
 
         Notes
         -----
-        Ctrl-C ends the training after the step and keeps the best model so far; in the first epoch it is raised.
-        SIGTERM and SIGHUP do the same, write a checkpoint, and then go to their handlers, of the program or of the
-        system, which ends the process. (In the main thread; ignored signals stay ignored.)
+        Ctrl-C ends training after the current step and keeps the best model so far; in the first epoch it is raised.
+        SIGTERM and SIGHUP do the same, write a checkpoint, and are then passed on to their handlers; the system's
+        default ends the process. (In the main thread; ignored signals stay ignored.)
         """
         self._check_parameters()
         checkpoints = None if checkpoint is None else Checkpoints(checkpoint)
         self.beta_, objective = beta_of(self.beta), objective_of(self.objective)
-        self.__dict__.pop("model_", None)  # a fit that fails must not leave the model of other data
+        self.__dict__.pop("model_", None)  # a failed fit must not leave a model of other data
         X, context = self._unpack(X, context)
         x = self._read(X, reset=True)
         self.frame_kind_ = validation.frame_kind(X)
         codes = self._encode_context(context, x.shape[0], reset=True)
         known = checkpoints.seed() if checkpoints is not None and self.random_state is None else None
-        self.seed_ = resolve_seed(self.random_state) if known is None else known  # a run that goes on keeps its seed
+        self.seed_ = resolve_seed(self.random_state) if known is None else known  # a resumed run keeps its seed
         rows = self._rows(x, codes)
         likelihood, self.likelihood_, self.likelihood_reason_ = self._choose_likelihood(rows)
         if self.verbose:
@@ -209,7 +209,7 @@ class BaseVAE(TransformerMixin, BaseEstimator, ABC):
         self.epochs_ = epochs_for(len(train), self.batch_size) if self.epochs == "auto" else int(self.epochs)
         progress = Progress(self.epochs_, silent=not self.verbose)
         custom = any(isinstance(part, nn.Module) for part in (self.encoder, self.decoder, self.likelihood))
-        with Interrupt() as interrupt:  # a model that was trained must not be left without the rest
+        with Interrupt() as interrupt:  # a trained model must not be left without its other attributes
             with own_stream(seed_of(self.seed_, "guests")) if custom else nullcontext():
                 history = self._trainer().fit(model, train, self.beta_, objective, held_out, checkpoints, progress)
             interrupt.end()
@@ -227,7 +227,7 @@ class BaseVAE(TransformerMixin, BaseEstimator, ABC):
         return [f"likelihood {self.likelihood_}: {self.likelihood_reason_}"]
 
     def _begin(self, model: VAE, rows: Rows) -> None:
-        """Give a new model its first weights, where these are not left as they were drawn."""
+        """Initialise the weights of a new model, if they are not the random ones."""
         if self._start is not None:
             model.load_state_dict(self._start)
 
@@ -253,9 +253,9 @@ class BaseVAE(TransformerMixin, BaseEstimator, ABC):
 
     @property
     def _beta_now(self) -> float:
-        """The beta that the model stands for: its own in a range, else that of the end of its training.
+        """The beta of the model: its default in a range, else that at the end of training.
 
-        It is NaN where training was to meet a capacity: what multiplied the rate then pulled it up and down by turns.
+        It is NaN with a capacity: the weight of the rate then changed its sign during training.
         """
         conditioning = self.model_.conditioning
         if isinstance(self.beta_, Capacity):
@@ -269,7 +269,7 @@ class BaseVAE(TransformerMixin, BaseEstimator, ABC):
 
     @property
     def _cells(self) -> list[str] | None:
-        """What the columns of the model's rows are called in errors."""
+        """The names of the columns of the model's rows in errors."""
         return self._names
 
     # ---- context ---------------------------------------------------------------------------------------------------
@@ -293,7 +293,7 @@ class BaseVAE(TransformerMixin, BaseEstimator, ABC):
     # ---- a range of beta -------------------------------------------------------------------------------------------
 
     def at(self, beta: float) -> Self:
-        """The model at one beta of the range that it was fitted with: every task works on it; the weights are shared.
+        """The model at one beta of the range that it was fitted with: a fitted estimator, which shares the weights.
 
         Raises
         ------
@@ -308,7 +308,7 @@ class BaseVAE(TransformerMixin, BaseEstimator, ABC):
     def curve(self, X: Any, betas: Sequence[float] | None = None, *, context: Any = None, n_draws: int = 4) -> Curve:
         """Rate, distortion, ELBO and active units at betas of the range, in nats per row of X, with standard errors.
 
-        Without `betas`, at 13 of them, evenly spaced in their logarithm.
+        By default, there are 13 betas, evenly spaced in their logarithm.
         """
         rows, model = self._open(X, context, self._scored_in)
         found = betas_of(model, betas)
@@ -322,16 +322,16 @@ class BaseVAE(TransformerMixin, BaseEstimator, ABC):
         *,
         context: Any = None,
     ) -> float:
-        """The beta of the range that is best for a task, on rows X: neither those of training nor those of a test.
+        """The beta of the range that is best for a task, on rows X, which should be neither training nor test rows.
 
         Parameters
         ----------
         task : str or callable
             "log_likelihood" or "elbo" for the highest one; "rate:nats=12" or "distortion:nats=80" for the beta that
-            comes to it; "knee" for the beta where the curve bends most; or `task(model, X)`, which scores the model
-            at a beta, the higher the better.
+            has it; "knee" for the beta at the knee of the curve; or `task(model, X)`, which scores the model at a
+            beta, higher is better.
         betas : sequence of float, optional
-            The betas to choose among; without them 13, evenly spaced in their logarithm.
+            The betas to choose among; by default 13, evenly spaced in their logarithm.
         """
         check_is_fitted(self)
         return pick(self, X, task, betas_of(self.model_, betas), context)
@@ -339,7 +339,7 @@ class BaseVAE(TransformerMixin, BaseEstimator, ABC):
     # ---- tasks -----------------------------------------------------------------------------------------------------
 
     def fit_transform(self, X: Any, y: Any = None, *, context: Any = None) -> np.ndarray:
-        """Fit on X, then its posterior means."""
+        """Fit on X and return its posterior means."""
         told = {} if context is None else {"context": context}  # which not all estimators take
         return self.fit(X, **told).transform(X, **told)
 
@@ -396,8 +396,8 @@ class BaseVAE(TransformerMixin, BaseEstimator, ABC):
     def score_samples(self, X: Any, *, context: Any = None, n_draws: int = 16) -> np.ndarray:
         """Evidence lower bound at beta = 1 of every row (n,), in nats, whatever beta the model was trained with.
 
-        Deterministic: the expectation over z is a mean over `n_draws` draws whose noise depends on the row alone. So
-        equal rows have equal scores and equal errors; where rows repeat, take the mean by `score`.
+        Deterministic: the expectation over z is a mean over `n_draws` draws whose noise depends on the row only. So
+        equal rows have equal scores and equal errors; for means over data with repeated rows, use `score`.
         """
         distortion, rate = self.distortion_and_rate(X, context=context, n_draws=n_draws)
         return -(distortion + rate)
@@ -409,7 +409,7 @@ class BaseVAE(TransformerMixin, BaseEstimator, ABC):
     def _distortion_and_rate(
         self, X: Any, context: Any = None, n_draws: int = 16, apart: bool = False
     ) -> tuple[np.ndarray, np.ndarray]:
-        """The same; with `apart`, equal rows have independent errors, as a mean over rows needs them."""
+        """The same; with `apart`, equal rows have independent errors, for means over rows."""
         n = validation.positive("n_draws", n_draws)
         rows, model = self._open(X, context, self._scored_in)
         distortion, rate = score.distortion_and_rate(model, rows, n, apart)
@@ -426,8 +426,8 @@ class BaseVAE(TransformerMixin, BaseEstimator, ABC):
     ) -> LogLikelihood:
         """Importance-weighted log p(x), in nats per row, with its standard error and effective sample size.
 
-        See `elbowroom.tasks.score.LogLikelihood` (Burda et al. 2016). Where the effective sample sizes are too small
-        to take it for more than a lower bound, its `caution` says so, and so does an `ElbowroomWarning`.
+        See `elbowroom.tasks.score.LogLikelihood` (Burda et al. 2016). If the effective sample sizes are so small that
+        it is only a lower bound, there is an `ElbowroomWarning` and its `caution` gives the reason.
         """
         found = self._log_likelihood(X, context=context, n_draws=n_draws, random_state=random_state)
         if found.caution:
@@ -437,7 +437,7 @@ class BaseVAE(TransformerMixin, BaseEstimator, ABC):
     def _log_likelihood(
         self, X: Any, *, context: Any = None, n_draws: int = 1000, random_state: Any = 0
     ) -> LogLikelihood:
-        """The same for callers that say its caution themselves."""
+        """The same without the warning, for callers that report its caution themselves."""
         n, seed = validation.positive("n_draws", n_draws), resolve_seed(random_state)
         rows, model = self._open(X, context, self._scored_in)
         found = score.log_likelihood(model, rows, n, seed)
@@ -469,12 +469,12 @@ class BaseVAE(TransformerMixin, BaseEstimator, ABC):
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the fitted model as a folder of data (JSON, safetensors, a card); `elbowroom.load` reads it.
 
-        A model that was there before is replaced in one step.
+        An existing model is replaced atomically.
 
         Raises
         ------
         ArtefactError
-            If it can not be written, or could not be loaded again. This model, and one that was there, stay.
+            If it can not be written, or could not be loaded again. An existing saved model is then unchanged.
         """
         check_is_fitted(self)
         return artefact.write(artefact_of(self), validation.path_of(path, "path"))
@@ -498,7 +498,7 @@ class BaseVAE(TransformerMixin, BaseEstimator, ABC):
 
     @standard_defaults()
     def _open(self, X: Any, context: Any, dtype: torch.dtype | None = None) -> tuple[Rows, Any]:
-        """The rows of X, checked, and the model in their precision, or in the one that is asked for."""
+        """The validated rows of X, and the model in their precision, or in the requested one."""
         check_is_fitted(self)
         X, context = self._unpack(X, context)
         x = self._read(X, reset=False)
@@ -510,11 +510,11 @@ class BaseVAE(TransformerMixin, BaseEstimator, ABC):
         return rows, self._model(dtype)
 
     def _dtype(self, values: Any) -> torch.dtype:
-        """The precision of what is computed from values: theirs, and float64 for whole numbers."""
+        """The precision of results: that of the values, and float64 for whole numbers."""
         return torch.float32 if values.dtype == np.float32 else torch.float64
 
     def _model(self, dtype: torch.dtype) -> Any:
-        """The model, or a float64 copy: in float32 a row's result changes in the last bits with the rows beside it."""
+        """The model, or a float64 copy: in float32 a row's result is not batch-invariant in the last bits."""
         return self.model_ if dtype == torch.float32 else in_double(self.model_)
 
 
@@ -528,7 +528,7 @@ def _context_error(known: np.ndarray | None) -> DataError:
 
 
 def _latents(Z: Any) -> np.ndarray:
-    """Z as an array; what can not be one is an array of no latents."""
+    """Z as an array; anything else becomes an empty array."""
     try:
         return np.asarray(validation.as_array(Z))
     except DataError:

@@ -1,4 +1,4 @@
-"""`CountVAE`: counts, of genes in cells or words in texts."""
+"""`CountVAE`: counts, such as those of genes in cells or of words in texts."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ FOR_COUNTS = ("auto", "poisson", "negative_binomial", "multinomial")  # likeliho
 class CountVAE(BaseVAE):
     """A variational autoencoder for counts: arrays or scipy sparse matrices (n, D) of whole numbers, or AnnData.
 
-    Sparse matrices stay sparse: batches alone are made dense. Parameters are those of `TableVAE`, and two for AnnData.
+    Sparse matrices stay sparse: only batches are made dense. Parameters are those of `TableVAE`, and two for AnnData.
 
     Parameters
     ----------
     layer : str or None
         Layer of the AnnData that holds the counts; None for `.X`.
     batch_key : str or None
-        Column of `.obs` that becomes the context, such as the experimental batch. A `context` that is given to
-        `transform`, `reconstruct`, `score` and the other methods is used in its place: cells as if of that batch.
+        Column of `.obs` that becomes the context, such as the experimental batch. A `context` argument of
+        `transform`, `reconstruct`, `score` and the other methods replaces it: cells as if from that batch.
     """
 
     n_latents: int = 10
@@ -52,14 +52,14 @@ class CountVAE(BaseVAE):
         self, X: Any, y: Any = None, *, context: Any = None, checkpoint: str | os.PathLike[str] | None = None
     ) -> Self:
         self._check_parameters()
-        self.__dict__.pop("model_", None)  # whose variables were others
+        self.__dict__.pop("model_", None)  # whose variables differed
         validation.refuse_collections(X)
         if validation.is_anndata(X):
             self._check_cells(X, context)
             self.var_names_ = X.var_names.to_numpy(dtype=object, copy=True)
         elif self.layer is not None or self.batch_key is not None:
             raise ParameterError(
-                "what names a part of an AnnData needs one",
+                "layer and batch_key need an AnnData",
                 f"layer={self.layer!r} and batch_key={self.batch_key!r} are given with a {type(X).__name__}",
                 "Pass an AnnData (.h5ad), or leave them out; in Python, fit takes labels of the rows as context=...",
             )
@@ -70,7 +70,7 @@ class CountVAE(BaseVAE):
     fit.__doc__ = BaseVAE.fit.__doc__
 
     def _check_cells(self, adata: Any, context: Any) -> None:
-        """Refuse an AnnData that a model can not be fitted on."""
+        """Refuse an AnnData on which a model can not be fitted."""
         anndata.check_variables(adata)
         if self.batch_key is not None:
             if context is not None:

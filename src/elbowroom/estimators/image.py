@@ -27,7 +27,7 @@ from elbowroom.utils.constraints import Interval, StrOptions
 class ImageVAE(BaseVAE):
     """A variational autoencoder for images: arrays or tensors (n, h, w), (n, h, w, c) or (n, c, h, w).
 
-    Pixels are 8-bit, from 0 to 1, or black and white alone; later images must be on the scale of the fit
+    Pixels are 8-bit, from 0 to 1, or only black and white; later images must have the same scale as those in `fit`
     (docs/likelihoods.md).
 
     Parameters are those of `TableVAE`, and these.
@@ -35,17 +35,17 @@ class ImageVAE(BaseVAE):
     Parameters
     ----------
     layout : str
-        "auto" finds where the channels are: (n, h, w, 3) or, as in PyTorch, (n, 3, h, w); "channels_last" or
-        "channels_first" says it. What the model makes has the layout of what it was fitted on.
+        "channels_last" for (n, h, w, c), "channels_first" for (n, c, h, w) as in PyTorch, or "auto" to infer it from
+        the shape. The model's images have the layout of those in `fit`.
     body : str
-        "conv", "residual" (with `blocks` residual blocks a stage) or "mlp" (with `hidden` layers).
+        "conv", "residual" (with `blocks` residual blocks per stage) or "mlp" (with `hidden` layers).
     channels : sequence of int
         Channels of the stages of a convolutional body; each halves height and width.
     blocks : int
         Residual blocks in every stage of a residual body.
     binarize : str or None
         None; "threshold" makes pixels 1 above half of the range; "sample" draws them anew in every epoch with the
-        intensity as the chance, and once, fixed by the image's content, when images are scored (dynamic binarisation).
+        intensity as the probability, and once, determined by the image's content, in scores (dynamic binarisation).
     """
 
     n_latents: int = 16
@@ -56,7 +56,7 @@ class ImageVAE(BaseVAE):
     blocks: int = 1
     binarize: str | None = None
 
-    _scored_in: ClassVar[torch.dtype] = torch.float32  # torch has no fast convolution for float64
+    _scored_in: ClassVar[torch.dtype] = torch.float32  # float64 convolutions are slow in torch
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         **BaseVAE._parameter_constraints,
         "layout": [StrOptions({"auto", "channels_first", "channels_last"})],
@@ -92,7 +92,7 @@ class ImageVAE(BaseVAE):
         return flat if self.binarize is None else self._binarized(flat)
 
     def _learn_images(self, x: np.ndarray) -> None:
-        """Layout, shape and scale of the images of a fit."""
+        """Learn layout, shape and scale of the images in `fit`."""
         self.layout_ = images.layout_of(x.shape, self.layout)
         self.image_shape_ = tuple(int(size) for size in images.channels_last(x, self.layout_).shape[1:])
         self.pixels_, self.pixel_range_ = images.pixels_of(x)
@@ -100,7 +100,7 @@ class ImageVAE(BaseVAE):
             self.pixels_ = "whole"
 
     def _binarized(self, flat: np.ndarray) -> np.ndarray:
-        """Zeros and ones by threshold, or chances in [0, 1] to draw them with."""
+        """Zeros and ones by threshold, or probabilities in [0, 1] to draw them with."""
         high = self.pixel_range_[1]
         if flat.min() < 0 or flat.max() > high:
             raise DataError(
@@ -152,7 +152,7 @@ class ImageVAE(BaseVAE):
 
     @property
     def _layout(self) -> images.Layout:
-        """Where the channels are; models of earlier versions have them last."""
+        """The axis of the channels; models of earlier versions have them last."""
         return getattr(self, "layout_", "channels_last")
 
     @property
@@ -161,12 +161,12 @@ class ImageVAE(BaseVAE):
 
     @property
     def _recoded(self) -> bool:
-        """Whether the model has zeros and ones for pixels that are black and white in other numbers."""
+        """Whether the model uses zeros and ones for other values of black and white pixels."""
         return self._pixels == "binary" and self.pixel_range_ != (0, 1)
 
     @property
     def _black_and_white(self) -> tuple[float, float]:
-        """The values of black and white pixels in what the model makes."""
+        """The values of black and white pixels in the model's images."""
         return self.pixel_range_ if self.binarize is None else (0.0, 1.0)
 
     @property

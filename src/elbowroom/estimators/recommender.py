@@ -46,50 +46,49 @@ SPECTRAL = 30_000  # users whose interactions the tables of items start from
 
 @dataclass(eq=False, repr=False, match_args=False)
 class InteractionVAE(BaseVAE):
-    """A variational autoencoder for interactions: it recommends items to users, known ones and new ones alike.
+    """A variational autoencoder for interactions: it recommends items to known and new users.
 
     X is a matrix (users, items), sparse or an array, or a pandas, polars or pyarrow frame with a row for each
-    interaction and any ids; its values are read as `Reading` says. A row of the model is a user's history. Nothing is
-    ever made dense but the scores of a batch.
+    interaction and any ids; its values are read as `Reading` describes. A row of the model is a user's history. Only
+    the scores of a batch are dense.
 
     Parameters are those of `TableVAE`, and these.
 
     Parameters
     ----------
     likelihood : str
-        "multinomial" (which "auto" means): which items the next events of a user fall on. With many items,
+        "multinomial" (the default): which items a user's next events are about. With many items,
         "multinomial:sampled=8192" trains on a sample of them in each step. For play counts (`counts=True`)
-        "negative_binomial", whose means are a user's total times the items' shares, or "poisson". Of ratings
-        (`ratings=True`) "auto" means "ratings": the value of what is rated, Gaussian with an error for each item.
+        "negative_binomial", whose means are a user's total times the items' shares, or "poisson". With ratings
+        (`ratings=True`) "auto" means "ratings": the values, Gaussian with an error for each item.
     dropout : float
-        Share of a history that is hidden from the encoder in training.
+        Share of a history that is dropped from the encoder's input in training.
     tied : bool
-        One table of items for the encoder's first and the decoder's last layer.
+        Share one table of items between the encoder's first and the decoder's last layer.
     init : str
-        Where the tables of items start: "spectral", at the leading singular vectors of the interactions (Shen et al.
-        2021), or "random".
+        Initialisation of the tables of items: "spectral", the leading singular vectors of the interactions (Shen et
+        al. 2021), or "random".
     norm, residual : bool
-        Layer norm, and hidden layers that add to what they are given.
+        Layer norm, and skip connections around hidden layers.
     neighbour_weight : float
-        How much the neighbours of a history's items count in lists, beside the model (Shen et al. 2021): 0 leaves them
-        out, 4 is good where there are many items. Training does not see them, so that it may be set afterwards.
+        Weight in lists of the neighbours of a history's items, added to the model (Shen et al. 2021): 0 for none, 4 is
+        good with many items. It is not used in training, so that it may be set afterwards.
     user, item, value : str or None
-        Columns of a frame: by default those that are called so or else the first and the second, and none.
+        Columns of a frame: by default found by their names, else the first and the second column, and no values.
     threshold : float or None
-        Interactions of less than this, summed over a user's rows of an item, are left out, negative ones too.
+        Interactions with values below this, summed over a user's rows of an item, are left out, negative ones too.
     counts, ratings : bool
-        Keep the values of X as counts, or as ratings. Without, every interaction counts once, and without a threshold
+        Keep the values of X as counts, or as ratings. By default every interaction counts once, and without a threshold
         values other than 1 (and 0, for none) are refused.
     min_user, min_item : int
         Users and items with fewer interactions are left out.
     unknown_items : str
-        What to do about items in histories that the model does not know: "warn" leaves them out and says so,
-        "refuse" raises.
+        What to do about unknown items in histories: "warn" ignores them with a warning, "refuse" raises.
 
     Attributes
     ----------
     users_, items_ : array
-        The ids that the model knows.
+        The ids of the training data.
 
     Examples
     --------
@@ -126,7 +125,7 @@ class InteractionVAE(BaseVAE):
     min_item: int = 1
     unknown_items: str = "warn"
 
-    _scored_in: ClassVar[torch.dtype] = torch.float32  # tables of items in float64 would be most of the model again
+    _scored_in: ClassVar[torch.dtype] = torch.float32  # float64 tables of items would be most of the memory
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         **BaseVAE._parameter_constraints,
         **Reading._parameter_constraints,
@@ -168,7 +167,7 @@ class InteractionVAE(BaseVAE):
 
     @property
     def _usual(self) -> tuple[str, str]:
-        """What likelihood="auto" means, and why."""
+        """The likelihood that "auto" stands for, and the reason."""
         if self.ratings:
             return "ratings", "ratings of some of the items"
         return "multinomial", "which items the next events of a user fall on"
@@ -188,7 +187,7 @@ class InteractionVAE(BaseVAE):
         return likelihood, specs.text_form(name, options), why
 
     def _check_values(self, likelihood: str) -> None:
-        """Refuse a likelihood that is not one of the values that are kept."""
+        """Refuse a likelihood that does not suit the kept values."""
         kept = [name for name in ("counts", "ratings") if getattr(self, name)]
         wanted = {"multinomial": [[], ["counts"]], "ratings": [["ratings"]]}.get(likelihood, [["counts"]])
         if kept not in wanted:
@@ -236,15 +235,15 @@ class InteractionVAE(BaseVAE):
         Raises
         ------
         DataError, ParameterError, TrainingError
-            With what was expected, what came and what to do.
+            If the data or a parameter is invalid, or the training diverges.
         """
         return super().fit(X, y, checkpoint=checkpoint)
 
     def partial_fit(self, X: Any, y: Any = None, *, epochs: int | None = None) -> Self:
-        """Add new interactions X, of known and of new users, and train on from the weights that are there.
+        """Add new interactions X, of known and of new users, and continue training from the current weights.
 
-        A frame is matched by its ids; row i of a matrix adds to user i, and rows beyond are new users. Items that the
-        model does not know are reported and left out: they need a `fit`. Without `epochs`, a tenth of those of `fit`.
+        A frame is matched by its ids; row i of a matrix adds to user i, and further rows are new users. Unknown items
+        are ignored with a warning: they need a `fit`. By default, `epochs` is a tenth of those of `fit`.
         """
         if not hasattr(self, "model_"):
             return self.fit(X)
@@ -254,7 +253,7 @@ class InteractionVAE(BaseVAE):
         new = self._read(X, reset=False)
         users = task.users_to_add(X, new, self.known_, self.reading)
         BaseVAE.fit(longer, self.reading.more(self.known_, users, new))
-        if longer.model_.conditioning is not None:  # it stays where it stands
+        if longer.model_.conditioning is not None:  # beta stays as it is
             longer.model_ = longer.model_.at(self._beta_now)
         del longer._start
         longer.epochs, longer.epochs_ = self.epochs, self.epochs_
@@ -279,21 +278,21 @@ class InteractionVAE(BaseVAE):
         Parameters
         ----------
         users_or_histories : id, ids, matrix, frame of interactions, or list of lists (or dicts) of item ids
-            Known users by their ids, or the histories of anybody; the same history gives the same list. A matrix is
-            sparse, or an array of two axes, and has a column for every item that the model knows; a list of lists holds
-            ids. A user without a history gets what the model expects of anybody, p(item) under its prior.
+            Known users by their ids, or histories of any users; the same history gives the same list. A matrix is
+            sparse, or an array of two axes, and has a column for every item of the model; a list of lists holds ids. A
+            user without a history gets scores by p(item) under the prior.
         items : id or list of item ids, optional
             The items to choose among, for all users.
         exclude : id, list of item ids, list of a list for each user, or matrix (n, items), optional
             The items to leave out.
         thompson : bool
-            Draw z from the posterior instead of taking its mean, so that what is uncertain is shown now and then.
+            Draw z from the posterior instead of taking its mean (Thompson sampling), for exploration.
 
         Returns
         -------
         ids, scores : arrays
-            A score is the log of the chance that a next event falls on the item, in nats; of ratings, the one that is
-            expected. Where there are not N items left, ids are -1 (or empty texts) and scores minus infinity.
+            A score is the log-probability that the next event is about the item, in nats; for ratings, the expected
+            one. If fewer than N items are left, ids are -1 (or empty texts) and scores minus infinity.
         """
         check_is_fitted(self)
         refuse = self.unknown_items == "refuse"
@@ -316,7 +315,7 @@ class InteractionVAE(BaseVAE):
         """Expected ratings (m,) of what CSR rows `wanted` (users, items) store, given CSR histories (users, items)."""
         check_is_fitted(self)
         if not self.ratings:
-            raise ParameterError("ratings are expected by a model of them", "ratings=False", "Set ratings=True.")
+            raise ParameterError("expected ratings need a model of ratings", "ratings=False", "Set ratings=True.")
         rows = self._read(histories, reset=False)
         return self._scoring().at(rows, task.asked(wanted, *rows.shape))
 
@@ -327,7 +326,7 @@ class InteractionVAE(BaseVAE):
         return task.lists(scoring, rows, n, filter_liked, only, without, scoring.exact)
 
     def _scoring(self, noise: torch.Generator | None = None) -> Scoring:
-        self._check_parameters()  # this one may have been set after fit
+        self._check_parameters()  # it may have been set after fit
         neighbours = neighbours_of(self.known_) if self.neighbour_weight else None
         return Scoring(widened(self.model_), noise, neighbours, self.neighbour_weight)
 
@@ -335,15 +334,17 @@ class InteractionVAE(BaseVAE):
         super()._check_parameters()
         if self.neighbour_weight and (self.ratings or self.neighbour_weight != self.neighbour_weight):
             got = f"neighbour_weight={self.neighbour_weight}, ratings={self.ratings}"
-            raise ParameterError("neighbours have a weight, and know no ratings", got, "Set neighbour_weight=0.")
+            raise ParameterError(
+                "neighbour_weight must be a number, and 0 with ratings", got, "Set neighbour_weight=0."
+            )
 
     def similar_items(self, item: Any, N: int = 10) -> tuple[np.ndarray, np.ndarray]:
-        """The N items nearest to an item, or all where there are fewer; itself comes first.
+        """The N items nearest to an item, or all if there are fewer; the item itself is first.
 
         Returns
         -------
         ids, cosines : arrays (N,), or (n, N) of a list of items
-            By the rows of the decoder's table.
+            Cosines are those of rows of the decoder's table.
         """
         check_is_fitted(self)
         n, at = validation.positive("N", N), task.positions_of(item, self.known_, refuse=True)
@@ -353,7 +354,7 @@ class InteractionVAE(BaseVAE):
         return (ids[0], cosines[0]) if np.ndim(item) == 0 else (ids, cosines)
 
     def explain(self, history: Any, item: Any) -> tuple[np.ndarray, np.ndarray]:
-        """What each item of a history did for the score of another item: ids and effects, the strongest first.
+        """The effect of each item of a history on the score of another item: ids and effects, the strongest first.
 
         The effect of an item is exact: the score of `item` with the whole history, less that without it.
         `history` is a known user's id, a list of item ids, a dict of these to values, or a matrix of one row.
@@ -374,7 +375,7 @@ class InteractionVAE(BaseVAE):
     ) -> float:
         """The beta of the range that is best for a task: a metric such as "ndcg@100" on a `Fold`, or as `BaseVAE.pick`.
 
-        A fold's hidden interactions are found from those that are seen: `split.valid`, never `split.test`.
+        A fold's held-out interactions are predicted from those shown; use `split.valid`, never `split.test`.
         """
         if isinstance(X, Fold) and isinstance(task, str):
             return super().pick(X, lambda model, fold: gain(model, fold, task), betas)
@@ -383,11 +384,11 @@ class InteractionVAE(BaseVAE):
     def report(self, X: Any, path: str | os.PathLike[str] = "report.html") -> Path:  # type: ignore[override]
         """Write one self-contained HTML page: metrics beside the baselines, popularity, some users and their lists.
 
-        X is a `Fold` such as `split.test`, or interactions of users that were not trained on, of which a fifth is
-        then to be found.
+        X is a `Fold` such as `split.test`, or interactions of users that were not in training, of which a fifth is
+        then held out.
         """
         from elbowroom.estimators.recommender_reporting import (
-            summarise_lists,  # here: figures need matplotlib, which is an extra
+            summarise_lists,  # imported here: figures need matplotlib, an optional dependency
         )
 
         check_is_fitted(self)
@@ -399,9 +400,9 @@ class InteractionVAE(BaseVAE):
     def sample(self, n_samples: int = 1, *, random_state: Any = None) -> Any:  # type: ignore[override]
         """New histories: z from the prior, then as many events as a training user has; a CSR matrix (n, items).
 
-        With `counts=True` the events are drawn independently, and an item may come more than once. Without, they look
-        like the rows that were trained on: as many different items as a training user has, drawn from p(item|z)
-        without replacement, each once.
+        With `counts=True` the events are drawn independently, and an item may occur more than once. Otherwise they are
+        like the training rows: as many different items as a training user has, drawn from p(item|z) without
+        replacement.
         """
         check_is_fitted(self)
         n = validation.positive("n_samples", n_samples)

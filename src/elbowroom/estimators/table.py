@@ -29,15 +29,15 @@ class TableVAE(BaseVAE):
         Weight of the rate in nats per row; 1 is the evidence lower bound. A range, "0.01..10", learns every beta in one
         network, for `at`, `curve` and `pick`. Other policies: "warmup:end=1,fraction=0.3", "targetrate:nats=12", ...
     likelihood : str, mapping or module
-        "auto" looks at the data and says what it chose (`likelihood_`, `likelihood_reason_`); a name with options such
-        as "gaussian:scale=shared"; or groups of columns, {"bernoulli": ["smoker"], "gaussian": ["age", "income"]}; or
-        your own module, which maps what the decoder makes to p(x|z), such as one of `torch.distributions`, and wants
-        `n_outputs` values a row (by default as many as there are features).
+        "auto" chooses by the data (see `likelihood_`, `likelihood_reason_`); a name with options such as
+        "gaussian:scale=shared"; groups of columns, {"bernoulli": ["smoker"], "gaussian": ["age", "income"]}; or your
+        own module, which maps the decoder's output to p(x|z), such as one of `torch.distributions`, and takes
+        `n_outputs` values per row (by default as many as there are features).
     prior : str
         "standard", "mixture:components=100", "vamp:components=500", or "fitted", a mixture that is fitted to
         the encodings after training. "auto" is "fitted" for a table with a schema, and "standard" for numbers.
     covariance : str
-        Of the posterior: "diagonal" or "full".
+        Covariance of the posterior: "diagonal" or "full".
     hidden : sequence of int
         Widths of the hidden layers of the encoder; the decoder mirrors them. () makes a linear model.
     activation : str
@@ -45,9 +45,9 @@ class TableVAE(BaseVAE):
     gated : bool
         Gated linear units instead of the activation.
     encoder, decoder : module or None
-        Your own networks. The encoder maps what it is shown of the rows, (n, D) values of order one, to features of
-        any width; the decoder maps latents (n, n_latents) to what the likelihood wants. With context, their `forward`
-        takes it as its second argument.
+        Your own networks. The encoder maps its input, (n, D) values of order one, to features of any width; the decoder
+        maps latents (n, n_latents) to the likelihood's parameters. With context, their `forward` takes it as its second
+        argument.
     objective : str
         "elbo", "elbo:free_bits=0.1" or "iwae:draws=8".
     epochs : int or "auto"
@@ -56,7 +56,7 @@ class TableVAE(BaseVAE):
     learning_rate : float
         Peak of the schedule.
     validation_fraction : float
-        Share of the rows that is held out to choose the best epoch; 0 for none.
+        Share of the rows that is held out to select the best epoch; 0 for none.
     patience : int or None
         Epochs without a better held-out loss before training stops early; None never stops early.
     average : bool
@@ -64,16 +64,16 @@ class TableVAE(BaseVAE):
     device : str
         "auto", "cpu", "cuda", "mps".
     precision : str
-        "float32" or "bfloat16", in training.
+        Precision of training, "float32" or "bfloat16".
     random_state : int, generator or None
         The same seed, machine and number of threads give the same bits.
     verbose : bool
         Show progress.
     schema : "auto", "infer", "robust", Schema, mapping or None
-        What the columns hold (docs/tables.md). "auto" gives them kinds where X has text, categories, dates or
-        holes, and reads complete numbers as numbers; "infer" does so always, and so does "robust", where numbers are
-        `Measured` whatever they look like; a Schema, {"age": "count"} or SDV's metadata is completed from the data;
-        None wants complete numbers.
+        The kinds of columns (docs/tables.md). "auto" infers them if X has text, categories, dates or missing values,
+        and reads complete numbers as numbers; "infer" always infers them, and so does "robust", where all numbers are
+        `Measured`; a Schema, {"age": "count"} or SDV's metadata is completed from the data; None requires complete
+        numbers.
 
     Attributes
     ----------
@@ -81,7 +81,7 @@ class TableVAE(BaseVAE):
     history_ : History
     diagnosis_ : Diagnosis
     likelihood_, likelihood_reason_, epochs_, seed_, beta_
-        What the parameters came to.
+        The resolved values of the parameters.
 
     Examples
     --------
@@ -125,17 +125,16 @@ class TableVAE(BaseVAE):
     def impute(
         self, X: Any, n: int | None = None, how: str = "likely", *, context: Any = None, random_state: Any = 0
     ) -> Any:
-        """X with its missing cells filled in; all others are as they were.
+        """X with its missing cells filled in; all others are unchanged.
 
         Parameters
         ----------
         n : int or None
-            None for one table; else a list of n tables whose missing cells are drawn from p(missing | known) each, by
-            importance resampling: what differs between them is what is not known (multiple imputation, Rubin 1987).
+            None for one table; else a list of n tables whose missing cells are drawn from p(missing | known), by
+            importance resampling: their differences show the uncertainty (multiple imputation, Rubin 1987).
         how : str
-            What a single table has: "likely", the most likely category and the median of numbers, or "mean", the
-            mean of
-            numbers.
+            The values of a single table: "likely", the most likely category and the median of numbers, or "mean", the
+            mean of numbers.
         """
         return tables.impute(self, X, n, how, context, random_state)
 
@@ -150,9 +149,9 @@ class TableVAE(BaseVAE):
     ) -> Any:
         """New rows: z from the prior, then x from p(x|z), or its mean with `mean=True`; in the shape of the data.
 
-        With `given`, such as {"country": "DE"}, rows from the model given these cells, by importance resampling: every
-        row has these values, to the last digit. None asks for a missing cell. What no row can have is refused, with
-        the values that are nearest or known.
+        With `given`, such as {"country": "DE"}, rows are drawn given these cells, by importance resampling: every row
+        has these values, to the last digit. None stands for a missing cell. Impossible values are refused, with the
+        values that are nearest or known.
         """
         if given is None:
             return super().sample(n_samples, mean=mean, context=context, random_state=random_state)

@@ -1,4 +1,4 @@
-"""Tables of any columns at an estimator's door: when they get a schema, and how their rows go in and come out."""
+"""Validation of tables with any columns: when they get a schema, and the conversion of rows to cells and back."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def schema_of(estimator: Any, what: str) -> Schema:
 
 @standard_defaults()
 def impute(estimator: Any, X: Any, n: int | None, how: str, context: Any, random_state: Any) -> Any:
-    """X with its holes filled, once, or n times by draws."""
+    """X with its missing values filled in, once, or n times by draws."""
     schema, how = schema_of(estimator, "impute"), task.check_how(how)
     times = None if n is None else task.check_draws(n)
     rows, model = estimator._open(X, context, torch.float32)

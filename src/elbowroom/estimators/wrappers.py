@@ -55,9 +55,9 @@ class VAEImputer(OneToOneFeatureMixin, TransformerMixin, _AroundTable):
     Parameters
     ----------
     estimator : TableVAE or None
-        What is fitted; None for `TableVAE(schema="infer")`.
+        The estimator to fit; None for `TableVAE(schema="infer")`.
     how : str
-        "mean", or "likely" for the median; of categories it is the most likely one in both.
+        "mean", or "likely" for the median; for categories both give the most likely one.
     random_state : int, generator or None
 
     Attributes
@@ -85,12 +85,12 @@ class VAEImputer(OneToOneFeatureMixin, TransformerMixin, _AroundTable):
         self.estimator, self.how, self.random_state = estimator, how, random_state
 
     def fit(self, X: Any, y: Any = None) -> Self:
-        """Fit the model on rows with holes."""
+        """Fit the model on rows with missing values."""
         self._fit(X)
         return self
 
     def transform(self, X: Any) -> Any:
-        """X with its missing cells filled in, in the same kind; all others are as they were."""
+        """X with its missing cells filled in, of the same type; all others are unchanged."""
         check_is_fitted(self)
         return self.estimator_.impute(X, how=self.how)
 
@@ -101,19 +101,19 @@ class VAEImputer(OneToOneFeatureMixin, TransformerMixin, _AroundTable):
 
 
 class VAEDetector(OutlierMixin, _AroundTable):
-    """Find the strange rows of arrays and frames, and the columns that make them strange: an outlier detector.
+    """Detect outlying rows of arrays and frames, and the columns responsible.
 
     A row's score is its log-likelihood log p(x), by importance sampling.
 
     Parameters
     ----------
     estimator : TableVAE or None
-        What is fitted; None for `TableVAE(3, hidden=(), schema="robust")`: a linear model whose noise has heavy tails,
-        which rows that are strange can not bend towards them.
+        The estimator to fit; None for `TableVAE(3, hidden=(), schema="robust")`: a linear model with heavy tails,
+        which outliers hardly influence.
     contamination : float
-        Share of the training rows that is called outliers.
+        Share of the training rows that are labelled outliers.
     n_draws : int
-        Of the importance sampling.
+        Draws of the importance sampling.
     random_state : int, generator or None
 
     Attributes
@@ -147,7 +147,7 @@ class VAEDetector(OutlierMixin, _AroundTable):
         return self
 
     def score_samples(self, X: Any) -> np.ndarray:
-        """log p(x) of every row (n,), in nats: the lower, the stranger."""
+        """log p(x) of every row (n,), in nats: low for outliers."""
         check_is_fitted(self)
         return tables.surprises(self.estimator_, X, self.n_draws)[0]
 
@@ -160,11 +160,10 @@ class VAEDetector(OutlierMixin, _AroundTable):
         return np.where(self.decision_function(X) >= 0, 1, -1)  # a row without a finite score is no usual one
 
     def contributions(self, X: Any) -> Any:
-        """How many nats each cell is stranger than its column usually is, (n, columns), in the kind of X.
+        """How anomalous each cell is, in nats above its column's average, (n, columns), in the type of X.
 
-        What is counted is -log p(cell | the other cells of its row): a value that is usual by itself is strange
-        where it
-        does not go with the rest.
+        A cell's value is -log p(cell | the other cells of its row): a common value is anomalous if it does not go with
+        the rest of its row.
         """
         check_is_fitted(self)
         return tables.beside(X, tables.surprises(self.estimator_, X, self.n_draws)[1] - self.usual_)

@@ -1,4 +1,4 @@
-"""Posteriors q(z|x): what an encoder's features become."""
+"""Posteriors q(z|x), from an encoder's features."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from elbowroom.distributions.gaussian import (
 from elbowroom.nn.layers import Linear
 
 Posterior = DiagonalGaussian | FullGaussian
-MIN_LOG_STD, MAX_LOG_STD = -12.0, 6.0  # of what an encoder says, before beta conditioning changes it
+MIN_LOG_STD, MAX_LOG_STD = -12.0, 6.0  # of the encoder's log standard deviations, before beta conditioning shifts them
 
 
 class Head(Linear):
-    """Features to the parameters of a posterior."""
+    """A linear map from features to the parameters of a posterior."""
 
     def forward(self, h: Tensor) -> Tensor:
-        """Map (..., inputs) to (..., outputs), in the weights' dtype: densities need more digits than bfloat16."""
+        """Map (..., inputs) to (..., outputs), in the weights' dtype: densities need more precision than bfloat16."""
         return super().forward(h).to(self.weight.dtype)
 
 

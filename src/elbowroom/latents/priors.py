@@ -26,25 +26,27 @@ from elbowroom.utils.randomness import module_generator
 
 PriorDistribution = StandardGaussian | GaussianMixture
 Encode = Callable[[Tensor], Posterior]
-NOTHING = -60.0  # the log-weight of a component that is not there
+NOTHING = -60.0  # the log-weight of an unused component
 HELD_OUT = slice(None, None, 5)  # of the rows that a prior is fitted to
 
 
 class Prior(nn.Module, ABC):
-    """p(z): a module that returns a distribution over latents, which a context may move."""
+    """p(z): a module that returns a distribution over latents, which may depend on a context."""
 
-    uses_previous_posterior = False  # whether training also tells it what an older encoder said of each row
+    uses_previous_posterior = (
+        False  # whether training also gives it the posterior that an older encoder had for each row
+    )
     starts_at_rows = False  # whether `initialise` is to be called
 
     @abstractmethod
     def forward(self, encode: Encode, context: Tensor | None = None) -> PriorDistribution:
-        """The prior; `encode` maps encoder features (k, F) to posteriors, for priors that are made of them.
+        """The prior; `encode` maps encoder inputs (k, F) to posteriors, for priors made of posteriors.
 
-        A context (c,) moves it; contexts (b, c) make it one for each of b blocks of rows.
+        It may depend on a context (c,); contexts (b, c) give one prior for each of b blocks of rows.
         """
 
     def initialise(self, features: Tensor, generator: torch.Generator) -> None:
-        """Start from the training data: `features` (n, F) is what the encoder sees of some rows."""
+        """Start from the training data: `features` (n, F) are the encoder's inputs for some rows."""
 
 
 class StandardPrior(Prior):
@@ -62,10 +64,11 @@ class StandardPrior(Prior):
 
 
 class CompositePrior(StandardPrior):
-    """N(0, I) to score and to sample; in training a mixture of it, a wide one and an older posterior of each row.
+    """N(0, I) for scores and samples; in training a mixture of it, a wide Gaussian and an older posterior of each row.
 
-    The older posterior, of the averaged weights, has the share `old` of the mixture and keeps the encoder from
-    forgetting; N(0, exp(`log_variance`) I) has the share `wide` and spares rows far out (Shenbin et al. 2020, RecVAE).
+    The older posterior, from the averaged weights, has the weight `old` in the mixture and keeps the encoder from
+    forgetting; N(0, exp(`log_variance`) I) has the weight `wide` and penalises distant rows less (Shenbin et al. 2020,
+    RecVAE).
     """
 
     uses_previous_posterior = True
@@ -89,10 +92,10 @@ class CompositePrior(StandardPrior):
 
 
 class ConditionedMixture(nn.Module):
-    """A mixture of `components` Gaussians as a context has it; it starts as the mixture that it is given.
+    """Modulation of a mixture of `components` Gaussians by a context; it starts as the identity.
 
-    A context moves the weights of the components, and for each latent how far apart and how wide they all are. Each
-    component by itself would need as many numbers for every feature of the context as the mixture has.
+    A context changes the weights of the components and, for each latent, the scale of all means and of all standard
+    deviations. A modulation of each component would need as many parameters per context feature as the mixture has.
     """
 
     def __init__(self, context: int, size: int, components: int) -> None:
@@ -101,14 +104,14 @@ class ConditionedMixture(nn.Module):
         self.linear = ZeroLinear(context, sum(self.sizes))
 
     def forward(self, mixture: GaussianMixture, context: Tensor) -> GaussianMixture:
-        """Move a mixture by a context (c,), or to one mixture for each of the contexts (b, c)."""
+        """Modulate a mixture by a context (c,), or to one mixture for each of the contexts (b, c)."""
         apart, log_std_shift, weights = self.linear(context).to(self.linear.weight.dtype).split(self.sizes, -1)
         components = mixture.components.modulated(1 + apart.unsqueeze(-2), log_std_shift.unsqueeze(-2))
         return GaussianMixture(components, mixture.logits + weights)
 
 
 class MixturePrior(Prior):
-    """A learned mixture of `components` diagonal Gaussians, which a context of the width `context` may move."""
+    """A learned mixture of `components` diagonal Gaussians, which a context of the width `context` may modulate."""
 
     def __init__(self, size: int, context: int = 0, components: int = 100) -> None:
         super().__init__()
@@ -127,8 +130,8 @@ class MixturePrior(Prior):
 class VampPrior(Prior):
     """The mean over `components` learned pseudo-inputs u of the posteriors q(z|u) (Tomczak & Welling 2018).
 
-    The pseudo-inputs live where the encoder reads: they are rows of encoder features, and start as training rows.
-    A context of the width `context` may move the mixture of their posteriors, which are encoded once for all contexts.
+    The pseudo-inputs are inputs of the encoder, and start as training rows. A context of the width `context` may
+    modulate the mixture of their posteriors, which are encoded once for all contexts.
     """
 
     starts_at_rows = True
@@ -158,10 +161,10 @@ class VampPrior(Prior):
 
 
 class FittedPrior(Prior):
-    """N(0, I) while a model is trained; then a mixture of Gaussians where the encodings of its rows lie (Ghosh 2020).
+    """N(0, I) in training; then a mixture of Gaussians fitted to the encodings of the training rows (Ghosh 2020).
 
-    Training is that of the standard prior. What the mixture adds is that no sample falls between the encodings: the
-    rate is lower, and samples of columns that go together do so.
+    Training is that of the standard prior. With the mixture, samples do not fall between the encodings: the rate is
+    lower, and samples keep dependent columns together.
     """
 
     means: Tensor
@@ -186,9 +189,9 @@ class FittedPrior(Prior):
     def settle(self, z: Tensor, seed: int) -> None:
         """Fit the mixture to draws z (draws, n, d) of n rows: as many components as fit held-out rows best.
 
-        A row is held out with all its draws: beside its twin, a draw is no news.
+        A row is held out with all its draws, since the draws of one row are not independent.
         """
-        from sklearn.exceptions import ConvergenceWarning  # here: a trainer without it takes 100 MB less
+        from sklearn.exceptions import ConvergenceWarning  # imported here: a process without it takes 100 MB less
         from sklearn.mixture import GaussianMixture as Mixture
 
         rows = z.double().transpose(0, 1).numpy()
@@ -199,14 +202,14 @@ class FittedPrior(Prior):
                 continue
             settings = {"random_state": seed % 2**31, "max_iter": 60, "reg_covar": 1e-5, "init_params": "k-means++"}
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore", ConvergenceWarning)  # better is enough
+                warnings.simplefilter("ignore", ConvergenceWarning)  # a better score is enough
                 found = Mixture(k, covariance_type="diag", **settings).fit(fitted_to.reshape(-1, self.size))
             if found.score(held_out) > best:
                 best = found.score(held_out)
                 self._take(found)
 
     def _take(self, found: Any) -> None:
-        """Become a mixture of k components; the others have no weight."""
+        """Set a mixture of k components; the others get no weight."""
         k, self.settled = len(found.weights_), True
         self.logits.fill_(NOTHING)
         self.means.zero_()
@@ -228,7 +231,7 @@ def check_components(components: int) -> int:
 def rate_of(q: Posterior, p: PriorDistribution | Composite, z: Tensor) -> tuple[Tensor, Tensor | None]:
     """KL(q || p) in nats per row, exact where a closed form exists, else estimated at z; and its parts by latent.
 
-    The parts, (..., d), exist where both distributions factorise; otherwise they are None.
+    The parts, (..., d), exist if both distributions factorise; otherwise they are None.
     """
     if isinstance(p, StandardGaussian):
         parts = q.kl_to_standard()

@@ -1,4 +1,4 @@
-"""Likelihoods p(x|z): modules that map what a decoder says to a density of rows. One file a family."""
+"""Likelihoods p(x|z): modules that map a decoder's output to a density of rows. One file per family."""
 
 from elbowroom.likelihoods.base import Likelihood
 from elbowroom.likelihoods.continuous import ContinuousBernoulli, Gaussian, LocationScale, StudentT, Warped

@@ -1,4 +1,4 @@
-"""likelihood="auto": look at the data, decide, and say why."""
+"""likelihood="auto": inspect the data, choose a likelihood, and give the reason."""
 
 from __future__ import annotations
 
@@ -24,12 +24,15 @@ from elbowroom.likelihoods.registry import LIKELIHOODS
 from elbowroom.utils import specs
 from elbowroom.utils.settings import standard_defaults
 
-MARGIN = 3  # standard errors by which counts must vary more than a Poisson's
-NEAR, NEAR_SHARE = 1e-4, 1e-6  # how far from a whole number what came of one by computing may be, and by its size
+MARGIN = 3  # standard errors by which the variance of counts must exceed a Poisson's
+NEAR, NEAR_SHARE = (
+    1e-4,
+    1e-6,
+)  # how far a whole number may be off after computations, absolutely and relative to its size
 
 
 class Choice(NamedTuple):
-    """A likelihood, as a text form or as text forms of groups of columns, and the reason in words."""
+    """A likelihood, as a text form or as text forms of groups of columns, and the reason for it."""
 
     likelihood: str | dict[str, list[int]]
     why: str
@@ -37,11 +40,11 @@ class Choice(NamedTuple):
 
 @dataclass(frozen=True)
 class Facts:
-    """What one look at all values tells; masks and sums are by column, (D,).
+    """Statistics from one pass over all values; masks and sums are by column, (D,).
 
-    Of counts, `by_total` sums each row's values times the row's total, and `square_total` the squares of the totals.
-    `fractions` is how many values are no whole numbers, and `first_fraction` the first of them: row, column, value. Of
-    those that are not near zero, `nonzero`, so many as `far` are not near a whole number either.
+    For counts, `by_total` sums each row's values times the row's total, and `square_total` the squares of the totals.
+    `fractions` is the number of values that are not whole numbers, and `first_fraction` the first of them: row, column,
+    value. `nonzero` is the number of values that are not near zero; `far` of these are not near a whole number either.
     """
 
     rows: int
@@ -75,10 +78,11 @@ class Facts:
 
     @property
     def dispersion(self) -> tuple[float, float]:
-        """How much counts vary around row total times column share, over how much Poisson counts do; and its error.
+        """Dispersion of counts around row total times column share, relative to Poisson counts, and its standard error.
 
-        The squared deviations of all cells are over their expectation given the totals of rows and columns, so that
-        Poisson and multinomial counts come to 1. The standard error is theirs. NaN where the totals are all there is.
+        The squared deviations of all cells are divided by their expectation given the totals of rows and columns, so
+        that Poisson and multinomial counts have a ratio of 1, and the standard error given. NaN where the totals
+        determine all cells.
         """
         n, squares = float(self.total.sum()), float(self.total.square().sum())
         if n <= 1:
@@ -118,10 +122,10 @@ def look(rows: Rows) -> Facts:
 
 
 def choose_table(facts: Facts) -> Choice:
-    """Bernoulli for columns of zeros and ones, Gaussian for the rest."""
+    """Bernoulli for columns of zeros and ones, Gaussian for the others."""
     if facts.is_binary:
         return Choice("bernoulli", "every value is 0 or 1")
-    binary = facts.binary & (facts.variance > 0)  # nothing but zeros, beside real numbers, may be a real number's
+    binary = facts.binary & (facts.variance > 0)  # a column of zeros only, beside real numbers, may be real too
     if not binary.any():
         return Choice("gaussian", "the columns are real numbers")
     yes, no = binary.nonzero()[:, 0].tolist(), (~binary).nonzero()[:, 0].tolist()
@@ -131,7 +135,7 @@ def choose_table(facts: Facts) -> Choice:
 
 
 def choose_image(facts: Facts) -> Choice:
-    """By the range of the pixels: binary, few levels, 8 bit, or intensities in [0, 1]."""
+    """Choose by the range of the pixels: binary, few levels, 8 bit, or intensities in [0, 1]."""
     if facts.is_binary:
         return Choice("bernoulli", "every pixel is 0 or 1")
     if facts.is_counts and facts.high <= FEW_LEVELS:
@@ -144,18 +148,18 @@ def choose_image(facts: Facts) -> Choice:
 
 
 def choose_counts(facts: Facts) -> Choice:
-    """Negative binomial given the row's total; Poisson where the counts as a whole vary no more than that."""
+    """Negative binomial given the row's total; Poisson where the counts are not overdispersed."""
     if not facts.is_counts:
         return Choice("gaussian", "the values are not counts (whole numbers from 0), although CountVAE is for counts")
     if facts.high > MAX_COUNT:
-        return Choice("gaussian", f"counts up to {facts.high:.3g} are too large to be told apart as counts")
+        return Choice("gaussian", f"counts up to {facts.high:.3g} are too large to be modelled as counts")
     if facts.is_binary:
         return Choice("bernoulli", "every value is 0 or 1")
     if len(facts.total) == 1:
-        return Choice("negative_binomial:library=false", "of one column, the count is the row's total")
+        return Choice("negative_binomial:library=false", "with one column, the count is the row's total")
     ratio, error = facts.dispersion
     if math.isnan(ratio):
-        return Choice("negative_binomial", "counts of one row show no more than that they are counts")
+        return Choice("negative_binomial", "the dispersion of counts can not be estimated from one row")
     words = f"given the rows' totals (squared deviations / expected {ratio:.3g} +- {error:.2g})"
     if ratio <= 1 + MARGIN * error:
         return Choice("poisson:library=true", f"counts vary like a Poisson's {words}")
@@ -163,7 +167,7 @@ def choose_counts(facts: Facts) -> Choice:
 
 
 def are_broken_counts(facts: Facts) -> bool:
-    """Whether values are no counts, but all are near whole numbers, or at least half of those that are not zero."""
+    """Whether values are not counts, but all, or at least half of the non-zero ones, are near whole numbers."""
     return facts.fractions > 0 and facts.low >= 0 and facts.nonzero > 0 and 2 * facts.far <= facts.nonzero
 
 
@@ -178,7 +182,7 @@ def choose_likelihood(
     Raises
     ------
     DataError
-        If the data does not fit the likelihood that was asked for.
+        If the data does not fit the requested likelihood.
     """
     likelihood: nn.Module
     complete: str | dict[str, list[int]]
@@ -198,7 +202,7 @@ def choose_likelihood(
 def _mixed(
     wanted: Mapping[str, Sequence[Any]], rows: Rows, columns: Sequence[str] | None
 ) -> tuple[Likelihood, dict[str, list[int]]]:
-    """A likelihood for groups of columns, and the complete text forms of their likelihoods."""
+    """A likelihood of groups of columns, and the complete text forms of the groups' likelihoods."""
     groups = {text: column_indices(text, group, rows.features, columns) for text, group in wanted.items()}
     named = Counter(c for group in groups.values() for c in group)
     for column in range(rows.features):
@@ -220,7 +224,7 @@ def _mixed(
 def table_likelihood(cells: Mapping[str, str]) -> tuple[Table, dict[str, list[str]]]:
     """The likelihood of a table's cells, from the text form of each, and the names of the cells by text form.
 
-    Whole numbers over ranges of different lengths share one part: a step costs by the part, not by the column.
+    Whole numbers over ranges of different lengths share one part: the cost of a step depends on the number of parts.
     """
     forms, groups = defaultdict[str, list[str]](list), defaultdict[tuple[str, ...], list[int]](list)
     for place, (name, text) in enumerate(cells.items()):
@@ -261,7 +265,9 @@ def column_indices(text: str, group: Any, features: int, names: Sequence[str] | 
     """The positions of a group of columns that are given by name or by position."""
     if not isinstance(text, str):
         do = "Write {'gaussian': [0, 1, ...]} with positions or names."
-        raise ParameterError("likelihood={...} maps each likelihood to a list of columns", f"{text!r} is no name", do)
+        raise ParameterError(
+            "likelihood={...} maps each likelihood to a list of columns", f"{text!r} is not a name", do
+        )
     if isinstance(group, str) or not isinstance(group, Iterable) or not (columns := list(group)):
         raise ParameterError(
             "likelihood={...} maps each likelihood to a list of columns",
@@ -277,7 +283,7 @@ def column_index(column: Any, features: int, names: Sequence[str] | None) -> int
         if names is None:
             raise ParameterError(
                 "likelihood={...} names columns as X does",
-                f"the columns of X have no names, so that {column!r} is none",
+                f"the columns of X have no names, so there is no {column!r}",
                 "Give positions, or pass a data frame.",
             )
         if column not in names:

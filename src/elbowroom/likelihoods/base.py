@@ -1,8 +1,8 @@
-"""What all likelihoods share: p(x|z) as a module that knows a kind of data.
+"""The base class of likelihoods: p(x|z) as a module for one kind of data.
 
-A likelihood knows what fits it, what the encoder sees of it, and which distribution it has. It reads the decoder's
-output, flat (..., n_outputs), and returns a distribution over rows (..., D). It starts at the marginals of the
-training data, because its bias is set from them.
+A likelihood defines which data fits it, the encoder's input, and the distribution. It maps the decoder's output, flat
+(..., n_outputs), to a distribution over rows (..., D). It starts at the marginals of the training data: its bias is
+set from them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch import Generator, Tensor, nn
 from elbowroom import distributions as d
 from elbowroom.errors import DataError, ParameterError, counted
 
-FAR = 4.0  # what the encoder sees of an outlier at most, in standard deviations
+FAR = 4.0  # limit of the encoder's inputs, in standard deviations, for outliers
 
 
 class Likelihood(nn.Module, ABC):
@@ -40,17 +40,17 @@ class Likelihood(nn.Module, ABC):
 
     @property
     def uses_total(self) -> bool:
-        """Whether the distribution is told the row's total."""
+        """Whether the distribution is given the row's total."""
         return False
 
     @property
     def given(self) -> str:
-        """What of a row its log-probabilities are given, in words; nothing where they are of the whole row."""
+        """What log-probabilities are conditional on, in words; empty if they are of the whole row."""
         return "the totals of the rows" if self.uses_total else ""
 
     @property
     def n_shifts(self) -> int:
-        """Parameters of its own that beta conditioning shifts, beside the decoder's output."""
+        """Number of the likelihood's own parameters that beta conditioning shifts, besides the decoder's output."""
         return 0
 
     @property
@@ -60,14 +60,14 @@ class Likelihood(nn.Module, ABC):
 
     @property
     def n_inputs(self) -> int:
-        """Width of what the encoder sees, `inputs(x)`."""
+        """Width of the encoder's input, `inputs(x)`."""
         return self.features
 
     @classmethod
     def learn_options(cls, batches: Iterable[Tensor], options: dict[str, Any]) -> dict[str, Any]:
-        """Complete the options that must be known before the module is built from all training rows, in batches (n, D).
+        """Complete options that must be known before the module is built, from all training rows, in batches (n, D).
 
-        The rows are read when they are asked for: an option that is given must not ask.
+        The rows are read lazily: options that are given must not read them.
         """
         return options
 
@@ -75,38 +75,38 @@ class Likelihood(nn.Module, ABC):
     def forward(self, h: Tensor, total: Tensor | None = None, shift: Tensor | None = None) -> d.RowDistribution:
         """Decoder outputs (..., n_outputs), and row totals (n, 1) where `uses_total`, to p(x|z).
 
-        `shift` (n, n_shifts) is what beta conditioning adds to parameters of the likelihood's own.
+        `shift` (n, n_shifts) is what beta conditioning adds to the likelihood's own parameters.
         """
 
     def inputs(self, x: Tensor) -> Tensor:
-        """What the encoder sees of rows (n, D): values of order one, in the dtype of the model."""
+        """The encoder's input for rows (n, D): values of order one, in the dtype of the model."""
         return x.to(self.bias.dtype)
 
     def fit_marginals(self, x: Tensor) -> None:
         """Set units and bias from training rows (n, D), float64."""
 
     def misfit(self, x: Tensor) -> tuple[str, Tensor] | None:
-        """What this likelihood needs and the mask (n, D) of the cells that break it; None if nothing can."""
+        """A description of valid values and the mask (n, D) of the invalid cells; None if every value is valid."""
         return None
 
     def row_total(self, x: Tensor) -> Tensor | None:
-        """Sum of every row (n, 1), for the likelihoods that are told it."""
+        """Sum of every row (n, 1), for likelihoods with `uses_total`."""
         return None
 
     def draw_total(self, n: int, generator: Generator | None, context: Tensor | None = None) -> Tensor | None:
-        """Totals (n, 1) like those of the training rows of the same context, for rows that have none of their own."""
+        """Draw totals (n, 1) from those of the training rows with the same context, for rows without a total."""
         return None
 
     def expect_contexts(self, contexts: int) -> None:
-        """Make room for what `fit_context_totals` learns of so many labels."""
+        """Allocate what `fit_context_totals` learns for so many labels."""
 
     def fit_context_totals(self, totals: Tensor, context: Tensor) -> None:
-        """Learn what `row_total` (n, 1) the training rows of every label of the context (n, c) have."""
+        """Learn the totals `row_total` (n, 1) of the training rows for every label of the context (n, c)."""
 
     def check(self, x: Tensor, columns: Sequence[Any] | None = None, first: int = 0) -> None:
-        """Raise `DataError` with the first offending cell if rows (n, D), of which the first is `first`, do not fit.
+        """Raise `DataError` with the first invalid cell of rows (n, D), which are numbered from `first`.
 
-        `columns` are the names of the columns, or their numbers if they have none.
+        `columns` are the names of the columns, or their positions if they have none.
         """
         found = self.misfit(x)
         if found is None or not bool(found[1].any()):

@@ -15,12 +15,12 @@ from elbowroom.distributions.splines import Warp
 from elbowroom.errors import unknown
 from elbowroom.likelihoods.base import FAR, Likelihood
 
-MAX_SCORE = 12.0  # beyond is no data
+MAX_SCORE = 12.0  # lower values are not data
 KNOT_NAMES = ("knot_values", "knot_scores", "knot_slopes")
-MIN_LOG_STD = -6.0  # softly: the density of a constant column has no upper limit without it (Rybkin et al. 2021)
+MIN_LOG_STD = -6.0  # softly: without it, the density of a constant column is unbounded (Rybkin et al. 2021)
 MAX_LOG_STD = 2.0  # softly, of normal scores
 UNIT_STD = math.log(-math.expm1(MIN_LOG_STD))  # the raw value that stands for a standard deviation of 1
-MAX_LOG_DF = 6.0  # softly: beyond, a Student-t is a Gaussian, and its gradient nothing but rounding
+MAX_LOG_DF = 6.0  # softly: above, a Student-t is a Gaussian, and the gradient is only rounding
 
 
 class LocationScale(Likelihood):
@@ -45,7 +45,7 @@ class LocationScale(Likelihood):
     def log_std(self, shift: Tensor | None = None) -> Tensor:
         """Learned log standard deviation in units of the data's scale, softly above `MIN_LOG_STD`, (D,) or (n, D)."""
         above = self.raw_log_std - MIN_LOG_STD
-        if shift is not None:  # added last: it has a value for every row
+        if shift is not None:  # added last, because it has a value for every row
             above = above + shift
         return (MIN_LOG_STD + F.softplus(above)).expand(*above.shape[:-1], self.features)
 
@@ -57,13 +57,13 @@ class LocationScale(Likelihood):
 
     @torch.no_grad()
     def set_units(self, loc: Tensor, scale: Tensor) -> None:
-        """Fix the units of the features, and start at their origin; a shared scale asks for a shared unit."""
+        """Fix the units of the features, and start at their origin; a shared scale needs a shared unit."""
         self.set_bias(torch.zeros_like(loc))
         size = loc.abs()
         if self.scale == "shared":
             size, scale = size.max(), scale.square().mean().sqrt()
         self.unit_loc.copy_(loc)
-        self.unit_scale.copy_(scale.where(scale > 1e-12 * size.clamp_min(1e-30), 1.0))  # a constant has no scale
+        self.unit_scale.copy_(scale.where(scale > 1e-12 * size.clamp_min(1e-30), 1.0))  # a constant column has no scale
 
 
 class Gaussian(LocationScale):
@@ -93,7 +93,7 @@ class StudentT(LocationScale):
         return d.StudentT(h + self.bias, self.log_std(scale), df, self.unit_loc, self.unit_scale)
 
     def inputs(self, x: Tensor) -> Tensor:
-        return super().inputs(x).asinh()  # an outlier must not drown the row
+        return super().inputs(x).asinh()  # an outlier must not dominate the row
 
     def fit_marginals(self, x: Tensor) -> None:
         some = x[:: math.ceil(len(x) / 10_000)]
@@ -124,10 +124,9 @@ class ContinuousBernoulli(Likelihood):
 class Warped(Likelihood):
     """Numbers of any distribution: a warp learned from the data makes their normal scores Gaussian.
 
-    The warp is a smooth monotone map through quantiles, so that skewed, heavy-tailed and multi-modal columns are
-    as simple
-    as Gaussian ones; the density is that of the column's own units. Mean and standard deviation of the scores come from
-    the decoder. With `space="log"` for positive numbers, it is their logarithm that is warped.
+    The warp is a smooth monotone map through quantiles, so that skewed, heavy-tailed and multi-modal columns are as
+    simple as Gaussian ones; the density is in the column's own units. Mean and standard deviation of the scores come
+    from the decoder. With `space="log"`, for positive numbers, the logarithm is warped.
     """
 
     per_feature = 2

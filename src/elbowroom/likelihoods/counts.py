@@ -15,7 +15,7 @@ from elbowroom.likelihoods.base import Likelihood, whole, whole_mask
 
 MIN_TOTAL = 1e-8
 MAX_LOG_RATE = 30.0  # ten times the largest count
-LARGE = 1e5  # total of a row, from which on float32 loses a tenth of a nat of its log-probability
+LARGE = 1e5  # total of a row from which float32 loses a tenth of a nat of its log-probability
 MAX_LOG_DISPERSION = 8.0
 UNNORMALISED = "the totals of the rows, as the sizes of their means; not normalised over the rows of a total"
 QUANTILES = 101  # that stand for the totals of many rows
@@ -24,11 +24,11 @@ QUANTILES = 101  # that stand for the totals of many rows
 class Counts(Likelihood):
     """Base of the likelihoods of counts; with `library`, the mean is the row's total times a softmax over features.
 
-    Totals of rows that have none of their own are drawn from quantiles of those of training, (101,), and in a model
-    with context from those of each label's rows, (contexts, 101).
+    Rows without a total get one drawn from the quantiles of the training totals, (101,), and in a model with context
+    from those of each label's rows, (contexts, 101).
     """
 
-    large: bool = False  # whether the rows seen had totals of LARGE or more
+    large: bool = False  # whether training rows had totals of LARGE or more
     input_mean: Tensor
     input_std: Tensor
     totals: Tensor
@@ -81,7 +81,7 @@ class Counts(Likelihood):
         return h.log_softmax(-1) + (self.typical_total if total is None else total).log()
 
     def distribution(self, kind: type[d.RowDistribution], *parameters: Tensor) -> d.RowDistribution:
-        """p(x|z) of a kind, in float64 where the counts need it."""
+        """p(x|z) of the given class, in float64 where large counts need it."""
         return d.LargeCounts(kind, *parameters) if self.large else kind(*parameters)
 
     def _load_from_state_dict(self, *args: Any) -> None:
@@ -90,7 +90,7 @@ class Counts(Likelihood):
 
     @property
     def typical_total(self) -> Tensor:
-        """Median total of the training rows, for rows that have none of their own."""
+        """Median total of the training rows, for rows without a total."""
         return self.totals[len(self.totals) // 2]
 
     @torch.no_grad()
@@ -119,9 +119,9 @@ class Poisson(Counts):
 class NegativeBinomial(Counts):
     """Counts that vary more than their mean: variance m + m^2 / r with a learned r per feature (Lopez et al. 2018).
 
-    With `library`, the row's total is the size factor of the means, and not an event: log p(x|z) is normalised over
-    all rows of counts, of which those of the given total are a part. It is then a score given the total that compares
-    models of this kind, and not with likelihoods that are normalised over the rows of a total.
+    With `library`, the row's total is a size factor of the means, and the sum of a draw may differ from it: log p(x|z)
+    is normalised over all rows of counts, not only over those with the given total. Such scores compare with those of
+    models of this kind, not with likelihoods that are normalised over the rows of a given total.
     """
 
     def __init__(self, features: int, library: bool = True, *, contexts: int = 0) -> None:
@@ -149,7 +149,7 @@ class NegativeBinomial(Counts):
 
 
 class Multinomial(Counts):
-    """Counts given their total: which features the row's events fell on."""
+    """Counts given their total: how the row's events are distributed over features."""
 
     def __init__(self, features: int, *, contexts: int = 0) -> None:
         super().__init__(features, library=True, contexts=contexts)

@@ -1,4 +1,4 @@
-"""A caller's own likelihood as a part of a model: what it leaves out is filled in."""
+"""User-supplied likelihoods as parts of a model, with defaults for optional methods."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ LOG_PROB = "Return a distribution over rows whose log_prob has a value for every
 class CustomLikelihood(nn.Module):
     """A module `module(h)` or `module(h, total)` that returns p(x|z), such as one of `torch.distributions`.
 
-    All that it may have besides `forward` is `n_outputs`, the width of h (else the features of a row), `n_inputs` with
-    `inputs(x)`, `fit_marginals(x)`, `row_total(x)`, `draw_total(n, generator)` and `check(x, columns, first)`.
+    Besides `forward`, the module may define `n_outputs`, the width of h (default: the features of a row), `n_inputs`
+    with `inputs(x)`, `fit_marginals(x)`, `row_total(x)`, `draw_total(n, generator)` and `check(x, columns, first)`.
     """
 
     def __init__(self, module: nn.Module, features: int) -> None:
@@ -39,7 +39,7 @@ class CustomLikelihood(nn.Module):
         return CustomDistribution(self.module(h, total) if self.takes_total else self.module(h), h.dtype)
 
     def inputs(self, x: Tensor) -> Tensor:
-        """What the encoder sees of rows (n, D)."""
+        """The encoder's input for rows (n, D)."""
         return self.module.inputs(x) if hasattr(self.module, "inputs") else x.to(self.unit.dtype)  # type: ignore[operator, arg-type]
 
     def fit_marginals(self, x: Tensor) -> None:
@@ -47,7 +47,7 @@ class CustomLikelihood(nn.Module):
         self._ask("fit_marginals", x)
 
     def row_total(self, x: Tensor) -> Tensor | None:
-        """Sum of every row (n, 1), for a module that is told it."""
+        """Sum of every row (n, 1), for a module that takes it."""
         return self._ask("row_total", x)
 
     def draw_total(self, n: int, generator: Generator | None, context: Tensor | None = None) -> Tensor | None:
@@ -56,7 +56,7 @@ class CustomLikelihood(nn.Module):
 
     @torch.no_grad()
     def check(self, x: Tensor, columns: Sequence[str] | None = None, first: int = 0) -> None:
-        """Refuse rows that have no log-probability, and those that the module's own `check` refuses."""
+        """Refuse rows without a log-probability, and those that the module's own `check` refuses."""
         self._ask("check", x, columns, first)
         wanted = f"likelihood={type(self.module).__name__} must give every row a log-probability"
         try:
@@ -97,7 +97,7 @@ class CustomDistribution(RowDistribution):
 
 
 def custom_likelihood(module: nn.Module, features: int) -> nn.Module:
-    """A copy of the caller's likelihood; one of Elbowroom's own needs nothing but the right width."""
+    """A copy of the user's likelihood; for one of Elbowroom's own, only the width is checked."""
     module = copy.deepcopy(module)
     if not isinstance(module, Likelihood):
         return CustomLikelihood(module.float(), features)

@@ -16,8 +16,8 @@ from elbowroom.distributions.gaussian import bounded
 from elbowroom.errors import ParameterError
 from elbowroom.likelihoods.base import FAR, Likelihood, highest, whole, whole_mask
 
-MIN_LOG_SCALE, MAX_LOG_SCALE = -5.0, 3.0  # softly, of the logistic variable behind codes
-MAX_CLASSES = 4096  # that are taken from the data
+MIN_LOG_SCALE, MAX_LOG_SCALE = -5.0, 3.0  # softly, of the latent logistic variable
+MAX_CLASSES = 4096  # taken from the data
 
 
 class Bernoulli(Likelihood):
@@ -34,7 +34,7 @@ class Bernoulli(Likelihood):
 
 
 class Binomial(Likelihood):
-    """Counts out of `total`, such as the pixels of scikit-learn's digits (0..16); by default the largest value seen."""
+    """Counts out of `total`, such as the pixels of scikit-learn's digits (0..16); by default the training maximum."""
 
     def __init__(self, features: int, total: int = 1) -> None:
         super().__init__(features)
@@ -58,9 +58,9 @@ class Binomial(Likelihood):
 
 
 class Categorical(Likelihood):
-    """Codes 0..classes-1 without an order; by default as many as the largest code seen asks for.
+    """Codes 0..classes-1 without an order; by default up to the largest code in training.
 
-    With `unseen=true` the last code stands for all that was not in training: it has a probability, and is never drawn.
+    With `unseen=true` the last code stands for all values not in training: it has a probability, and is never drawn.
     """
 
     def __init__(self, features: int, classes: int = 2, unseen: bool = False) -> None:
@@ -124,11 +124,10 @@ class DiscretizedLogistic(Likelihood):
 
 
 class Ordinal(Likelihood):
-    """Codes 0..levels-1 with an order: a logistic variable cut at thresholds, those of the data's marginals.
+    """Codes 0..levels-1 with an order: a logistic variable cut at thresholds that match the data's marginals.
 
-    Location and scale come from the decoder. With `open=true` the codes are whole numbers of which these are the usual
-    ones, such as ages: lower and higher ones have a probability too, in exponential tails; with a `floor`, 0 or below,
-    no code is lower than that.
+    Location and scale come from the decoder. With `open=true`, whole numbers outside 0..levels-1 are possible too, as
+    with ages: they have a probability in exponential tails; with a `floor`, 0 or below, no code is lower than that.
     """
 
     per_feature = 2
@@ -181,7 +180,7 @@ class Ordinal(Likelihood):
 
     @torch.no_grad()
     def _set_cutpoints(self, counts: Tensor, n: int) -> None:
-        """Thresholds from how often each code (D, L) was seen in n rows; no code is impossible."""
+        """Thresholds from the number of times that each code (D, L) was seen in n rows; no code is impossible."""
         tops = torch.tensor(self.tops)[:, None]
         codes = torch.arange(counts.shape[1])
         ends = 0.25 if self.open else 0.0
@@ -199,7 +198,7 @@ class Ordinal(Likelihood):
         self.tail_spacing.copy_(tail_spacing)
 
     def _tail_spacing(self, counts: Tensor, n: int) -> Tensor:
-        """How far apart the thresholds beyond the usual codes are: as those of a logistic of the data's spread."""
+        """The distance of the thresholds outside the usual codes: that of a logistic with the data's spread."""
         codes, total = torch.arange(counts.shape[1], dtype=torch.float64), max(n, 1)
         mean = (counts * codes).sum(-1, keepdim=True) / total
         spread = ((counts * (codes - mean).square()).sum(-1) / total).sqrt()
@@ -214,8 +213,8 @@ class Ordinal(Likelihood):
 
 
 def _each(name: str, option: Any, features: int) -> list[Any]:
-    """An option of every feature."""
+    """An option with one value per feature."""
     given: list[Any] = list(option) if isinstance(option, list | tuple) else [option] * features
     if len(given) != features:
-        raise ParameterError(f"{name} must be one number, or {features}", f"it is {option!r}", "Correct it.")
+        raise ParameterError(f"{name} must be one number, or {features} numbers", f"it is {option!r}", "Correct it.")
     return given

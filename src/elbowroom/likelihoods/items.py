@@ -1,7 +1,7 @@
-"""Likelihoods of many items, which have the last layer of the network as their own: events, play counts, ratings.
+"""Likelihoods of many items, which contain the last layer of the network: events, play counts, ratings.
 
-With items by the ten thousand, the last product and the softmax are the training step. Together they need one table
-(n, items) instead of four, and with a sample of the items none at all.
+With tens of thousands of items, the last product and the softmax dominate a training step. Computed together they need
+one table (n, items) instead of four, and with a sample of the items none.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from elbowroom.utils.randomness import module_generator
 
 MAX_LOG_DISPERSION = 10.0
 MAX_LOG_ERROR = 3.0
-FEW_RATINGS = 5.0  # of the mean rating, that every item starts with
-QUANTILES = 101  # of the totals of the training rows
+FEW_RATINGS = 5.0  # ratings equal to the mean that every item starts with
+QUANTILES = 101  # of the training rows' totals
 
 
 class ItemMultinomial(Likelihood):
-    """Counts given their total, over so many items that the last layer of the network belongs to the likelihood.
+    """Counts given their total, over many items, so that the last layer of the network is part of the likelihood.
 
     Parameters
     ----------
@@ -36,15 +36,15 @@ class ItemMultinomial(Likelihood):
     width : int
         Width of the decoder's last hidden layer.
     sampled : int
-        Items that are drawn in every training step, by popularity, to stand for all (Jean et al. 2015): memory and
-        time of a step then do not grow with the number of items, beside those of the table itself. 0 uses all.
+        Items drawn by popularity in every training step to estimate the sum over all (Jean et al. 2015): apart from
+        the table itself, memory and time of a step then do not grow with the number of items. 0 uses all.
     tied : bool
-        Whether the encoder's first layer has the same table.
+        Whether the encoder's first layer shares the table.
     """
 
     totals: Tensor
-    log_chance: Tensor  # of every item to be drawn
-    reach: Tensor  # their running sum
+    log_chance: Tensor  # of each item's being drawn
+    reach: Tensor  # their cumulative sum
 
     def __init__(self, features: int, width: int, tied: bool = False, sampled: int = 0) -> None:
         nn.Module.__init__(self)
@@ -76,7 +76,7 @@ class ItemMultinomial(Likelihood):
         return SampledItems(h, self.table, self.bias, total, drawn, log_weight)
 
     def inputs(self, x: Any) -> Any:
-        """Rows of length 1 (Liang et al. 2018); counts by their logarithm, so that one item can not be all of a row."""
+        """Rows of norm 1 (Liang et al. 2018); counts by their logarithm, so that one item can not dominate a row."""
         if isinstance(x, SparseBatch):
             return x.with_values(x.values.to(self.bias.dtype).log1p()).unit_length(self.bias.dtype)
         return nn.functional.normalize(x.to(self.bias.dtype).log1p(), dim=-1)
@@ -108,7 +108,7 @@ class ItemMultinomial(Likelihood):
 class ItemPoisson(ItemMultinomial):
     """Counts of every item, Poisson with the row's total times the item's share as the mean.
 
-    Given the row's total, which is known, they are multinomial: so are its log-probabilities, gradients and samples.
+    The row's total is given, so that they are multinomial: so are log-probabilities, gradients and samples.
     """
 
     def __init__(self, features: int, width: int, tied: bool = False) -> None:
@@ -116,10 +116,10 @@ class ItemPoisson(ItemMultinomial):
 
 
 class ItemNegativeBinomial(ItemMultinomial):
-    """Play counts: as Poisson ones, with a learned dispersion for each item (variance m + m^2 / r).
+    """Play counts: like Poisson counts, with a learned dispersion for each item (variance m + m^2 / r).
 
-    A user who plays one song a hundred times then says little more of it than one who plays it ten times. A step needs
-    several tables (batch, items).
+    Playing a song a hundred times is then little more evidence than playing it ten times. A step needs several tables
+    (batch, items).
     """
 
     def __init__(self, features: int, width: int, tied: bool = False) -> None:
@@ -139,16 +139,16 @@ class ItemNegativeBinomial(ItemMultinomial):
 class ItemRatings(ItemMultinomial):
     """Ratings of the items that a row has rated, Gaussian with a learned error for each item; the others are unknown.
 
-    A score is the expected rating. Which items somebody rates is not modelled, so that no histories can be drawn. The
-    ratings are above zero, which stands for none.
+    A score is the expected rating. Which items a user rates is not modelled, so that histories can not be drawn.
+    Ratings must be above zero, which stands for unrated.
     """
 
     center: Tensor  # of every item
-    spread: Tensor  # of all ratings around these
+    spread: Tensor  # standard deviation of all ratings around these
 
     def __init__(self, features: int, width: int, tied: bool = False) -> None:
         super().__init__(features, width, tied)
-        self.log_error = nn.Parameter(torch.zeros(features))  # in units of the spread
+        self.log_error = nn.Parameter(torch.zeros(features))  # log standard deviations in units of the spread
         self.register_buffer("center", torch.zeros(features))
         self.register_buffer("spread", torch.ones(()))
 
@@ -157,7 +157,7 @@ class ItemRatings(ItemMultinomial):
         return Ratings(h, self.table, self.bias, self.totals[QUANTILES // 2] if total is None else total, log_std)
 
     def inputs(self, x: Any) -> Any:
-        """How far ratings are from their items' means, over the root of their number: an average one says nothing."""
+        """Deviations of ratings from their items' means, over the root of their number: an average rating is 0."""
         if isinstance(x, SparseBatch):
             far = (x.values.to(self.bias.dtype) - self.center[x.columns]) / self.spread
             return x.with_values(far / x.starts.diff()[x.row].to(far.dtype).sqrt())
@@ -169,7 +169,7 @@ class ItemRatings(ItemMultinomial):
 
     @torch.no_grad()
     def fit_marginals(self, x: Any) -> None:
-        """Start at the items' means in rows (n, items), those of few ratings drawn to the mean of all."""
+        """Start at the items' means in rows (n, items), with few ratings shrunk towards the overall mean."""
         x = x if isinstance(x, SparseBatch) else SparseBatch.of(sparse.csr_matrix(x.numpy(force=True)))
         values, sums = x.values.double(), torch.zeros(2, self.features, dtype=torch.float64)
         mean = values.mean() if len(values) else values.new_zeros(())

@@ -1,4 +1,4 @@
-"""Likelihoods of rows whose columns have likelihoods of their own."""
+"""Likelihoods of rows with a different likelihood for each group of columns."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from elbowroom.likelihoods.base import Likelihood
 
 
 class Mixed(Likelihood):
-    """Groups of columns, each with a likelihood of its own; columns weigh in nats, nothing else.
+    """Groups of columns, each with its own likelihood; their log-probabilities are added without weights.
 
     Parameters
     ----------
     parts : sequence of Likelihood
         One for each group.
     columns : sequence of sequence of int
-        The columns of each group; together every column once.
+        The columns of each group; every column is in exactly one.
     """
 
     def __init__(self, parts: Sequence[Likelihood], columns: Sequence[Sequence[int]]) -> None:
@@ -38,7 +38,7 @@ class Mixed(Likelihood):
 
     @property
     def like(self) -> Tensor:
-        """A tensor in the model's precision and place."""
+        """A tensor in the model's dtype and on its device."""
         return next(self.parameters())
 
     @property
@@ -100,10 +100,9 @@ class Mixed(Likelihood):
 
 
 class Table(Mixed):
-    """Columns of a table, in rows with holes (NaN): a hole adds nothing to the log-probability of its row.
+    """Columns of a table with missing values (NaN), which contribute nothing to the log-probability of their row.
 
-    The encoder sees a 0 in its place; that something is missing it is told by columns of their own, where the schema of
-    the table has them.
+    The encoder gets a 0 in their place; where the table's schema has indicator columns, these show what is missing.
     """
 
     fill: Tensor
@@ -134,7 +133,7 @@ class Table(Mixed):
 
 
 def _filled(column: Tensor) -> Tensor:
-    """A column (n,) with its holes filled so that its distribution stays the same; ones where there is nothing else."""
+    """A column (n,) with missing values filled so that its distribution stays the same; ones if all are missing."""
     missing = column.isnan()
     known = column[~missing].sort().values
     if not len(known):

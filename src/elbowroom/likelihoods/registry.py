@@ -1,4 +1,4 @@
-"""All likelihoods by name: one line here makes a new one known to saved models, docs and the command line."""
+"""All likelihoods by name: one line here registers a new one for saved models, docs and the command line."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The parts put together: the model, and how it is built from settings and rows."""
+"""The model, and how it is built from settings and rows."""

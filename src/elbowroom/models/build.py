@@ -1,4 +1,4 @@
-"""The parts of a model put together, and started at the data."""
+"""Building a model from its parts, and initialising it from data."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from elbowroom.utils.randomness import drawing_from, generator_at
 from elbowroom.utils.settings import standard_defaults
 
 ENOUGH = 20_000  # rows that units and marginals are learned from
-MANY = 2**24  # values that these rows may have together
+MANY = 2**24  # values that these rows may have in total
 
 
 @standard_defaults()
@@ -34,9 +34,9 @@ def build(
     seed: int,
     span: LogUniform | None = None,
 ) -> VAE:
-    """A model for rows, its weights drawn from `seed`, with beta conditioning for a span of beta if one is given.
+    """A model for rows, its weights drawn from `seed`, with beta conditioning if a range of beta is given.
 
-    `bodies` makes encoder and decoder from their inputs and outputs, their context and how much of it says beta.
+    `bodies` builds encoder and decoder from the widths of inputs, outputs and context, and of the code of beta in it.
     """
     if covariance not in LATENTS:
         raise unknown("covariance", covariance, LATENTS)
@@ -69,5 +69,5 @@ def _fit_context_totals(likelihood: Likelihood, rows: Rows) -> None:
 
 
 def enough(features: int) -> int:
-    """How many rows units and marginals are learned from: fewer where rows are so wide that they would fill memory."""
+    """How many rows units and marginals are learned from: fewer where rows are wide, to limit memory."""
     return min(ENOUGH, max(ENOUGH // 10, MANY // features))

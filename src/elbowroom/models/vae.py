@@ -1,4 +1,4 @@
-"""The model: encoder, latent, decoder and likelihood, and what one trip of a batch through them yields."""
+"""The model: encoder, latent, decoder and likelihood, and the output of a forward pass."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from elbowroom.latents.priors import Prior, PriorDistribution, rate_of
 
 
 class ModelOutput(NamedTuple):
-    """One trip of a batch of n rows through a model, with leading axes for draws of z if more than one was asked for.
+    """Output of a model for a batch of n rows, with a leading axis for draws of z if `draws` was given.
 
     q : the posterior q(z|x) of every row; z : its draws (..., n, d); p : p(x|z), a distribution over rows;
     prior : p(z); rate : KL(q || prior) in nats per row, (n,) if exact, else estimated at z, (..., n);
@@ -36,7 +36,7 @@ class ModelOutput(NamedTuple):
 
 
 class VAE(nn.Module):
-    """A variational autoencoder (Kingma & Welling 2014) made of parts.
+    """A variational autoencoder (Kingma & Welling 2014), built from modules.
 
     Parameters
     ----------
@@ -52,9 +52,9 @@ class VAE(nn.Module):
     likelihood : module
         Parameters to p(x|z), a distribution over rows.
     conditioning : BetaConditioning or None
-        What gives encoder, prior and decoder the beta, and shifts posterior and likelihood by it, if the model knows a
-        range. Its code `conditioning(betas)` (k, width) stands for betas, each of a block of n / k rows, wherever
-        `code` is asked for; None is its own beta.
+        Conditions encoder, prior, posterior, decoder and likelihood on beta, if the model was trained on a range. Its
+        code `conditioning(betas)` (k, width) is the `code` argument of all methods, each row for a block of n / k rows
+        of data; None is the default beta.
     """
 
     def __init__(
@@ -69,8 +69,8 @@ class VAE(nn.Module):
         super().__init__()
         self.encoder, self.latent, self.prior = encoder, latent, prior
         self.decoder, self.likelihood, self.conditioning = decoder, likelihood, conditioning
-        self.ema_model: list[VAE] = []  # in training with a prior that remembers, the same with older weights; no part
-        if getattr(likelihood, "tied", False):  # what an item is, is one table for encoder and likelihood
+        self.ema_model: list[VAE] = []  # in training with a composite prior, a copy with older weights; not a submodule
+        if getattr(likelihood, "tied", False):  # encoder and likelihood share one table of items
             encoder.layers[0].inner.weight = likelihood.table  # type: ignore[index, union-attr]
 
     @property
@@ -79,12 +79,12 @@ class VAE(nn.Module):
         return int(self.latent.size)  # type: ignore[arg-type]
 
     def at(self, beta: float) -> Self:
-        """The model at one beta of its range; it shares all weights with this one.
+        """The model at one beta of its range; it shares all weights with this model.
 
         Raises
         ------
         ParameterError
-            If the model knows no range, or not this beta.
+            If the model was not trained on a range, or beta is outside of it.
         """
         other = copy.copy(self)
         other._modules = {**self._modules, "conditioning": self.known_conditioning.at(beta)}
@@ -92,10 +92,10 @@ class VAE(nn.Module):
 
     @property
     def known_conditioning(self) -> BetaConditioning:
-        """The beta conditioning, or an error that says how to get one."""
+        """The beta conditioning, or an error if the model has none."""
         if self.conditioning is None:
             raise ParameterError(
-                "a model can be asked about other betas if it was trained on a range of them",
+                "a model can be evaluated at other betas if it was trained on a range of them",
                 "this one was trained at one beta",
                 "Fit with beta='0.01..10'.",
             )
@@ -108,11 +108,11 @@ class VAE(nn.Module):
     def decode(
         self, z: Tensor, context: Tensor | None = None, total: Tensor | None = None, code: Tensor | None = None
     ) -> Any:
-        """p(x|z) of latents (..., d); `total` (n, 1) are the rows' totals, for likelihoods that are told them."""
+        """p(x|z) of latents (..., d); `total` (n, 1) are the rows' totals, for likelihoods with `uses_total`."""
         return self._decode(z, context, total, self._modulation(code, z.shape[-2]))
 
     def prior_distribution(self, code: Tensor | None = None) -> PriorDistribution:
-        """p(z), as it is told the beta: one for each block of rows, where betas are more than one."""
+        """p(z), given beta: one for each block of rows if there are several betas."""
         if self.conditioning is not None and code is None:
             code = self.conditioning(None)
         return self.prior(self._encode_pseudo_inputs, code[0] if code is not None and len(code) == 1 else code)
@@ -134,7 +134,7 @@ class VAE(nn.Module):
         draws : int or None
             Draws of z per row, as a leading axis; None for one draw without that axis.
         code : Tensor (k, width) or None
-            The code of betas, each of a block of n / k rows; None for that of its own beta.
+            The code of betas, each for a block of n / k rows; None for that of the default beta.
         """
         modulation = self._modulation(code, len(x))
         q = self._encode(x, context, modulation)
@@ -151,7 +151,7 @@ class VAE(nn.Module):
         p = self._decode(z, context, self.likelihood.row_total(x), modulation)  # type: ignore[operator]
         return ModelOutput(q, z, p, prior, rate, parts)
 
-    # ---- the same, modulated by beta ---------------------------------------------------------------------------------
+    # ---- parts, modulated by beta ---------------------------------------------------------------------------------
 
     def _modulation(self, code: Tensor | None, rows: int) -> Modulation | None:
         return (
@@ -171,13 +171,13 @@ class VAE(nn.Module):
         )
 
     def _encode_pseudo_inputs(self, inputs: Tensor) -> Posterior:
-        """Once for all betas: at its reference."""
+        """Encode pseudo-inputs once for all betas, at the reference beta."""
         code = None if self.conditioning is None else self.conditioning(self.conditioning.reference)
         return self._encode_inputs(inputs, None, self._modulation(code, len(inputs)))
 
     @torch.no_grad()
     def _prior_with_previous(self, x: Any, context: Tensor | None, code: Tensor | None) -> Composite:
-        """The prior of rows beside what the older model says of them."""
+        """The prior of rows, given their posteriors under the older model."""
         return self.prior.beside(self.ema_model[0].encode(x, context, code))  # type: ignore[operator]
 
     def _decode(self, z: Tensor, context: Tensor | None, total: Tensor | None, modulation: Modulation | None) -> Any:
@@ -200,7 +200,7 @@ class VAE(nn.Module):
 
 @contextmanager
 def previous_posteriors(model: VAE, ema_model: VAE) -> Iterator[None]:
-    """Within, a prior that remembers is told what a model with older weights says of the rows of training."""
+    """Within, a composite prior gets the posteriors of training rows under a model with older weights."""
     if getattr(model.prior, "uses_previous_posterior", False):
         if ema_model is model:
             raise ParameterError("a composite prior needs averaged weights", "average is False", "Set average=True.")
@@ -212,7 +212,7 @@ def previous_posteriors(model: VAE, ema_model: VAE) -> Iterator[None]:
 
 
 def in_double(model: VAE) -> VAE:
-    """A float64 copy of a model, made once for as long as its weights stay as they are."""
+    """A float64 copy of a model, cached while its weights do not change."""
     state = [(tensor.data_ptr(), tensor._version) for tensor in chain(model.parameters(), model.buffers())]
     known, copied = _DOUBLES.get(model, (None, None))
     if copied is None or known != state:

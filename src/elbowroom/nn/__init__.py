@@ -1,1 +1,1 @@
-"""Networks, from features to features."""
+"""Neural networks: layers, and bodies that map features to features."""

@@ -29,7 +29,7 @@ class ImageEncoder(nn.Module):
     width : int
         Width of the dense layer, which is what the body returns.
     context, code : int
-        Width of the context, and how many features of it, its first, say beta: they scale alone, and not in the first
+        Width of the context, and how many of its first features encode beta: these only scale, and not in the first
         convolution.
     """
 
@@ -64,9 +64,9 @@ class ImageEncoder(nn.Module):
 
 
 class ImageDecoder(nn.Module):
-    """The mirror of `ImageEncoder`: a dense layer, then stages that double the image, then `outputs` values a pixel.
+    """The mirror of `ImageEncoder`: a dense layer, stages that double the image, then `outputs` values per pixel.
 
-    Its result is flat, (..., outputs * c*h*w), with `outputs` as the slowest axis, as likelihoods expect.
+    The result is flat, (..., outputs * c*h*w), with `outputs` as the slowest axis, as likelihoods expect.
     """
 
     def __init__(
@@ -116,14 +116,16 @@ class ImageDecoder(nn.Module):
             for block in blocks:  # type: ignore[attr-defined]
                 h = block(h, context)
         height, width = self.sizes[-1]
-        pixels = F.pixel_shuffle(self.last(h), 2)[..., :height, :width]  # four pixels a place: no layer at full size
+        pixels = F.pixel_shuffle(self.last(h), 2)[
+            ..., :height, :width
+        ]  # four pixels per position: no layer at full size
         return pixels.reshape(*lead, -1)
 
 
 def halvings(shape: Sequence[int], stages: int) -> list[tuple[int, int]]:
     """Height and width of an image before and after each of `stages` halvings, rounded up."""
     if stages < 1:
-        raise ParameterError("channels must have at least one stage", "there is none", "Write channels=(32, 64).")
+        raise ParameterError("channels must have at least one stage", "it is empty", "Write channels=(32, 64).")
     sizes = [(int(shape[-2]), int(shape[-1]))]
     for _ in range(stages):
         sizes.append(((sizes[-1][0] + 1) // 2, (sizes[-1][1] + 1) // 2))

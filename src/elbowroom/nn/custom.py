@@ -1,4 +1,4 @@
-"""A caller's own networks as parts of a model."""
+"""User-supplied networks as parts of a model."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from elbowroom.utils.randomness import own_stream
 
 
 class CustomNetwork(nn.Module):
-    """A network `module(features)` or `module(features, context)`, which may know rows (n, D) only."""
+    """A network `module(features)` or `module(features, context)`, which may accept rows (n, D) only."""
 
     width = 0
 
@@ -35,7 +35,7 @@ class CustomNetwork(nn.Module):
 
 
 def custom_network(name: str, module: nn.Module, inputs: int, outputs: int | None, context: int) -> CustomNetwork:
-    """A copy of the caller's encoder or decoder, tried on two rows.
+    """A copy of the user's encoder or decoder, tested on two rows.
 
     Raises
     ------
@@ -48,7 +48,7 @@ def custom_network(name: str, module: nn.Module, inputs: int, outputs: int | Non
     if context and not body.takes_context:
         raise ParameterError(
             f"{name} must take the context too: forward(rows, context)",
-            f"{type(module).__name__}.forward takes rows alone",
+            f"{type(module).__name__}.forward takes rows only",
             f"Add the argument (n, {context}), or fit without context.",
         )
     try:
@@ -60,7 +60,7 @@ def custom_network(name: str, module: nn.Module, inputs: int, outputs: int | Non
         ) from error
     if len(found) != 2 or found[0] != 2 or found[1] != (outputs or found[1]):
         raise ParameterError(
-            wanted, f"of 2 rows it makes the shape {found}", f"Return a tensor (n, {outputs or 'any width'})."
+            wanted, f"for 2 rows it returns the shape {found}", f"Return a tensor (n, {outputs or 'any width'})."
         )
     body.width = found[1]
     return body.train()
@@ -72,12 +72,12 @@ def _trial(body: CustomNetwork, inputs: int, context: int) -> tuple[Tensor | Non
 
 
 def takes(module: nn.Module, name: str) -> bool:
-    """Whether `forward` takes a second argument: one of this name, or one without a default."""
+    """Whether `forward` takes a second argument: one of the given name, or one without a default."""
     first, *more = inspect.signature(module.forward).parameters.values()
     needed = (p.kind is p.VAR_POSITIONAL or (p.default is p.empty and p.kind is not p.VAR_KEYWORD) for p in more)
     return first.kind is first.VAR_POSITIONAL or any(p.name == name for p in more) or any(needed)
 
 
 def first_line(error: Exception) -> str:
-    """What went wrong in a caller's code, in a line."""
+    """One line on an error in user code."""
     return f"{type(error).__name__}, {(str(error).splitlines() or ['no message'])[0][:120].rstrip('.')}"

@@ -1,4 +1,4 @@
-"""Layers of networks: linear, convolutional and sparse ones with weights from a seed, modulation by context."""
+"""Linear, convolutional and sparse layers with seeded initial weights, and modulation by a context."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ACTIVATIONS = {"silu": nn.SiLU, "relu": nn.ReLU, "tanh": nn.Tanh, "gelu": nn.GEL
 
 
 class Linear(nn.Linear):
-    """torch's linear map; its first weights come from `module_generator()`."""
+    """`torch.nn.Linear` with initial weights from `module_generator()`."""
 
     def reset_parameters(self) -> None:
         """Draw the first weights, as torch does."""
@@ -26,7 +26,7 @@ class Linear(nn.Linear):
 
 
 class Conv2d(nn.Conv2d):
-    """torch's convolution; its first weights come from `module_generator()`."""
+    """`torch.nn.Conv2d` with initial weights from `module_generator()`."""
 
     def reset_parameters(self) -> None:
         """Draw the first weights, as torch does."""
@@ -34,7 +34,7 @@ class Conv2d(nn.Conv2d):
 
 
 def _draw_weights(module: nn.Linear | nn.Conv2d) -> None:
-    """Uniform numbers up to 1 / sqrt(fan-in), as torch has them for linear maps and convolutions."""
+    """Uniform numbers up to 1 / sqrt(fan-in), torch's default for linear maps and convolutions."""
     for tensor in (module.weight, module.bias):
         if tensor is not None:
             bound = 1 / math.sqrt(module.weight[0].numel())
@@ -44,8 +44,8 @@ def _draw_weights(module: nn.Linear | nn.Conv2d) -> None:
 class ZeroLinear(nn.Module):
     """A linear map without a bias that starts at zero, for contexts.
 
-    Its table is (inputs, outputs), other than that of `nn.Linear`: where inputs are few, its gradient takes a fifth of
-    the time so.
+    Its weight is (inputs, outputs), the transpose of that of `nn.Linear`: for few inputs, the gradient then takes a
+    fifth of the time.
     """
 
     def __init__(self, inputs: int, outputs: int) -> None:
@@ -61,7 +61,7 @@ class ZeroLinear(nn.Module):
 class Film(nn.Module):
     """Scale and shift every channel by a linear function of the context (Perez et al. 2018); starts as the identity.
 
-    The first `code` features of the context, which say beta, only scale (docs/range.md).
+    The first `code` features of the context, which encode beta, only scale (docs/range.md).
     """
 
     one: Tensor
@@ -76,26 +76,26 @@ class Film(nn.Module):
     def forward(self, h: Tensor, context: Tensor | None) -> Tensor:
         """Modulate h (..., n, channels), or (n, channels, height, width) where spatial, by context (n, c) or (1, c).
 
-        No context, or what is lacking at its end, means zeros.
+        Without a context, or where its last features are left out, these are zeros.
         """
         if context is None:
             return h
         if lacking := self.context - context.shape[-1]:
             context = F.pad(context, (0, lacking))
-        # 1 + self.scale(context), but in one operation: on small networks it is operations that cost time
+        # 1 + self.scale(context) in one operation: small networks are bound by the number of operations
         scale = torch.addmm(self.one, context, self.scale.weight)
         h = h * self._placed(scale)
         return h if self.shift is None else h + self._placed(self.shift(context[..., self.code :]))
 
     def _placed(self, values: Tensor) -> Tensor:
-        """Values of channels, (n, channels), where those of h are."""
+        """Values of channels, (n, channels), in a shape that broadcasts with h."""
         return values[..., None, None] if self.spatial else values
 
 
 class SparseLinear(nn.Module):
-    """A linear map of rows that are mostly zeros: the sum of the rows of a table (inputs, outputs), weighted by them.
+    """A linear map of sparse rows: the weighted sum of the rows of a table (inputs, outputs).
 
-    Its table starts with a standard deviation of 1 / sqrt(outputs): a row of length 1 then has features of length 1.
+    The table starts with a standard deviation of 1 / sqrt(outputs): a row of norm 1 then has features of norm 1.
     """
 
     def __init__(self, inputs: int, outputs: int) -> None:
@@ -111,9 +111,9 @@ class SparseLinear(nn.Module):
 
 
 class Layer(nn.Module):
-    """A linear or convolutional map, its norm, its context, its non-linearity.
+    """A linear or convolutional map, then norm, modulation by the context, and non-linearity.
 
-    `residual` adds its input to it. A layer that is `deaf` does without the context's first `code` features.
+    `residual` adds the input to the result. A layer that is `deaf` does not use the context's first `code` features.
     """
 
     def __init__(
@@ -137,7 +137,7 @@ class Layer(nn.Module):
         self.activation = activation_of(activation)
 
     def forward(self, h: Tensor, context: Tensor | None) -> Tensor:
-        """Map features by the linear map, then modulate and bend them."""
+        """Apply the linear map, then the modulation and the non-linearity."""
         before, h = h, self.inner(h)
         if self.gated:  # h * sigmoid(g), both linear (van den Oord 2016); the gate replaces the activation
             h = F.glu(h, dim=-1)
@@ -150,12 +150,12 @@ class Layer(nn.Module):
 
 
 def by_row(context: Tensor, rows: int) -> Tensor:
-    """Context (k, c), each of n / k rows, as one of every row, (n, c)."""
+    """Context (k, c), each row for n / k rows of data, repeated for every row, (n, c)."""
     return context if len(context) == rows else context.repeat_interleave(rows // len(context), 0)
 
 
 def for_draws(context: Tensor | None, lead: Sequence[int]) -> Tensor | None:
-    """Context (n, c) as that of rows (*lead, n) made flat; one for all, (1, c), stays so."""
+    """Context (n, c) repeated for flattened rows (*lead, n); one context for all, (1, c), stays as it is."""
     return context if context is None or len(context) == 1 else context.repeat(math.prod(lead), 1)
 
 

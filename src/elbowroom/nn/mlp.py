@@ -1,4 +1,4 @@
-"""Multilayer perceptrons, with residual layers where asked for."""
+"""Multi-layer perceptrons, optionally with residual layers."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ class MLP(nn.Module):
     context : int
         Width of the context that modulates every hidden layer, or the output where there is none; 0 for no context.
     code : int
-        How many features of the context, its first, say beta: where hidden layers are several, they scale alone.
+        How many of the context's first features encode beta: with several hidden layers, these only scale.
     deaf : int or None
-        Which of several hidden layers does without the code (docs/range.md): the one next to the rows, which is 0 in
-        an encoder and -1 in a decoder.
+        Index of the hidden layer that does not use the code, if there are several (docs/range.md): the one next to the
+        rows, 0 in an encoder and -1 in a decoder.
     norm : bool
         Layer norm in every hidden layer (Ba et al. 2016).
     residual : bool
-        Hidden layers as wide as the one before add what they are given (He et al. 2016).
+        Hidden layers as wide as the one before have skip connections (He et al. 2016).
     sparse : bool
         Whether rows are sparse batches: the first of the hidden layers is then a `SparseLinear`.
     dropout : float
-        Share of the inputs that training leaves out; the others are scaled up (Srivastava et al. 2014).
+        Share of the inputs that are dropped in training; the others are scaled up (Srivastava et al. 2014).
     """
 
     def __init__(
@@ -88,17 +88,17 @@ class MLP(nn.Module):
         sparse = self.sparse and i == 0
         inner = (SparseLinear if sparse else Linear)(before, width * (1 + self.gated))
         adds = self.residual and before == width and not sparse
-        several = len(self.hidden) > 1  # where a layer is the only one, what it hears shifts too
+        several = len(self.hidden) > 1  # if there is only one layer, its context shifts too
         code, skip_beta = self.code if several else 0, several and self.skip_beta in (i, i - len(self.hidden))
         return Layer(inner, width, self.activation, self.gated, self.context, code, skip_beta, self.norm, adds)
 
     def _with_dropout(self, h: Any) -> Any:
-        if isinstance(h, SparseBatch):  # of what is not zero
+        if isinstance(h, SparseBatch):  # of the non-zero values
             return h.with_values(self._thinned(h.values))
         return self._thinned(h)
 
     def _thinned(self, values: Tensor) -> Tensor:
-        """`torch.nn.functional.dropout`, but that it draws from `module_generator()`."""
+        """`torch.nn.functional.dropout` that draws from `module_generator()`."""
         if not self.training:
             return values
         kept = torch.empty_like(values).bernoulli_(1 - self.dropout, generator=module_generator())

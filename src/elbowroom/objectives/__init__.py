@@ -1,1 +1,1 @@
-"""From a model's output to what is minimised: distortion, rate and penalty of every row."""
+"""Objectives: from a model's output to the distortion, rate and penalty of every row."""

@@ -1,4 +1,4 @@
-"""The bounds that are trained on: the evidence lower bound and the importance-weighted one."""
+"""The training objectives: the evidence lower bound and the importance-weighted bound."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from elbowroom.utils import specs
 
 @dataclass(frozen=True)
 class Elbo:
-    """The evidence lower bound (Kingma & Welling 2014), with free bits if asked for (Kingma et al. 2016).
+    """The evidence lower bound (Kingma & Welling 2014), optionally with free bits (Kingma et al. 2016).
 
-    `free_bits` nats per latent are free of charge: a latent whose mean rate is below feels no pull to the prior.
-    The reported rate stays the true one; the run can not go below a floor of about free_bits * d nats per row.
+    The rate of a latent whose mean is below `free_bits` nats has no gradient. The reported rate is the true one; it
+    can not go below a floor of about free_bits * d nats per row.
     """
 
     free_bits: float = 0.0
@@ -41,7 +41,7 @@ class Elbo:
         return Terms(distortion_of(outcome, x, base), rate)
 
     def _free(self, outcome: ModelOutput) -> Tensor:
-        """The rate in value, without the gradient of the latents that are below the floor."""
+        """The rate, without the gradient of latents that are below the floor."""
         if outcome.rate_parts is None:  # q or the prior does not factorise: one floor for all latents together
             floor = self.free_bits * outcome.z.shape[-1]
             return torch.where(outcome.rate.mean() > floor, outcome.rate, outcome.rate.detach())

@@ -1,4 +1,4 @@
-"""Distortion, rate and penalty of every row: the one line where beta multiplies the rate."""
+"""Distortion, rate and penalty of every row, and the only line where beta multiplies the rate."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from elbowroom.models.vae import ModelOutput
 
 
 class Draws:
-    """The draws of z of an importance-weighted bound: `share` is what the gradient that reaches them is scaled by."""
+    """The draws of z of an importance-weighted bound: `share` scales the gradient that reaches them."""
 
     def __init__(self, z: Tensor) -> None:
         self.share: Tensor | float = 1.0
@@ -25,7 +25,7 @@ class Terms(NamedTuple):
     """The terms of an objective, each in nats per row.
 
     distortion : -log p(x|z), (n,) or (draws, n); rate : KL(q || p) or its estimate, of the same shape;
-    penalty : whatever an objective adds that beta does not weigh; draws : the draws of z of an importance-weighted
+    penalty : a term of an objective that beta does not multiply; draws : the draws of z of an importance-weighted
     bound, None for the evidence lower bound.
     """
 
@@ -37,7 +37,7 @@ class Terms(NamedTuple):
     def loss(self, beta: float | Tensor) -> Tensor:
         """What training minimises, (n,): the only place where beta multiplies the rate.
 
-        Of the losses of an importance-weighted bound at several betas, the last one made has the right gradient.
+        With an importance-weighted bound, only the loss computed last has the right gradient for the encoder.
         """
         cost = self.distortion + beta * self.rate
         if self.draws is not None:
@@ -48,7 +48,7 @@ class Terms(NamedTuple):
 def _importance_weighted(cost: Tensor, draws: Draws, beta: float | Tensor) -> Tensor:
     """-log mean exp(-cost) over draws (Burda 2016), with doubly reparameterised gradients (Tucker 2019).
 
-    The value is the bound. Its gradient by the decoder is the bound's own. By the encoder it flows through z alone,
+    The value is the bound, and so is the gradient for the decoder. The gradient for the encoder flows through z only,
     where draw i has the weight w_i - beta (w_i - w_i^2): Tucker's w_i^2 at beta = 1, and unbiased at every beta.
     """
     weights = (-cost.detach()).softmax(0)
@@ -59,19 +59,19 @@ def _importance_weighted(cost: Tensor, draws: Draws, beta: float | Tensor) -> Te
 
 
 def distortion_of(outcome: ModelOutput, x: Tensor, base: Tensor | None = None) -> Tensor:
-    """-log p(x|z) in nats per row; `base` is the part that depends on x alone, where it is already known."""
+    """-log p(x|z) in nats per row; `base` is the part that depends on x only, if already known."""
     if base is None:
         return -outcome.p.log_prob(x)
     return -(outcome.p.log_kernel(x) + base)
 
 
 def with_base(rows: Rows, likelihood: Any) -> Rows:
-    """The rows with the part of their log-probability that no gradient sees, computed once; drawn rows have none."""
+    """The rows with the part of their log-probability that has no gradient, computed once; drawn rows have none."""
     if isinstance(rows, BinarizedRows) or rows.base is not None:
         return rows
     with torch.no_grad():
         training, like = likelihood.training, getattr(likelihood, "bias", getattr(likelihood, "like", None))
-        likelihood.eval()  # in training it may draw
+        likelihood.eval()  # in training mode it may draw
         p = None if like is None else likelihood(like.new_zeros(1, likelihood.n_outputs))
         likelihood.train(training)
         if p is None or not hasattr(p, "log_base"):

@@ -1,1 +1,1 @@
-"""What a trained model is for, a task a file."""
+"""Tasks of a trained model, one file each."""

@@ -1,4 +1,4 @@
-"""What is missing in rows, given what is there: draws by importance sampling."""
+"""Missing values given the known ones: conditional draws by importance sampling."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from elbowroom.utils.randomness import generator_at
 from elbowroom.utils.settings import standard_defaults
 
 AT_ONCE = 2**19  # decoder outputs held at once
-LEAST = 4096  # draws for samples that are given something
+LEAST = 4096  # draws for samples with given values
 
 
 class Proposal(NamedTuple):
@@ -27,14 +27,14 @@ class Proposal(NamedTuple):
     log_weights: Tensor
 
     def resample(self, n: int, generator: Generator) -> Tensor:
-        """Draws (n, rows, d) with the weights as their chances."""
+        """Draws (n, rows, d), resampled with the weights as probabilities."""
         chances = self.log_weights.softmax(0).T.double()
         at = torch.multinomial(chances, n, replacement=True, generator=generator).T
         return self.z.gather(0, at.unsqueeze(-1).expand(-1, -1, self.z.shape[-1]))
 
     @property
     def impossible(self) -> list[int]:
-        """The rows that no draw gives any probability."""
+        """The rows that have no probability under any draw."""
         return (~self.log_weights.isfinite().any(0)).nonzero()[:, 0].tolist()
 
     @property
@@ -45,11 +45,11 @@ class Proposal(NamedTuple):
 
 
 def propose(model: VAE, x: Tensor, context: Tensor | None, noise: Tensor, free: Tensor) -> Proposal:
-    """Draws of z given what is known of rows x (n, D), with holes: from q(z|x) by `noise` (k, n, d), and `free` (m, d).
+    """Draws of z given the known values of rows x (n, D): from q(z|x) by `noise` (k, n, d), and `free` (m, d).
 
-    Those that are free are from the prior, the same for all rows. All are weighted by the balance heuristic (Veach &
-    Guibas 1995), so that they are good where the encoder knows rows with such holes, and no worse than m draws from the
-    prior where it does not.
+    `free` are draws from the prior, the same for all rows. All are weighted by the balance heuristic (Veach & Guibas
+    1995), so that they are good if the encoder was trained on rows with such missing values, and otherwise no worse
+    than m draws from the prior.
     """
     q, prior = model.encode(x, context), model.prior_distribution()
     z = torch.cat([q.rsample(noise), free.to(noise.dtype).unsqueeze(1).expand(-1, len(x), -1)])
@@ -73,12 +73,12 @@ def joint(model: VAE, z: Tensor, x: Tensor, context: Tensor | None) -> Tensor:
 @standard_defaults()
 @torch.no_grad()
 def completions(model: VAE, rows: Rows, keep: int, draws: int, seed: int) -> Tensor:
-    """Rows with missing cells, completed: `keep` draws from p(x_missing | x_known) of every row, (keep, n, D).
+    """Completed rows: `keep` draws from p(x_missing | x_known) of every row, (keep, n, D).
 
     Raises
     ------
     DataError
-        If what is known of a row has no probability in the model.
+        If the known values of a row have no probability in the model.
     """
     size = max(1, min(256, AT_ONCE // max(1, draws * int(model.likelihood.n_outputs))))  # type: ignore[arg-type]
     found, free = [], free_draws(model, draws, generator_at(seed, "free"))
@@ -88,7 +88,7 @@ def completions(model: VAE, rows: Rows, keep: int, draws: int, seed: int) -> Ten
         proposal = propose(model, batch.x, batch.context, noise, free)
         if proposal.impossible:
             place = size * i + proposal.impossible[0]
-            got = f"row {place if rows.index is None else int(rows.index[place])} has one that is too far from them"
+            got = f"row {place if rows.index is None else int(rows.index[place])} has one that is too far away"
             do = "Correct it, or leave the cell empty."
             raise DataError("known values must be within reach of the training rows", got, do)
         z = proposal.resample(keep, generator)
@@ -100,9 +100,9 @@ def completions(model: VAE, rows: Rows, keep: int, draws: int, seed: int) -> Ten
 @standard_defaults()
 @torch.no_grad()
 def sample_given(model: VAE, x: Tensor, context: Tensor | None, n: int, generator: Generator) -> tuple[Tensor, float]:
-    """n rows from the model given what is known of one row x (1, D), and a context (n, c) of each.
+    """n rows from the model given known values of one row x (1, D) and a context (n, c), and an effective sample size.
 
-    And the effective number of draws behind them: where contexts differ, the smallest of any.
+    The latter is that of the draws of z; if contexts differ, the smallest of any context.
     """
     if context is None:
         return _given(model, x, None, n, generator)
@@ -120,7 +120,7 @@ def _given(model: VAE, x: Tensor, context: Tensor | None, n: int, generator: Gen
     noise = normal((len(free), 1, model.n_latents), generator, free)
     found = propose(model, x, context, noise, free)
     if found.impossible:
-        got = "the model gives it no probability at all"
+        got = "the model gives it no probability"
         raise DataError("what is given must be within reach of the training rows", got, "Give values nearer to them.")
     z = found.resample(n, generator)[:, 0]
     drawn = torch.cat([_decoded(model, part, context).sample(generator) for part in z.split(1024)]).double()
@@ -136,9 +136,8 @@ def _decoded(model: VAE, z: Tensor, context: Tensor | None) -> Any:
 def surprises(model: VAE, rows: Rows, draws: int, seed: int) -> tuple[Tensor, Tensor]:
     """log p(x) of every row (n,), and -log p(cell | the rest of its row) of every cell (n, D), in nats.
 
-    From the same draws: p(x_c | x_rest) is the harmonic mean of p(x_c | z) under the weights of the whole row.
-    Both depend
-    on the content of a row alone.
+    From the same draws: p(x_c | x_rest) is the harmonic mean of p(x_c | z) under the weights of the whole row. Both
+    depend on the content of a row only.
     """
     size = max(1, min(256, AT_ONCE // max(1, draws * int(model.likelihood.n_outputs))))  # type: ignore[arg-type]
     whole, cells, free = [], [], free_draws(model, draws, generator_at(seed, "free"))

@@ -18,7 +18,7 @@ from elbowroom.tasks.diagnose import ACTIVE
 from elbowroom.tasks.generate import posterior_mean
 from elbowroom.tasks.score import distortion_and_rate, warn_non_finite
 
-POINTS = 13  # betas of a curve, if none are given: a quarter of a decade apart in a range of three
+POINTS = 13  # default number of betas of a curve: a quarter of a decade apart in a range of three decades
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,7 +29,7 @@ class Curve:
     ----------
     betas : array (k,)
     distortions, rates : arrays (k, n)
-        Of every row, so that differences between betas can be judged in pairs.
+        Of every row, so that betas can be compared in pairs.
     active : array (k,)
         Active units: latents whose posterior mean varies over the rows.
     """
@@ -56,11 +56,12 @@ class Curve:
 
     @cached_property
     def slope(self) -> np.ndarray:
-        """dD/dR around every beta, (k,), NaN at the two ends and where rows can not tell; at the optimum it is -beta.
+        """dD/dR at every beta, (k,), NaN at both ends and where it is too uncertain; at the optimum it is -beta.
 
-        Between neighbours the slope is a secant's. Where rate is linear in log beta, that of the optimum is minus their
-        logarithmic mean; the ratio to it, a mean over both neighbours, is what multiplies -beta. Where the rate hardly
-        changes, as in a collapsed model, a secant divides noise by noise: with a standard error above beta it is NaN.
+        Between neighbours the slope is that of a secant. If the rate is linear in log beta, the secant of the optimum
+        has minus the logarithmic mean of the two betas as its slope; the ratio of both, averaged over the two
+        neighbours, is multiplied by -beta. Where the rate hardly changes, as in a collapsed model, a secant divides
+        noise by noise: with a standard error above beta it is NaN.
         """
         if len(self.betas) < 3:
             return np.full(len(self.betas), np.nan)
@@ -110,14 +111,14 @@ class Curve:
         return self._solve("distortion", self.distortion, nats, rising=True)
 
     def knee(self) -> float:
-        """The beta where the curve bends most: farthest from the chord between its ends (Satopaa et al. 2011)."""
+        """The beta at the knee of the curve: farthest from the chord between its ends (Satopaa et al. 2011)."""
         rate, distortion = (_unit(values) for values in (self.rate, self.distortion))
         return float(self.betas[np.argmax(1 - rate - distortion)])
 
     def _solve(self, name: str, values: np.ndarray, nats: Any, rising: bool) -> float:
         """Linear interpolation in log beta of a quantity that rises, or falls, with beta.
 
-        Of rows that a model overfits at small betas, the distortion falls before it rises: the larger beta is meant.
+        If a model overfits at small betas, the distortion falls before it rises: the larger beta is returned.
         """
         sign = 1 if rising else -1
         order = np.minimum.accumulate(sign * values[::-1])[::-1]
@@ -125,7 +126,7 @@ class Curve:
         if not order[0] <= target <= order[-1]:
             low, high = sorted(sign * order[[0, -1]])
             raise ParameterError(
-                f"a {name} that is asked for must be between those of the range, {low:.4g} and {high:.4g} nats",
+                f"a target {name} must be within those of the range, {low:.4g} and {high:.4g} nats",
                 f"it is {nats!r}",
                 "Ask for less, or train on a wider range.",
             )
@@ -139,15 +140,15 @@ def _error(values: np.ndarray) -> np.ndarray:
 
 
 def _unit(values: np.ndarray) -> np.ndarray:
-    """Values moved to [0, 1]."""
+    """Values scaled to [0, 1]."""
     spread = values.max() - values.min()
     return (values - values.min()) / spread if spread > 0 else np.zeros_like(values)
 
 
 def curve(models: Mapping[float, VAE], rows: Rows, draws: int = 4) -> Curve:
-    """The curve of models by beta on the same rows.
+    """The curve from models by beta, on the same rows.
 
-    The noise of z depends on the row alone, so that it is the same at every beta.
+    The noise of z depends on the row only, so that it is the same at every beta.
     """
     betas = np.sort(np.array([*models], float))
     found, active = [], []
@@ -161,12 +162,12 @@ def curve(models: Mapping[float, VAE], rows: Rows, draws: int = 4) -> Curve:
 
 
 def betas_of(model: VAE, betas: Sequence[float] | None, points: int = POINTS) -> list[float]:
-    """Betas that are asked for, each once, or a grid over the model's range.
+    """The requested betas, each once, or a grid over the model's range.
 
     Raises
     ------
     ParameterError
-        If the model knows no range, or not all of these betas.
+        If the model was not trained on a range, or a beta is outside of it.
     """
     low, high = model.known_conditioning.low, model.known_conditioning.high
     if betas is None:

@@ -1,4 +1,4 @@
-"""What the latents do: which are on, what they carry, and a verdict in words."""
+"""Diagnosis of latents: which are active, how much information they carry, and a verdict in words."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from elbowroom.training.history import History
 from elbowroom.utils.randomness import generator_at
 from elbowroom.utils.settings import standard_defaults
 
-SAME = 1e-12  # variance of what is the same but for rounding
+SAME = 1e-12  # variance of values that are equal up to rounding
 ACTIVE = 0.01  # variance over rows of the posterior mean (Burda et al. 2016)
-DRAWS = 4  # of z per row: the mean over rows needs no more
+DRAWS = 4  # draws of z per row: enough for a mean over rows
 PROBES = 1024  # rows at which the aggregate posterior is evaluated
-FEWEST_STEPS = 100  # of training, below which latents that are off say nothing of the data or of beta
-FALLS = (0.1, 0.02)  # nats, and share of the whole fall, by which a loss that still falls did so in the last quarter
+FEWEST_STEPS = 100  # of training, below which inactive latents are no evidence about the data or beta
+FALLS = (0.1, 0.02)  # nats, and share of the total decrease, in the last quarter from which a loss counts as falling
 
 
 @dataclass(frozen=True)
@@ -33,15 +33,15 @@ class Diagnosis:
 
     rate_per_latent is KL(q(z_j|x) || p(z_j)) where q and the prior factorise, else the information that latent j has
     about the row. The rate is the mutual information of x and z plus the KL of the aggregate posterior to the prior
-    (Hoffman & Johnson 2016). Both are over all rows given, since the estimate within a batch saturates at log(batch):
-    the mutual information that n encodings can show is log(n) at most, and it is a lower bound: what the rate has
-    beyond it, aggregate_kl, is an upper one. Near log(n) it is `saturated`, and aggregate_kl is NaN: it would be the
-    rate less log(n), whatever the latents are like. standard_error is that of -(distortion + rate), the evidence lower
-    bound, over rows.
+    (Hoffman & Johnson 2016). Both are estimated over all rows given, since the estimate within a batch saturates at
+    log(batch): the mutual information estimated from n encodings is log(n) at most, and a lower bound; the rest of the
+    rate, aggregate_kl, is an upper one. Near log(n) it is `saturated`, and aggregate_kl is NaN: it would be the rate
+    less log(n), whatever the latents. standard_error is that of -(distortion + rate), the evidence lower bound, over
+    rows.
 
-    encodings is n, and 1 where all rows are the same: these can not say which latents are on. beta is NaN where none
-    was set, but a capacity. steps are those of the training (0: not known), and falls is by how many nats per row the
-    loss still fell in the last quarter of it (0: it did not, or that is not known).
+    encodings is n, or 1 if all rows are equal: such rows do not show which latents are active. beta is NaN if a
+    capacity was set instead. steps are those of the training (0: unknown), and falls is by how many nats per row the
+    loss still fell in the last quarter of it (0: it did not, or unknown).
     """
 
     distortion: float
@@ -58,12 +58,12 @@ class Diagnosis:
 
     @property
     def saturated(self) -> bool:
-        """Whether the mutual information is within log(2) of log(n), the most that n encodings can show."""
+        """Whether the mutual information is within log(2) of log(n), its maximum for n encodings."""
         return self.encodings > 0 and is_saturated(self.mutual_information, self.encodings)
 
     @property
     def trained(self) -> bool:
-        """Whether training went far enough for latents that are off to mean something."""
+        """Whether training was long enough for inactive latents to be meaningful."""
         return (self.steps == 0 or self.steps >= FEWEST_STEPS) and (self.falls == 0 or bool(self.active.all()))
 
     @property
@@ -73,7 +73,7 @@ class Diagnosis:
 
     @property
     def healthy(self) -> bool:
-        """Whether any latent is on."""
+        """Whether any latent is active."""
         return self.n_active > 0
 
     @property
@@ -82,7 +82,7 @@ class Diagnosis:
         d, off = len(self.active), np.flatnonzero(~self.active).tolist()
         on = f"{self.n_active} of {d} latents {'is' if self.n_active == 1 else 'are'} on"
         if self.encodings == 1:
-            return "Rows that are all the same can not say which latents are on: diagnose rows that differ."
+            return "Rows that are all equal do not show which latents are on: diagnose rows that differ."
         less = "a larger capacity" if math.isnan(self.beta) else f"beta={self.beta / 4:.2g}"
         everything = f"all {d} latents are" if d > 1 else "the only latent is"
         if not self.trained:
@@ -101,7 +101,7 @@ class Diagnosis:
                 f"{on}; {names} off{below}. Nothing is wrong if the reconstructions are good enough; for more detail "
                 f"try {less}."
             )
-        more = "The loss still fell at the end of training: more epochs would help. " if self.falls else ""
+        more = "The loss was still falling at the end of training: more epochs would help. " if self.falls else ""
         other = less if math.isnan(self.beta) else "a smaller beta"
         return f"{everything.capitalize()} on. {more}For more detail, try more latents or {other}."
 
@@ -111,20 +111,20 @@ class Diagnosis:
         if 0 < self.steps < FEWEST_STEPS:
             return f"Not trained yet: {steps}. Train longer: epochs='auto' aims at 4,000 steps."
         return (
-            f"Not trained to the end: over the last quarter of {steps} the loss still fell by {self.falls:.2g} nats "
-            "per row. Train longer, with more epochs."
+            f"Not trained to convergence: over the last quarter of {steps} the loss still fell by {self.falls:.2g} "
+            "nats per row. Train longer, with more epochs."
         )
 
 
 def is_saturated(information: float, encodings: float) -> bool:
-    """Whether a mutual information in nats is about the most that so many encodings can show."""
+    """Whether a mutual information in nats is near its maximum for so many encodings."""
     return information > math.log(encodings) - math.log(2)
 
 
 @standard_defaults()
 @torch.no_grad()
 def diagnose(model: VAE, rows: Rows, beta: float, history: History | None = None) -> Diagnosis:
-    """Diagnose a model on rows; for the words, `beta` is the one it was trained with, and how far training went."""
+    """Diagnose a model on rows; `beta` and the length of training are for the verdict."""
     posteriors = [model.encode(batch.x, batch.context) for batch in rows.in_order()]
     distortion, rate = distortion_and_rate(model, rows, DRAWS, apart=True)
     warn_non_finite(distortion + rate, "score", 4)
@@ -135,7 +135,7 @@ def diagnose(model: VAE, rows: Rows, beta: float, history: History | None = None
     factorises = isinstance(q, DiagonalGaussian) and not isinstance(model.prior_distribution(), GaussianMixture)
     per_latent = q.kl_to_standard().mean(0) if factorises else _information_per_latent(q)
     mean_rate = float(rate.mean())
-    alike = len(rows) == 1 or (float(spread.max()) < SAME and mean_rate > ACTIVE)  # else none of them is encoded
+    alike = len(rows) == 1 or (float(spread.max()) < SAME and mean_rate > ACTIVE)  # otherwise nothing is encoded
     return Diagnosis(
         float(distortion.mean()),
         mean_rate,
@@ -154,7 +154,7 @@ def diagnose(model: VAE, rows: Rows, beta: float, history: History | None = None
 def fall_at_the_end(history: History) -> float:
     """By how many nats per row the loss still fell in the last quarter of training; 0 where it did not, or is unknown.
 
-    It is the held-out loss, else that of training, which says nothing while beta moves.
+    It is the held-out loss, else that of training, which is not comparable while beta changes.
     """
     held_out = "held_out_loss" in history.records[0]
     losses, quarter = np.array(history["held_out_loss" if held_out else "loss"]), len(history) // 4
@@ -173,7 +173,7 @@ def _join(posteriors: list[Posterior]) -> Posterior:
 
 
 def _probe(q: Posterior) -> tuple[Posterior, Tensor]:
-    """Some of the posteriors, evenly spaced, and one draw from each."""
+    """Evenly spaced posteriors of a batch, and one draw from each."""
     n = len(q.mean)
     at = evenly(n, PROBES)
     some: Posterior = (
@@ -186,14 +186,14 @@ def _probe(q: Posterior) -> tuple[Posterior, Tensor]:
 
 
 def _mutual_information(q: Posterior) -> float:
-    """E[log q(z|x) - log mean_i q(z|x_i)], the mean over all rows i; between 0 and log(rows) but for noise."""
+    """E[log q(z|x) - log mean_i q(z|x_i)], the mean over all rows i; between 0 and log(rows) up to noise."""
     some, z = _probe(q)
     aggregate = torch.cat([q.log_prob_pairs(part).logsumexp(-1) for part in z.split(64)]) - math.log(len(q.mean))
     return max(0.0, float((some.log_prob(z) - aggregate).mean()))
 
 
 def _information_per_latent(q: Posterior) -> Tensor:
-    """The same for every latent alone, (d,)."""
+    """The same for each latent separately, (d,)."""
     log_std = 0.5 * q.variance.log()
     found = []
     for j in range(q.mean.shape[-1]):

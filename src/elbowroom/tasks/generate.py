@@ -33,9 +33,9 @@ def sample_posterior(model: VAE, rows: Rows, draws: int, generator: Generator) -
 
 
 def settle_prior(model: VAE, rows: Rows, seed: int) -> Rows:
-    """Fit a prior that waits for the encodings of training rows to them; with a range of beta they differ: it stays.
+    """Fit a prior of that kind to the encodings of training rows; with a range of beta, where these differ, it stays.
 
-    What comes back are the rows whose encodings the prior was not fitted to: the rate of others flatters.
+    Returns the rows whose encodings the prior was not fitted to, since the rate of the others is biased downwards.
     """
     prior: Any = model.prior
     if not hasattr(prior, "settle") or model.conditioning is not None:

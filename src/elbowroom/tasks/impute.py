@@ -17,7 +17,7 @@ from elbowroom.errors import ParameterError, unknown
 
 HOWS = ("likely", "mean")
 MOST = 10_000  # imputations at once
-DRAWS = 256  # of a row's completion, behind a single value
+DRAWS = 256  # of a row's completion, for a single value
 
 
 def values_of(schema: Schema, drawn: Tensor) -> dict[str, np.ndarray]:
@@ -32,7 +32,7 @@ def values_of(schema: Schema, drawn: Tensor) -> dict[str, np.ndarray]:
 def single(schema: Schema, drawn: Tensor, how: str) -> dict[str, np.ndarray]:
     """One value for each cell of completed rows (draws, n, cells), by column, (n,).
 
-    Of numbers and times the mean or, if `how` is "likely", the median; of categories what was drawn most often.
+    For numbers and times the mean or, if `how` is "likely", the median; for categories the most frequent draw.
     """
     return {name: _single(schema[name], values, how) for name, values in values_of(schema, drawn).items()}
 
@@ -41,20 +41,20 @@ def _single(kind: Kind, values: np.ndarray, how: str) -> np.ndarray:
     if isinstance(kind, Category) or (values.dtype == object and not isinstance(kind, Real)):
         return np.array([Counter(column).most_common(1)[0][0] for column in values.T.tolist()], dtype=values.dtype)
     if how == "mean":
-        whole = values.dtype == object  # of any size: their mean is one of them too
+        whole = values.dtype == object  # integers of any size, and so is their mean
         return (2 * values.sum(0) + len(values)) // (2 * len(values)) if whole else values.mean(0)
     return np.sort(values, axis=0)[(len(values) - 1) // 2]
 
 
 def check_how(how: Any) -> str:
-    """Refuse another way to impute than those there are."""
+    """Refuse an unknown way to impute."""
     if not isinstance(how, str) or how not in HOWS:
         raise unknown("how", how, HOWS)
     return str(how)
 
 
 def filled(schema: Schema, X: Any, values: dict[str, np.ndarray]) -> Any:
-    """X, an array or a frame, with its missing cells filled from columns of values; all others are as they were."""
+    """X, an array or a frame, with its missing cells filled from columns of values; all others are unchanged."""
     return _filled_array(schema, X, values) if isinstance(X, np.ndarray) else _filled_frame(schema, X, values)
 
 
@@ -82,14 +82,14 @@ def _filled_frame(schema: Schema, X: Any, values: dict[str, np.ndarray]) -> Any:
 def _filled_column(schema: Schema, name: str, column: Any, series: Series, fresh: np.ndarray, library: str) -> Any:
     missing = missing_mask(series.values)
     dtype, categories = schema.columns[name].beside(name, series)
-    coded = dtype.startswith(("dictionary", "Categorical", "string_view"))  # whose parts can not be put together
+    coded = dtype.startswith(("dictionary", "Categorical", "string_view"))  # whose chunks can not be combined
     if dtype != series.dtype or coded or series.categories not in (None, categories):
         return frames.native(np.where(missing, fresh, series.values), dtype, library, categories)
     return _zipped(column, ~missing, frames.native(fresh, dtype, library, categories))
 
 
 def _zipped(column: Any, keep: np.ndarray, fresh: Any) -> Any:
-    """The column where it is to be kept, bit by bit, else the new values, which are of the same dtype."""
+    """The column where it is kept, bit by bit, else the new values, which are of the same dtype."""
     import narwhals.stable.v2 as nw
 
     own = column.to_native()
@@ -101,7 +101,7 @@ def _zipped(column: Any, keep: np.ndarray, fresh: Any) -> Any:
 
 
 def check_draws(n: Any) -> int:
-    """Refuse a number of imputations that is none."""
+    """Refuse an invalid number of imputations."""
     if isinstance(n, bool) or not isinstance(n, int | np.integer) or not 1 <= n <= MOST:
         expected = f"n must be None or a whole number of imputations, from 1 to {MOST:,}"
         raise ParameterError(expected, f"it is {n!r:.60}", "Write n=5.")

@@ -1,4 +1,4 @@
-"""The choice of a beta from a range, by what it is for."""
+"""The choice of a beta from a range, for a task."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from elbowroom.errors import DataError, ParameterError, warn
 from elbowroom.utils import specs
 
 Task = str | Callable[[Any, Any], float]
-DRAWS = 100  # of the importance sampling: the order of betas needs no more
+DRAWS = 100  # of the importance sampling: enough to rank betas
 
 
 def pick(estimator: Any, X: Any, task: Task, betas: Sequence[float], context: Any) -> float:
@@ -20,7 +20,7 @@ def pick(estimator: Any, X: Any, task: Task, betas: Sequence[float], context: An
     Raises
     ------
     ParameterError
-        If the task is unknown, a scorer that returns no number, or a target that the range does not reach.
+        If the task is unknown, a scorer that does not return a number, or a target outside the range.
     DataError
         If no beta has a finite score.
     """
@@ -58,7 +58,7 @@ def distortion(estimator: Any, X: Any, betas: Any, context: Any, nats: float) ->
 
 
 def knee(estimator: Any, X: Any, betas: Any, context: Any) -> float:
-    """The beta where the curve bends most."""
+    """The beta at the knee of the curve."""
     return estimator.curve(X, betas, context=context).knee()
 
 
@@ -72,16 +72,14 @@ def _highest(scores: dict[float, float]) -> float:
 
 
 def _number(found: Any, beta: float) -> float:
-    """What a caller's own scorer returned, refused if it is no number; an array of one number is one."""
+    """A custom scorer's result, refused if it is not a number; an array of one number is accepted."""
     try:
         value = found.item()  # of NumPy and torch
     except (AttributeError, ValueError, RuntimeError):
         value = found
     if isinstance(value, bool) or not isinstance(value, Real) or math.isnan(value):
         got = f"at beta={beta:g} it gave {found!r:.60}"
-        raise ParameterError(
-            "task(model, X) must return a finite number, the higher the better", got, "Correct the scorer."
-        )
+        raise ParameterError("task(model, X) must return a finite number, higher is better", got, "Correct the scorer.")
     return float(value)
 
 

@@ -1,10 +1,9 @@
-"""How good a synthetic table is beside the real one: marginals, pairs, rare categories, privacy, usefulness.
+"""The quality of a synthetic table compared with the real one: marginals, pairs, rare categories, privacy, utility.
 
-Scores are between 0 and 1, and 1 is best, unless they say otherwise. The definitions are those of the literature: the
+Scores are between 0 and 1, and 1 is best, unless stated otherwise. The definitions are those of the literature: the
 complement of the Kolmogorov-Smirnov statistic and of the total variation distance, similarity of correlations and of
 contingency tables (as in SDMetrics), distance to the closest record, train on synthetic and test on real (Esteban
-2017), and
-the AUC of a classifier that is to tell the tables apart.
+2017), and the AUC of a classifier that distinguishes the tables.
 """
 
 from __future__ import annotations
@@ -23,19 +22,19 @@ from elbowroom.data.tables.kinds import EXACT
 from elbowroom.data.tables.schema import missing_mask, read
 from elbowroom.errors import DataError, ParameterError
 
-BINS = 10  # of numbers that are compared with categories
+BINS = 10  # bins of numbers that are compared with categories
 RARE = 0.05  # share, below which a category is rare
-FEW_VALUES = 10  # different numbers, up to which they are compared as categories
-FOLDS = 5  # of the rows, each of which is told from the other table by what was learned from the others
-MOST_COMPARED = 2000  # rows whose nearest neighbours are sought
-DETECTION_ROWS = 1000  # rows of each table that trees tell apart: of more, they would tell more
+FEW_VALUES = 10  # distinct numbers, up to which they are compared as categories
+FOLDS = 5  # of the cross-validation that distinguishes the tables
+MOST_COMPARED = 2000  # rows whose nearest neighbours are searched
+DETECTION_ROWS = 1000  # rows of each table that trees are trained on: with more, the AUC would be higher
 
 
 @dataclass(frozen=True)
 class Column:
     """One column of both tables as numbers (n,), NaN where missing: codes of categories, or values less an origin.
 
-    Where float64 does not tell all values apart, `places` are those of both among the sorted values.
+    Where float64 can not distinguish all values, `places` are ranks among the sorted values of both.
     """
 
     name: str
@@ -66,7 +65,7 @@ class Column:
         return 1 - abs(float(np.isnan(self.real).mean() - np.isnan(self.synthetic).mean()))
 
     def codes(self) -> tuple[np.ndarray, np.ndarray, int]:
-        """Both as codes, and how many: categories, or bins of equal shares of real numbers; the last: missing."""
+        """Both as codes, and their number: categories, or quantile bins of the real numbers; the last: missing."""
         parts = list(self.ordered)
         size = len(self.categories or ())
         if self.categories is None:
@@ -78,12 +77,12 @@ class Column:
 
 
 def known(values: np.ndarray) -> np.ndarray:
-    """Values that are not missing."""
+    """The values that are not missing."""
     return values[~np.isnan(values)]
 
 
 def shares(codes: np.ndarray, size: int) -> np.ndarray:
-    """How often each code comes."""
+    """The frequency of each code."""
     return np.bincount(codes.astype(int), minlength=size) / max(len(codes), 1)
 
 
@@ -98,14 +97,14 @@ def columns_of(real: Any, synthetic: Any, names: tuple[str, str] = ("real", "syn
     Raises
     ------
     DataError
-        If one, by its name, is no table, they do not have the same columns, or one of these is of different kinds.
+        If one, called by its name, is not a table, or the columns or their kinds differ.
     """
     ours, theirs = (_read(table, f"the {name} table") for table, name in zip((real, synthetic), names, strict=True))
     if not ours and not theirs:
         raise DataError("tables must have columns", "they have none", "Check where they come from.")
     for name in [*ours, *theirs]:
         if name not in ours or name not in theirs:
-            got = f"column {name!r} is in one of them alone"
+            got = f"column {name!r} is in only one of them"
             raise DataError("the tables must have the same columns", got, "Drop or add it.")
         _refuse_other_kinds(name, (ours[name], theirs[name]), names)
     return [_column(name, (ours[name], theirs[name])) for name in ours]
@@ -120,7 +119,7 @@ def _read(table: Any, what: str) -> dict[str, Series]:
 
 
 def _refuse_other_kinds(name: str, both: Sequence[Series], tables: Sequence[str]) -> None:
-    """Refuse a column that is text in one table and numbers or times in the other: no values would be the same."""
+    """Refuse a column that is text in one table and numbers or times in the other: no values would be equal."""
     kinds = [_kind(series) for series in both]
     if all(kinds) and kinds[0] != kinds[1]:
         got = f"column {name!r} holds {kinds[0]} in the {tables[0]} table and {kinds[1]} in the {tables[1]} one"
@@ -160,13 +159,13 @@ def _exact_column(name: str, parts: Sequence[np.ndarray], time: bool) -> Column:
 
 
 def _places(values: np.ndarray, found: Sequence[Any]) -> np.ndarray:
-    """The places of values among those that were found, NaN for others."""
+    """The positions of values among those that were found, NaN for others."""
     places = {value: float(place) for place, value in enumerate(found)}
     return np.array([places.get(value, np.nan) for value in values.tolist()], dtype=float)
 
 
 def _year(nanoseconds: int) -> float:
-    """A time as people read it in a picture: a year, with a fraction."""
+    """A time as a number for plots: a year, with a fraction."""
     return 1970 + nanoseconds / (YEAR * 10**9)
 
 
@@ -174,7 +173,7 @@ def _year(nanoseconds: int) -> float:
 
 
 def pair_score(a: Column, b: Column) -> float:
-    """How alike two columns go together: 1 - |difference of correlations| / 2, or of contingency tables the overlap."""
+    """Similarity of association: 1 - |difference of correlations| / 2, or overlap of contingency tables."""
     if a.categories is None and b.categories is None:
         real, synthetic = correlation(a.real, b.real), correlation(a.synthetic, b.synthetic)
         return 1 - abs(real - synthetic) / 2
@@ -184,7 +183,7 @@ def pair_score(a: Column, b: Column) -> float:
 
 
 def correlation(a: np.ndarray, b: np.ndarray) -> float:
-    """Pearson's correlation where both are known; 0 where one does not vary."""
+    """Pearson's correlation where both are known; 0 if one is constant."""
     both = ~(np.isnan(a) | np.isnan(b))
     a, b = a[both], b[both]
     if len(a) < 2 or np.ptp(a) == 0 or np.ptp(b) == 0:
@@ -210,7 +209,7 @@ def rare_categories(columns: list[Column]) -> dict[str, tuple[float, float]]:
 
 
 def scaled(columns: list[Column]) -> tuple[np.ndarray, np.ndarray]:
-    """Both tables as points at Gower's distances: ranks of numbers, indicators of categories and of missing cells."""
+    """Both tables as points with Gower's distances: ranks of numbers, indicators of categories and of missing cells."""
     real, made = [], []
     for column in columns:
         if column.categories is None:
@@ -229,10 +228,10 @@ def scaled(columns: list[Column]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def nearest_ratio(columns: list[Column], seed: int = 0) -> float:
-    """Mean distance of a synthetic row to its nearest real row, over that of a real row to its nearest other one.
+    """Mean distance of synthetic rows to the nearest real row, over that of real rows to the nearest other real row.
 
     About 1 for rows that are as far from the real ones as these are from each other; near 0 for copies. All real rows
-    are searched, so that no copy is overlooked: it is comparable among tables with as many real rows.
+    are searched, so that no copy is missed: values are comparable for equal numbers of real rows.
     """
     from sklearn.neighbors import NearestNeighbors
 
@@ -246,21 +245,21 @@ def nearest_ratio(columns: list[Column], seed: int = 0) -> float:
 
 
 def features(columns: list[Column]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Both tables for a boosted-tree classifier, and which columns are categories."""
+    """Both tables as input of a boosted-tree classifier, and which columns are categories."""
     few = np.array([c.categories is not None and len(c.categories) <= 255 for c in columns])
     real, synthetic = (np.column_stack(part) for part in zip(*(c.ordered for c in columns), strict=True))
     return real, synthetic, few
 
 
 def detection_rows(real: int, synthetic: int) -> int:
-    """How many rows of each table the trees get that tell tables with so many rows apart."""
+    """How many rows of each table `detection_auc` uses, given the numbers of rows."""
     return min(real, synthetic, DETECTION_ROWS)
 
 
 def folds_of(real: np.ndarray, made: np.ndarray) -> np.ndarray:
-    """The folds (2n,) of n real and n synthetic rows in an order of chance, as many of each.
+    """Random folds (2n,) of n real and n synthetic rows, with equal numbers of each.
 
-    A row and an equal one of the other table are in one fold: trees that know one of them would take the other for it.
+    Equal rows of both tables are in one fold: otherwise trees would recognise one from the other, with a wrong label.
     """
     keys = [[row.tobytes() for row in np.where(np.isnan(part), np.nan, part) + 0.0] for part in (real, made)]
     equal: dict[bytes, list[int]] = {}
@@ -275,9 +274,9 @@ def folds_of(real: np.ndarray, made: np.ndarray) -> np.ndarray:
 
 
 def detection_auc(columns: list[Column], seed: int = 0) -> float:
-    """AUC of boosted trees that are to tell real from synthetic rows, over five folds; 0.5 is best, 1 worst.
+    """AUC of boosted trees that distinguish real from synthetic rows, over five folds; 0.5 is best, 1 worst.
 
-    Trees learn more from more rows: they always get 1,000 of each table, or as many as the shorter one has if it has
+    Trees learn more from more rows: they always get 1,000 of each table, or all that the shorter one has if it has
     fewer (`detection_rows`). An exact copy of at most 1,000 rows has 0.5.
     """
     from sklearn.ensemble import HistGradientBoostingClassifier
@@ -297,7 +296,7 @@ def detection_auc(columns: list[Column], seed: int = 0) -> float:
 def utility(train: Any, test: Any, target: str, seed: int = 0, rows: int | None = None) -> float:
     """Score on rows of `test` of boosted trees that learned `target` from `train`: AUC of classes, R2 of numbers.
 
-    With `rows`, they learn from so many.
+    With `rows`, they learn from that many rows.
     """
     from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
     from sklearn.metrics import roc_auc_score
@@ -318,7 +317,7 @@ def utility(train: Any, test: Any, target: str, seed: int = 0, rows: int | None 
         model = HistGradientBoostingRegressor(**settings).fit(x_train[keep], y_train[keep])
         return float(model.score(x_test[kept], y_test[kept]))
     found, counts = np.unique(y_train[keep], return_counts=True)
-    classes = found[(counts > 1) & np.isin(found, y_test)]  # of others, and of a single row, nothing can be tested
+    classes = found[(counts > 1) & np.isin(found, y_test)]  # other classes, and a single row, can not be tested
     keep &= np.isin(y_train, classes)
     if len(classes) < 2:
         return 0.5
@@ -335,12 +334,12 @@ def utility(train: Any, test: Any, target: str, seed: int = 0, rows: int | None 
 
 @dataclass(frozen=True)
 class TableQuality:
-    """How good a synthetic table is. `str` of it is a summary; `facts` are all its numbers.
+    """The quality of a synthetic table. `str` gives a summary; `facts` are all its numbers.
 
     marginals, missing, pairs : scores by column, and by pair of columns; rare : shares of rare categories, real and
     synthetic; nearest : `nearest_ratio`; auc : `detection_auc`; utility, utility_real : of trees that learned the
     target from as many rows of the synthetic and of the real table, on real test rows, None without them. columns :
-    both tables. rows : how many rows these have, real and synthetic, on which the scores depend; `remarks` say how.
+    both tables. rows : their numbers of rows, real and synthetic, on which the scores depend; `remarks` say how.
     """
 
     marginals: Mapping[str, float]
@@ -355,9 +354,9 @@ class TableQuality:
 
     @classmethod
     def of(cls, real: Any, synthetic: Any, test: Any, target: str | None, seed: int) -> Self:
-        """From both tables; see `quality`."""
+        """Compare both tables; see `quality`."""
         if (test is None) != (target is None):
-            raise ParameterError("usefulness needs test rows and a target", "one is given alone", "Give both or none.")
+            raise ParameterError("utility needs test rows and a target", "only one is given", "Give both or none.")
         columns = columns_of(real, synthetic)
         for name, rows in (("real", len(columns[0].real)), ("synthetic", len(columns[0].synthetic))):
             if rows < FOLDS:
@@ -383,15 +382,15 @@ class TableQuality:
 
     @property
     def rows(self) -> tuple[int, int]:
-        """How many rows the real and the synthetic table have."""
+        """The numbers of rows of the real and the synthetic table."""
         return (len(self.columns[0].real), len(self.columns[0].synthetic)) if self.columns else (0, 0)
 
     @property
     def remarks(self) -> dict[str, str]:
-        """What numbers rest on, by their names."""
+        """The rows that scores are computed from, by name of the score."""
         real, made = self.rows
         n = detection_rows(real, made)
-        few = f", fewer than {DETECTION_ROWS:,}: of more rows it may be higher" if n < DETECTION_ROWS else ""
+        few = f", fewer than {DETECTION_ROWS:,}: with more rows it may be higher" if n < DETECTION_ROWS else ""
         return {
             "nearest_neighbour_ratio": f"{min(made, MOST_COMPARED):,} synthetic rows among {real:,} real ones",
             "detection_auc": f"{n:,} rows of each table{few}",
@@ -401,7 +400,7 @@ class TableQuality:
 
     @property
     def facts(self) -> dict[str, float]:
-        """Its numbers by name."""
+        """All numbers by name."""
         real, made = self.rows
         found: dict[str, float] = {
             "real_rows": real,

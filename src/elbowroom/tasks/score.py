@@ -19,19 +19,19 @@ from elbowroom.utils.devices import keep_memory
 from elbowroom.utils.randomness import Occurrences, generator_at, normal_by_row
 from elbowroom.utils.settings import standard_defaults
 
-AT_ONCE = 2**19  # decoder outputs held at once for a bound; the memory of more is faulted in anew by every batch
+AT_ONCE = 2**19  # decoder outputs in memory at once for a bound; with more, each batch faults in its memory anew
 SHARED = 2**21  # the same for importance sampling, where the noise is drawn by batch
 LEAST_SIZE = 10  # an effective sample size below which importance sampling gives no more than a lower bound
-MOST_ROWS = 0.1  # share of the rows that may be below it without a word
+MOST_ROWS = 0.1  # share of the rows that may be below it without a caution
 
 
 @dataclass(frozen=True)
 class LogLikelihood:
     """log p(x) of rows by importance sampling with K draws (Burda et al. 2016), in nats per row.
 
-    It is a lower bound in expectation, and rises to log p(x) with K. Where the effective sample size of a row is below
-    10, a few draws have nearly all of the weight and more draws would move the estimate: `caution` says so where that
-    is more than a tenth of the rows.
+    It is a lower bound in expectation, and rises to log p(x) with K. If the effective sample size of a row is below 10,
+    a few draws have nearly all of the weight and more draws would change the estimate: `caution` reports this if it
+    applies to more than a tenth of the rows.
     """
 
     rows: np.ndarray
@@ -61,7 +61,7 @@ class LogLikelihood:
 
     @property
     def caution(self) -> str:
-        """Why the mean is no more than a lower bound, and what to do about it; empty where it can be believed."""
+        """Why the mean is only a lower bound, and what to do about it; empty if the estimate is reliable."""
         if self.share_below <= MOST_ROWS:
             return ""
         return (
@@ -79,7 +79,7 @@ class LogLikelihood:
 
 
 def standard_error(values: np.ndarray) -> float:
-    """Of the mean of values (n,); NaN for one value, and where they are not all finite."""
+    """The standard error of the mean of values (n,); NaN for one value, and if not all are finite."""
     with np.errstate(invalid="ignore"):
         return float(values.std(ddof=1) / math.sqrt(len(values))) if len(values) > 1 else math.nan
 
@@ -100,9 +100,8 @@ def warn_non_finite(values: np.ndarray, what: str, stacklevel: int = 3) -> None:
 def distortion_and_rate(model: VAE, rows: Rows, draws: int = 16, apart: bool = False) -> tuple[np.ndarray, np.ndarray]:
     """-log p(x|z) averaged over draws of z, and KL(q || p), of every row (n,), in nats.
 
-    The noise of a row depends on its content alone, so that its values do not change with the rows beside it. With
-    `apart`, equal rows have noise of their own: what is to have a mean with a standard error over rows needs
-    independent ones.
+    The noise of a row depends on its content only, so that its values are batch-invariant. With `apart`, equal rows
+    have different noise: the standard error of a mean over rows needs independent errors.
     """
     keep_memory()
     counter = Occurrences() if apart else None
@@ -120,10 +119,10 @@ def _terms(model: VAE, batch: Batch, draws: int, counter: Occurrences | None) ->
 
 
 def noise_of(x: Tensor | SparseBatch, draws: int, model: VAE, counter: Occurrences | None = None) -> Tensor:
-    """Standard normal noise (draws, n, d) that depends on the rows' content alone, in antithetic pairs.
+    """Standard normal noise (draws, n, d) that depends on the rows' content only, in antithetic pairs.
 
-    The content is that in float32, so that a row has the same noise in every dtype. With a counter of rows, equal ones
-    have noise of their own.
+    The content is taken in float32, so that a row has the same noise in every dtype. With a counter of rows, equal rows
+    have different noise.
     """
     content = x.to(torch.float32).csr() if isinstance(x, SparseBatch) else x.float().numpy()
     half = torch.from_numpy(normal_by_row(content, (draws + 1) // 2, model.n_latents, counter))

@@ -1,6 +1,6 @@
-"""What a policy of beta comes to, step by step: the state that it has while a run goes on.
+"""Controllers of beta: the state of a policy during a run, step by step.
 
-A checkpoint saves the state; the policy itself is a frozen value. Nothing here waits for the device.
+A checkpoint saves the state; the policy itself is a frozen value. Nothing here synchronises with the device.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from elbowroom.errors import DataError, ParameterError
 from elbowroom.objectives.terms import Terms
 from elbowroom.utils.randomness import generator_at
 
-BLOCKS = 32  # betas of a range in a batch: rows of a block share their beta, and the work that it makes
-LOOKS = 128  # or more at held-out rows after an epoch, each at a beta of the range; one look at each of more rows
-AHEAD = 256  # batches whose betas are drawn at once: on small networks it is operations that cost time
-BEYOND = (0.3, 0.1)  # of the range's width in log beta: drawn below and above it, so that its ends have two sides
-# Latents that large betas close at the start stay closed to all (docs/range.md). A range starts at a tenth of itself,
-# unless its low end is then below 0.01, and is itself after a fifth of the run.
+BLOCKS = 32  # betas of a range in a batch: rows of a block share their beta and its computations
+LOOKS = 128  # held-out evaluations after an epoch at least, each at a beta of the range; with more rows, one of each
+AHEAD = 256  # batches whose betas are drawn at once: small networks are bound by the number of operations
+BEYOND = (0.3, 0.1)  # of the range's width in log beta: drawn beyond its ends, so that these have two sides
+# Latents that large betas collapse at the start stay collapsed at all betas (docs/range.md). Betas of a range start at
+# a tenth of their values, unless its low end is then below 0.01, and have them after a fifth of the run.
 OPENING, OPEN, OPENED = 0.1, 0.01, 0.2
-AT_ENDS = 0.5  # share of the draws of a range that crowd at its ends, which have neighbours on one side only
-REACHED = {"rate": 0.03, "distortion": 0.05}  # what a target may be off: a share of the rate, or of beta times it
+AT_ENDS = 0.5  # share of the draws of a range that are near its ends, which have neighbours on one side only
+REACHED = {"rate": 0.03, "distortion": 0.05}  # tolerance of a target: a share of the rate, or of beta times the rate
 
 
 class Drawn(NamedTuple):
@@ -42,7 +42,7 @@ NOT_DRAWN = Drawn(None, None)
 
 
 class Control:
-    """Beta from step to step; this one follows a schedule."""
+    """Beta at each step; this base class follows a schedule."""
 
     def __init__(
         self, policy: Any, steps: int, device: torch.device, conditioning: BetaConditioning | None = None
@@ -51,38 +51,38 @@ class Control:
         self.state: dict[str, Tensor] = {}  # all that changes from step to step
 
     def check(self, rows: Rows) -> None:
-        """Refuse rows that the policy can not be used on."""
+        """Refuse rows that the policy can not be used with."""
 
     def looks(self, rows: int) -> Tensor:
-        """The held-out rows in the order in which they are looked at after an epoch, each as often as the others."""
+        """The held-out rows in the order of evaluation after an epoch, each equally often."""
         return torch.arange(rows, device=self.device)
 
     def draw(self, n: int) -> Drawn:
-        """What the network is told of n held-out rows, the same whenever it is asked."""
+        """The betas of n held-out rows as the network's inputs, the same at every call."""
         return NOT_DRAWN
 
     def draws(self, batches: Sequence[Tensor], generator: Generator) -> Iterator[Drawn]:
-        """What the network is told of training batches of rows."""
+        """The betas of training batches as the network's inputs."""
         return repeat(NOT_DRAWN, len(batches))
 
     def step(self, progress: float, x: Tensor, terms: Terms, betas: Tensor | None) -> float | Tensor:
-        """Beta of a training step, one or one for each of its rows (n,); `betas` are those that were drawn."""
+        """Beta of a training step, one for all or one for each of its rows (n,); `betas` are those that were drawn."""
         return self.policy.at(progress)
 
     def final(self, x: Tensor, betas: Tensor | None) -> float | Tensor | None:
-        """Beta of held-out rows, the same in every epoch so that these compare; None if there is no such beta."""
+        """Beta of held-out rows, the same in every epoch so that losses compare; None if there is no such beta."""
         return self.policy.final
 
     def settled(self, progress: float) -> bool:
-        """Whether held-out rows may choose the epoch."""
+        """Whether the held-out loss may select the epoch."""
         return True
 
     def judge(self, record: dict[str, float]) -> dict[str, float]:
-        """What chooses among epochs beside, or instead of, held-out rows: more columns of the history."""
+        """Criteria for selecting an epoch besides, or instead of, the held-out loss: more columns of the history."""
         return {}
 
     def note(self, record: dict[str, float]) -> str:
-        """What is to be said of the epoch that is kept; nothing if all went as asked."""
+        """A note on the selected epoch; empty if the target was reached."""
         return ""
 
 
@@ -95,7 +95,7 @@ class RowControl(Control):
         low = [float(batch.x.min()) for batch in rows.in_order(4096)]
         if any(math.isnan(value) for value in low):
             raise DataError(
-                f"beta={str(self.policy)!r} needs rows whose counts are all known, since it grows with their total",
+                f"beta={str(self.policy)!r} needs rows without missing values, since it grows with their total",
                 "some are missing",
                 "Use another policy, such as beta=1.",
             )
@@ -117,7 +117,8 @@ class RowControl(Control):
 class RangeControl(Control):
     """Betas drawn log-uniformly from a range, a little more often at its ends, and spread evenly over every batch.
 
-    At the start the rate weighs less than the network is told, so that latents open before they are priced.
+    At the start, the weight of the rate is less than the beta that the network gets, so that latents become active
+    first.
     """
 
     policy: LogUniform
@@ -127,29 +128,29 @@ class RangeControl(Control):
         self, policy: Any, steps: int, device: torch.device, conditioning: BetaConditioning | None = None
     ) -> None:
         super().__init__(policy, steps, device, conditioning)
-        # what is the same in every epoch, which may be a few steps: what held-out rows are told, by how many they are,
-        # and the layouts of training batches, by their sizes
+        # cached, since epochs may be a few steps: the betas of held-out rows by their number, and the layouts of
+        # training batches by their sizes
         self.known: dict[int, Drawn] = {}
         self.layouts: dict[tuple[int, ...], tuple[Tensor, Tensor, Tensor]] = {}
 
     def check(self, rows: Rows) -> None:
         if self.conditioning is None:
             raise ParameterError(
-                f"beta={str(self.policy)!r} needs a model that can be told the beta",
-                "this one has no beta conditioning",
+                f"beta={str(self.policy)!r} needs a model with beta conditioning",
+                "this one has none",
                 "Build it with a Dial, or fit an estimator with this beta.",
             )
         if self.policy.low < self.conditioning.low or self.policy.high > self.conditioning.high:
             raise ParameterError(
-                f"beta={str(self.policy)!r} must lie in the range that the model knows",
+                f"beta={str(self.policy)!r} must lie in the range of the model",
                 f"that is {self.conditioning.low:g}..{self.conditioning.high:g}",
                 "Train on a range within it, or build a model for this one.",
             )
 
     def looks(self, rows: int) -> Tensor:
-        """In an order of chance, as betas go by place; few rows often, forth and back.
+        """A random order, since betas depend on the position; few rows repeatedly, forwards and backwards.
 
-        Else the loss would tell which row met which beta.
+        Otherwise the loss would depend on which row was evaluated at which beta.
         """
         looks = torch.randperm(rows, generator=generator_at(0, "looks")).to(self.device)
         looks = looks.repeat(math.ceil(LOOKS / rows), 1)
@@ -168,7 +169,7 @@ class RangeControl(Control):
             yield from self._drawn(sizes, places, *BEYOND)
 
     def _drawn(self, sizes: list[int], places: Tensor, below: float, above: float) -> Iterator[Drawn]:
-        """Batches of these sizes, from the place of every beta in its part of what the range is widened to."""
+        """Batches of these sizes, from the place of every beta in its stratum of the widened range."""
         part, parts, of_row = self._layout(sizes)
         even = (part + places) / parts
         crowded = torch.lerp(even, (1 - (math.pi * even).cos()) / 2, AT_ENDS)
@@ -177,7 +178,7 @@ class RangeControl(Control):
         return map(Drawn, betas[of_row].split(sizes), self.conditioning(betas).split([*map(_blocks, sizes)]))
 
     def _layout(self, sizes: list[int]) -> tuple[Tensor, Tensor, Tensor]:
-        """Of every beta of these batches its part and how many parts its batch has, and of every row its beta."""
+        """The stratum of every beta of these batches, how many its batch has, and the beta index of every row."""
         if (key := tuple(sizes)) not in self.layouts:
             counts = torch.tensor([*map(_blocks, sizes)])
             part, parts = torch.cat([torch.arange(k) for k in counts]), counts.repeat_interleave(counts)
@@ -195,26 +196,28 @@ class RangeControl(Control):
 
     @property
     def start(self) -> float:
-        """What betas are multiplied by when the run begins."""
+        """The factor of betas at the start of the run."""
         return min(1.0, max(OPENING, OPEN / self.policy.low))
 
     def settled(self, progress: float) -> bool:
-        """Before, latents open that large betas have not closed yet: held-out rows would like no latents best."""
+        """Only after the warm-up: before, the held-out loss would be lowest without active latents."""
         return self.start == 1 or progress >= OPENED
 
 
 class TargetControl(Control):
     """Proportional-integral control of log beta, so that the mean rate of the training rows reaches its target.
 
-    Beta holds still at first, since a model that has not learned anything misses every target; then it can cross its
-    limits several times in a run.
+    Beta is constant at first, since an untrained model misses every target; after that it is fast enough to cross its
+    range several times in a run.
     """
 
     policy: Any
     kind = "rate"
     HOLD = 0.1  # share of the run
     PROPORTIONAL, INTEGRAL, SMOOTHING = 1.0, 40.0, 0.95  # the integral's gain is for the whole run
-    FASTEST = 0.1  # gain of the integral in a step: more swings in short runs, as the error is a mean over many steps
+    FASTEST = (
+        0.1  # largest gain of the integral per step: more oscillates in short runs, as errors are means over steps
+    )
 
     def __init__(
         self, policy: Any, steps: int, device: torch.device, conditioning: BetaConditioning | None = None
@@ -231,7 +234,7 @@ class TargetControl(Control):
             low, high = math.log(self.policy.low), math.log(self.policy.high)
             now = self._error(progress, terms, log_beta.exp()).nan_to_num(0.0)
             error.lerp_(now if progress > self.HOLD else torch.zeros_like(now), 1 - self.SMOOTHING)
-            # clamped: no winding up beyond the limits
+            # clamped, against integral wind-up
             integral.add_(min(self.INTEGRAL / self.steps, self.FASTEST) * error).clamp_(low, high)
             log_beta.copy_((integral + self.PROPORTIONAL * error).clamp(low, high))
         return log_beta.exp()
@@ -240,11 +243,11 @@ class TargetControl(Control):
         return None
 
     def _error(self, progress: float, terms: Terms, beta: Tensor) -> Tensor:
-        """How far beta is off, about in units of its logarithm: above zero where it is to rise."""
+        """The control error, about in units of log beta: above zero where beta should rise."""
         return (terms.rate.mean().clamp_min(1e-6) / self.policy.nats).log().clamp(-1, 1)
 
     def missing(self, record: dict[str, float]) -> float:
-        """How far an epoch is off its target, as a share: of the rate, or of what the rate costs in the loss."""
+        """The relative error of an epoch's target: as a share of the rate, or of beta times the rate."""
         return (record["rate"] - self.policy.nats) / self.policy.nats
 
     def note(self, record: dict[str, float]) -> str:
@@ -258,7 +261,7 @@ class TargetControl(Control):
         elif self.kind == "distortion" and missing > 1:
             why = "which a smaller beta would not change by as much: it needs more epochs, latents or wider layers"
         else:
-            why = "and still on its way: it needs more epochs"
+            why = "and still changing: it needs more epochs"
         found = f"it is {record[self.kind]:.4g} at beta {beta:.3g}"
         if self.kind == "distortion" and missing < 0 and beta < self.policy.high * 0.99:
             return f"the target distortion of {target:g} nats is met by a smaller beta than it needs: {found}, {why}"
@@ -266,21 +269,21 @@ class TargetControl(Control):
 
 
 class DistortionControl(TargetControl):
-    """The same for the mean distortion, whose error is turned into the rate's: at the optimum dD = -beta dR.
+    """The same for the mean distortion, whose error is converted to the rate's: at the optimum dD = -beta dR.
 
-    The distortion lags: it goes on falling at one beta as the network learns, and a smaller beta shows in it late. What
-    is missing and will come by itself is no reason to lower beta, and what is lowered in vain stays low. So beta falls
-    only for what the trend does not promise: its part that is no trade of rate for distortion, dD + beta dR, is what
-    the network still learns, or has yet to learn at the beta that it has now.
+    The distortion lags: at a constant beta it goes on falling as the network learns, and it responds late to a smaller
+    beta. So beta is lowered only for the part of the error that the trend will not remove. The trend is that of
+    D + beta R: dD + beta dR, the part of dD that is not a trade-off with the rate, is what the network still learns at
+    its current beta.
     """
 
     policy: TargetDistortion
     kind = "distortion"
     SMOOTHING = 0.9
-    TREND, LEAST = 0.03, 10  # over which the trend is seen: a share of the run, and the least number of steps
-    AHEAD = 0.5  # for how long the trend goes on, as a share of the steps that made it
-    SURE = 2.0  # standard errors of the trend that are taken for noise
-    ALONE = 1.0  # nats: how much rate a network counts as having that has collapsed, and has yet to open its latents
+    TREND, LEAST = 0.03, 10  # over which the trend is estimated: a share of the run, and the least number of steps
+    AHEAD = 0.5  # for how long the trend is extrapolated, as a share of the steps of its estimate
+    SURE = 2.0  # standard errors of the trend that count as noise
+    ALONE = 1.0  # nats: the rate that is assumed of a collapsed network, whose latents are not active yet
 
     def __init__(
         self, policy: Any, steps: int, device: torch.device, conditioning: BetaConditioning | None = None
@@ -300,7 +303,7 @@ class DistortionControl(TargetControl):
         return torch.where(off < 0, less, off.clamp_max(1))
 
     def _learned(self, terms: Terms, beta: Tensor, done: float) -> Tensor:
-        """What the distortion falls by in a step that is no trade for rate, in nats, as far as the noise lets see."""
+        """The decrease of the distortion per step that is not traded for rate, in nats, less the noise."""
         span = max(self.LEAST, self.TREND * self.steps)
         newest, trend, seen = 1 / min(span, done), {}, torch.zeros_like(beta)
         for name, weight in (("distortion", torch.ones_like(beta)), ("rate", beta)):
@@ -318,7 +321,7 @@ class DistortionControl(TargetControl):
         return {"target_met": float(record["distortion"] <= self.policy.nats)}
 
     def missing(self, record: dict[str, float]) -> float:
-        """The distortion beyond its target, over beta times the rate: nats of the data's own may be any number."""
+        """The distortion above its target, relative to beta times the rate: the scale of distortions is arbitrary."""
         return (record["distortion"] - self.policy.nats) / max(record["beta"] * record["rate"], 1e-12)
 
 
@@ -335,7 +338,7 @@ class CapacityControl(Control):
 
 
 def _blocks(n: int) -> int:
-    """How many betas n rows have."""
+    """The number of betas for n rows."""
     return BLOCKS if n % BLOCKS == 0 else n
 
 
@@ -355,5 +358,5 @@ def control_of(policy: Beta, steps: int, device: torch.device, conditioning: Bet
         if isinstance(policy, kind):
             return control(policy, steps, device, conditioning)
     raise ParameterError(
-        "a policy for beta of your own must be a Schedule", f"it is {policy!r}", "Inherit from elbowroom.beta.Schedule."
+        "a custom policy for beta must be a Schedule", f"it is {policy!r}", "Inherit from elbowroom.beta.Schedule."
     )

@@ -1,4 +1,4 @@
-"""Checkpoints of a run: written atomically, named by their own checksum, the newest good one is used."""
+"""Checkpoints of a run: written atomically and named by their checksum; the newest valid one is used."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ FORMAT = 1
 NAME = re.compile(r"step-(\d{12})-([0-9a-f]{32})\.safetensors")
 KEEP = 2
 EVERY = 30.0
-SHARE = 0.05  # of the time may go into checkpoints; large models have fewer of them
+SHARE = 0.05  # of the time may be spent on checkpoints; large models have fewer of them
 State = tuple[dict[str, Tensor], dict[str, Any]]
 
 
@@ -41,7 +41,7 @@ class Checkpoints:
     folder : path or Checkpoints
     every : float, optional
         Seconds between checkpoints, 30 by default; there are fewer where writing them takes long. 0 writes one after
-        every step. When one is taken has no effect on the training itself.
+        every step. They have no effect on the training itself.
     """
 
     def __init__(self, folder: str | os.PathLike[str] | Checkpoints, every: float | None = None) -> None:
@@ -57,12 +57,12 @@ class Checkpoints:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Hold the folder for one run.
+        """Lock the folder for one run.
 
         Raises
         ------
         ArtefactError
-            If another run holds it, or it can not be made.
+            If another run uses it, or it can not be created.
         """
         with ExitStack() as stack:
             try:
@@ -80,7 +80,7 @@ class Checkpoints:
             yield
 
     def prepare(self) -> None:
-        """Make sure that checkpoints can be written, and sweep up what a killed process left half written.
+        """Make sure that checkpoints can be written, and delete temporary files of killed processes.
 
         Raises
         ------
@@ -108,9 +108,9 @@ class Checkpoints:
         return time.monotonic() >= self._next
 
     def save(self, step: int, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
-        """Write a checkpoint and delete all but the newest ones; where that fails, say so and keep the old ones.
+        """Write a checkpoint and delete all but the newest ones; if that fails, warn and keep the old ones.
 
-        A run is never ended by it: what was trained is in memory, and the next checkpoint may be written again.
+        A failure does not end the run: the model is in memory, and the next checkpoint is tried again.
         """
         start = time.monotonic()
         try:
@@ -120,20 +120,20 @@ class Checkpoints:
             write_atomically(path, content)
             self._delete_all_but(path)
         except (OSError, MemoryError) as error:
-            goes_on = "the training goes on without, and tries again"
-            after = "the model is trained all the same" if facts.get("complete") else goes_on
+            goes_on = "training continues, and will try again"
+            after = "the model was trained all the same" if facts.get("complete") else goes_on
             message = f"no checkpoint could be written to {self.folder} ({error}); {after}"
             warn(message, 2)
         now = time.monotonic()
         self._next = now + max(self.every, (now - start) / SHARE if self.every else 0)
 
     def load(self) -> State | None:
-        """The newest checkpoint whose content matches its checksum, or None where there is none.
+        """The newest checkpoint whose content matches its checksum, or None if there are no checkpoints.
 
         Raises
         ------
         ArtefactError
-            If there are checkpoints and all of them are broken, or of another version of this library.
+            If there are checkpoints and all of them are broken, or from another version of this library.
         """
         found = self._newest_first()
         for path in found:
@@ -143,14 +143,14 @@ class Checkpoints:
             warn(f"checkpoint {path.name} is broken and was skipped", 2)
         if found:
             raise ArtefactError(
-                "a run's folder must hold a checkpoint that is whole",
+                "a run's folder must hold an intact checkpoint",
                 f"all {len(found)} in {self.folder} are broken",
                 "Delete the folder and train again.",
             )
         return None
 
     def check(self, state: State, run: Mapping[str, Tensor], steps: int) -> None:
-        """Refuse a state that can not be one of a run, which has these tensors and so many steps an epoch.
+        """Refuse a state that is not one of a run with these tensors and so many steps per epoch.
 
         Raises
         ------
@@ -167,12 +167,12 @@ class Checkpoints:
             raise _foreign(f"the newest in {self.folder}", f"it is of step {step}, after {epochs} epochs of {steps}")
 
     def seed(self) -> int | None:
-        """The seed of the run in the folder, None where there is none: for callers whose own is drawn anew."""
+        """The seed of the run in the folder, or None: for callers that draw a new seed for each run."""
         state = self.load()
         return None if state is None else int(state[1]["run"]["seed"])
 
     def _delete_all_but(self, newest: Path) -> None:
-        """Keep the newest and those before it; one of a later step was broken, or it would have been used."""
+        """Keep the newest and those before it; checkpoints of later steps are broken, or they would have been used."""
         step = newest.name.rpartition("-")[0]
         earlier = [path for path in self._newest_first() if path.name.rpartition("-")[0] < step]
         for path in {*self._newest_first()} - {newest, *earlier[: KEEP - 1]}:
@@ -185,12 +185,12 @@ class Checkpoints:
 
 
 def _read(path: Path) -> State | None:
-    """The content of a checkpoint, None if it is not what its name says.
+    """The content of a checkpoint, None if it does not match the checksum in its name.
 
     Raises
     ------
     ArtefactError
-        If it was written by something else than a run, or by another version of this library.
+        If it was not written by a run, or by another version of this library.
     """
     try:
         content = read_file(path, sys.maxsize)
@@ -204,7 +204,7 @@ def _read(path: Path) -> State | None:
         if facts["format"] == FORMAT:
             _check_facts(facts)
             return safetensors.torch.load(content), facts
-    except Exception as error:  # whatever a forged one leads to
+    except Exception as error:  # any error that a forged file causes
         raise _foreign(path, error) from error
     raise ArtefactError(
         f"a checkpoint must have format {FORMAT}", f"{path} has format {facts['format']!r:.40}", "Train again."
@@ -212,7 +212,7 @@ def _read(path: Path) -> State | None:
 
 
 def _check_facts(facts: dict[str, Any]) -> None:
-    """Refuse what a run does not say of itself.
+    """Refuse facts that no run has.
 
     Raises
     ------
@@ -241,7 +241,7 @@ def _digest(content: bytes) -> str:
     return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
-# ---- what makes a run that run -----------------------------------------------------------------------------------
+# ---- the identity of a run -----------------------------------------------------------------------------------
 
 MOST = 2**26  # bytes of data that are read for its checksum
 

@@ -1,4 +1,4 @@
-"""What happened in training, epoch by epoch."""
+"""The record of training, epoch by epoch."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ ALWAYS = ("epoch", "step", "beta", "learning_rate", "distortion", "rate", "loss"
 
 @dataclass
 class History:
-    """One record an epoch, and notes on whatever was out of the ordinary.
+    """One record per epoch, and notes on anything unusual.
 
     Every record has epoch, step, beta and learning_rate at the epoch's end, distortion, rate and loss as means over
     the epoch's training rows, in nats per row, and seconds since the start; with held-out rows also
     held_out_distortion, held_out_rate and held_out_loss at the fixed evaluation beta; with a target distortion
-    target_met, 1 or 0. `products` says how matrices were multiplied (`elbowroom.devices`), which the last bits of the
-    weights hang on.
+    target_met, 1 or 0. `products` says how matrices were multiplied (`elbowroom.devices`), on which the last bits of
+    the weights depend.
     """
 
     records: list[Record] = field(default_factory=list)
@@ -35,7 +35,7 @@ class History:
         Raises
         ------
         ValueError, TypeError
-            If it is not that of a model which was trained for an epoch at least.
+            If it is not that of a model which was trained for at least one epoch.
         """
         history = cls(**saved)
         check_records(history.records)
@@ -43,7 +43,7 @@ class History:
             raise ValueError("the history has no records")
         texts = [history.verdict, history.products, *(history.notes if isinstance(history.notes, list) else [None])]
         if type(history.complete) is not bool or not all(isinstance(text, str) for text in texts):
-            raise ValueError("the notes of the history are no texts, or it does not say whether it is complete")
+            raise ValueError("the notes of the history are not texts, or it does not say whether it is complete")
         return history
 
     def __len__(self) -> int:
@@ -65,8 +65,8 @@ class History:
     def best(self) -> Record:
         """The record of the epoch that model selection chose.
 
-        That is the one with the lowest held-out loss; where a distortion is the target, the one with the largest beta
-        of those that met it; else the last.
+        That is the one with the lowest held-out loss; with a target distortion, the one with the largest beta of those
+        that met it; else the last.
         """
         held_out = [r for r in self.records if math.isfinite(r.get("held_out_loss", math.nan))]
         if held_out:
@@ -76,12 +76,12 @@ class History:
 
     @property
     def final_beta(self) -> float:
-        """The beta that the model stands for: of the epoch that met a target, else of the end of training."""
+        """The beta of the model: that of the epoch that met a target, else that at the end of training."""
         return (self.best if "target_met" in self.records[-1] else self.records[-1])["beta"]
 
 
 def check_records(records: Any) -> None:
-    """Refuse what are not the records of epochs, one after the other.
+    """Refuse anything but the records of successive epochs.
 
     Raises
     ------
@@ -92,8 +92,8 @@ def check_records(records: Any) -> None:
         raise ValueError("the history has no list of records")
     for epoch, record in enumerate(records, 1):
         if not isinstance(record, dict) or not {*ALWAYS} <= {*record}:
-            raise ValueError(f"record {epoch} of the history lacks something")
+            raise ValueError(f"record {epoch} of the history is incomplete")
         if not all(type(value) is float or (type(value) is int and abs(value) < 2**63) for value in record.values()):
-            raise ValueError(f"record {epoch} of the history holds something other than numbers")
+            raise ValueError(f"record {epoch} of the history holds values that are not numbers")
         if record["epoch"] != epoch or not all(math.isfinite(record[name]) for name in ("step", "beta", "seconds")):
-            raise ValueError(f"record {epoch} of the history is of no epoch")
+            raise ValueError(f"record {epoch} of the history has no valid epoch")

@@ -1,4 +1,4 @@
-"""What a training run asks of any model: where it is, what it holds, and what makes it what it is."""
+"""Functions of any model that a training run needs: its device, its tensors, and its identity."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 @contextmanager
 def placed(model: nn.Module, device: torch.device) -> Iterator[None]:
-    """A model on a device and in training mode; afterwards it is on the CPU, and in the mode in which it came."""
+    """Move a model to a device, in training mode; afterwards it is on the CPU, in its original mode."""
     training = model.training
     try:
         if device.type == "mps":  # has no float64, which some units of the data are kept in
@@ -28,7 +28,7 @@ def tensors_of(model: nn.Module) -> dict[str, Tensor]:
 
 
 def may_draw(model: nn.Module) -> bool:
-    """Whether a model in training may draw from torch's global stream: by torch's dropout, or custom modules."""
+    """Whether a model in training may draw from torch's global stream: by torch's dropout, or in custom modules."""
     return any(_may_draw(module) for module in model.modules())
 
 
@@ -39,7 +39,7 @@ def _may_draw(module: nn.Module) -> bool:
 
 
 def describe(model: nn.Module) -> dict[str, str]:
-    """What every module of a model is: its class, its settings, the shapes of its parameters; not their values."""
+    """A description of every module of a model: class, settings, shapes of parameters; not their values."""
     return {f"module {name or 'model'}": _describe(module) for name, module in model.named_modules()}
 
 

@@ -1,4 +1,4 @@
-"""Adam with a learning-rate schedule, gradient clipping and weight averaging, without a host sync per step."""
+"""Adam with a learning-rate schedule, gradient clipping and weight averaging, without host synchronisation in steps."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ class Optimiser:
     Parameters
     ----------
     parameters : sequence of Tensor
-        What is trained.
+        The trained parameters.
     averaged : sequence of Tensor
         Copies of the parameters, which will hold their exponential moving average; empty for none.
     clip : float
         The gradient is scaled down to this norm where it is longer.
     decay : float
-        Of the average, per step; after n steps it is at most n / (9 + n), so that the average is short at the start.
+        Decay of the average, per step; after n steps at most n / (9 + n), so that the average is short at the start.
 
     Attributes
     ----------
@@ -47,9 +47,9 @@ class Optimiser:
 
     @torch.no_grad()
     def step(self, loss: Tensor, learning_rate: float) -> Tensor:
-        """Move the parameters by their gradients, and forget these.
+        """Update the parameters by their gradients, and clear these.
 
-        Returns 1 if the step was taken, 0 if it was skipped, as a tensor that nobody has to wait for.
+        Returns 1 if the step was taken, 0 if it was skipped, as a tensor, without synchronisation.
         """
         grads = [p.grad if p.grad is not None else torch.zeros_like(p) for p in self.parameters]
         norm = torch.stack(_norms(grads)).norm()
@@ -77,13 +77,13 @@ class Optimiser:
 
     @torch.no_grad()
     def average(self, done: int, since: int) -> None:
-        """Move the average to the parameters, after `done` steps in all and `since` of them since it was last moved."""
+        """Update the average, after `done` steps in all, `since` of them since its last update."""
         if self.averaged:
             kept = min(self.decay, done / (9 + done)) ** since
             _move(self.averaged, self.parameters, 1 - kept)
 
     def state(self) -> dict[str, Tensor]:
-        """All that a checkpoint needs to go on exactly, besides the parameters and their average."""
+        """The state that a checkpoint needs to resume exactly, besides the parameters and their average."""
         lists = {"first": self.first, "second": self.second, "count": [self.count]}
         return {f"{name}.{i}": t for name, tensors in lists.items() for i, t in enumerate(tensors)}
 
@@ -127,7 +127,7 @@ def cosine(progress: float) -> float:
 
 
 def constant(progress: float) -> float:
-    """1 all along."""
+    """Constant 1."""
     return 1.0
 
 

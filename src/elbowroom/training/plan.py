@@ -1,4 +1,4 @@
-"""How long and on what a model is trained: epochs, held-out rows, rows that it is diagnosed on."""
+"""The number of epochs, the held-out rows, and the rows for diagnosis."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ import torch
 from elbowroom.data.dataset import Rows
 from elbowroom.utils.randomness import generator_at
 
-DIAGNOSED, VALUES = 10_000, 2**26  # rows, and values of them all, that a trained model is diagnosed on
+DIAGNOSED, VALUES = 10_000, 2**26  # rows, and values in all of them, that a trained model is diagnosed on
 FEWEST = 20  # rows, below which none are held out
-STEPS = 4000  # what epochs="auto" aims at, within MIN_EPOCHS and MAX_EPOCHS
+STEPS = 4000  # target of epochs="auto", within MIN_EPOCHS and MAX_EPOCHS
 MIN_EPOCHS, MAX_EPOCHS = 10, 400
 
 
 def diagnosis_sample_size(features: int) -> int:
-    """How many training rows a diagnosis looks at: of a million items each, a few tell as much as there is time for."""
+    """The number of training rows in a diagnosis: fewer of wide rows, to limit time."""
     return min(DIAGNOSED, max(DIAGNOSED // 20, VALUES // features))
 
 
 def split(rows: Rows, fraction: float, seed: int) -> tuple[Rows, Rows | None]:
-    """Training rows, and held-out rows where there are enough to have any."""
+    """Training rows, and held-out rows if there are enough rows."""
     held = int(len(rows) * fraction)
     if held < 1 or len(rows) < FEWEST:
         return rows, None
@@ -30,5 +30,5 @@ def split(rows: Rows, fraction: float, seed: int) -> tuple[Rows, Rows | None]:
 
 
 def epochs_for(rows: int, batch_size: int) -> int:
-    """What epochs="auto" means for so many rows."""
+    """The number of epochs that epochs="auto" stands for, given the number of rows."""
     return min(MAX_EPOCHS, max(MIN_EPOCHS, math.ceil(STEPS / math.ceil(rows / batch_size))))

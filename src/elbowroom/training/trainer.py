@@ -1,4 +1,4 @@
-"""The training loop: batches by index, no host sync per step, exact resume, best-model selection."""
+"""The training loop: batches by index, no host synchronisation in steps, exact resume, best-model selection."""
 
 from __future__ import annotations
 
@@ -37,21 +37,21 @@ EVALUATED = 1024  # held-out rows at once, times their draws
 
 @dataclass(frozen=True)
 class Trainer:
-    """How to train: settings that are the same for every model and every data set.
+    """Training settings, which apply to every model and every data set.
 
-    The order of the rows and the betas of a range are functions of (seed, epoch), the noise is one of (seed, step), so
-    that a run which was killed and resumed ends with the same bits as one which was not.
+    The order of the rows and the betas of a range are functions of (seed, epoch), the noise of (seed, step), so that a
+    run that was killed and resumed ends with the same bits as an uninterrupted one.
 
     Parameters
     ----------
     epochs, batch_size : int
-        The last, smaller batch of an epoch is used too.
+        Number of epochs, and rows per batch; the last, smaller batch of an epoch is used too.
     learning_rate : float
         Peak of the schedule.
     schedule : str
         What follows a short linear warm-up: "cosine", half a cosine down to 0, or "constant".
     clip : float
-        Longest gradient norm, in nats.
+        Largest gradient norm, in nats.
     average : bool
         Evaluate and keep an exponential moving average of the weights.
     patience : int or None
@@ -97,19 +97,19 @@ class Trainer:
         """Train a model in place on rows, and return the history.
 
         The model ends with the weights of the epoch with the lowest held-out loss at the policy's final beta, or
-        those of the last epoch where there are no held-out rows. If `checkpoints` has a run with these settings, that
-        run is continued. Ctrl-C after the first epoch keeps the model trained so far; the history says so. SIGTERM and
-        SIGHUP do too, and then go to their handlers; the system's end the process.
+        those of the last epoch if there are no held-out rows. If `checkpoints` has a run with these settings, that run
+        is resumed. Ctrl-C after the first epoch keeps the model trained so far, and the history notes it. SIGTERM and
+        SIGHUP do the same and then go to their handlers; the system's handlers end the process.
 
         Raises
         ------
         TrainingError
             If no step of an epoch has a finite loss and gradient. The model has the weights of the epochs before.
         ArtefactError
-            If the checkpoints are of another run, all broken or in use, or can not be written as the run begins. A
-            checkpoint that can not be written later is a warning: training goes on, and the next one is tried again.
+            If the checkpoints are of another run, all broken or in use, or can not be written when the run starts. If
+            one can not be written later, there is a warning, and training continues.
         KeyboardInterrupt
-            At Ctrl-C in the first epoch, or when it comes twice.
+            At Ctrl-C in the first epoch, or at a second Ctrl-C.
         """
         folder = None if checkpoints is None else Checkpoints(checkpoints)
         device, likelihood = device_of(self.device), model.to("cpu").likelihood
@@ -125,7 +125,7 @@ class Trainer:
 
 @dataclass
 class Run:
-    """One training run: all that changes while it goes on."""
+    """One training run: its mutable state."""
 
     settings: Trainer
     model: VAE
@@ -146,7 +146,7 @@ class Run:
         self.steps_per_epoch = math.ceil(len(self.rows) / self.settings.batch_size)
         self.control = control_of(self.beta, self.total_steps, self.device, self.model.conditioning)
         self.control.check(self.rows)
-        # what every step of this epoch saw: beta, distortion, rate, loss, and whether it was taken
+        # of every step of this epoch: beta, distortion, rate, loss, and whether it was taken
         self.seen = torch.zeros(self.steps_per_epoch, 5, device=self.device)
         self.may_draw = may_draw(self.model)
         self.history.products = product_backend() if self.device.type == "cpu" else "default"
@@ -155,7 +155,7 @@ class Run:
 
     @property
     def epoch(self) -> int:
-        """Epochs that have ended."""
+        """Completed epochs."""
         return len(self.history)
 
     @property
@@ -165,7 +165,7 @@ class Run:
 
     @property
     def waited(self) -> int:
-        """Epochs since the best one, as far as beta had its final value: before, nothing else was asked for."""
+        """Epochs since the best one, counted from when beta had its final value."""
         if not self.epoch or "held_out_loss" not in self.history.records[-1]:
             return 0
         since = self.history.records[int(self.history.best["epoch"]) :]
@@ -173,7 +173,7 @@ class Run:
 
     @property
     def ended(self) -> bool:
-        """Whether all epochs are done, or patience has run out."""
+        """Whether all epochs are done, or patience is exhausted."""
         impatient = self.settings.patience is not None and self.waited >= self.settings.patience
         return impatient or self.epoch >= self.settings.epochs
 
@@ -182,14 +182,14 @@ class Run:
     def train(self, progress: Progress) -> None:
         """Train to the end, to an early stop or to a signal, and leave the selected weights in the model."""
         keep_memory()
-        alone = ONE_STREAM if self.may_draw else nullcontext()  # torch's global stream is not for two runs at once
+        alone = ONE_STREAM if self.may_draw else nullcontext()  # torch's global stream serves one run at a time
         remembered, kept = previous_posteriors(self.model, self.averaged), torch.random.fork_rng(enabled=self.may_draw)
         with alone, remembered, kept, Interrupt() as interrupt, torch.enable_grad():
             while not self.ended and not interrupt.came:
                 self._train_epoch(interrupt, progress)
             if not self.history.complete:
                 self.history.complete = self.ended
-                self._save()  # within, so that Ctrl-C can not take what was trained
+                self._save()  # within, so that Ctrl-C does not lose the trained weights
         self._add_notes()
         self._take_best()
 
@@ -226,7 +226,7 @@ class Run:
             mean = torch.as_tensor(beta, dtype=loss.dtype, device=self.device).mean()
             torch.stack((mean, terms.distortion.mean(), terms.rate.mean(), loss, taken), out=self.seen[at])
         since, last = at % AVERAGE_EVERY + 1, at == self.steps_per_epoch - 1
-        if since == AVERAGE_EVERY or last:  # of every epoch, so that its average has seen it all
+        if since == AVERAGE_EVERY or last:  # at the end of every epoch, so that the average includes all of its steps
             self.optimiser.average(step + 1, since)
         self.step += 1
 
@@ -261,7 +261,7 @@ class Run:
                 self.best[name].copy_(tensor)
 
     def _means(self) -> list[float]:
-        """Means over the rows of the epoch, without those of skipped steps."""
+        """Means over the rows of the epoch, without skipped steps."""
         seen = self.seen.cpu().double()
         sizes = torch.full((len(seen),), self.settings.batch_size, dtype=torch.float64)
         sizes[-1] = len(self.rows) - sizes[:-1].sum()
@@ -271,9 +271,10 @@ class Run:
         return ((seen[taken, :-1] * sizes[taken, None]).sum(0) / sizes[taken].sum()).tolist()
 
     def _evaluate(self, rows: Rows) -> Record:
-        """Held-out distortion, rate and loss, the objective's own, of the averaged weights: each epoch the same noise.
+        """Held-out distortion, rate and loss of the objective, with averaged weights and the same noise at each epoch.
 
-        The bound of several draws is not that of one: by another loss than its own, the wrong epoch would be kept.
+        The loss is that of the objective, since the bound of several draws differs from that of one: with the latter,
+        a wrong epoch would be selected.
         """
         parts, settled, model = [], self.control.settled(self._progress(self.step - 1)), self.averaged.eval()
         size = max(1, EVALUATED // getattr(self.objective, "draws", 1))
@@ -292,7 +293,7 @@ class Run:
     # ---- the end of the run ----------------------------------------------------------------------------------------
 
     def _add_notes(self) -> None:
-        """Say what was out of the ordinary. Ctrl-C in the first epoch leaves no model to speak of."""
+        """Add notes on anything unusual. Ctrl-C in the first epoch leaves no model and is raised."""
         epochs = self.settings.epochs
         if not self.ended and not self.epoch:
             raise KeyboardInterrupt
@@ -323,7 +324,7 @@ class Run:
             tensor.copy_(self.best[name])
 
     def _fail(self) -> None:
-        kept = "those it began with"
+        kept = "the initial ones"
         if self.epoch:
             self._take_best()
             kept = f"those of epoch {self.history.best['epoch']}"
@@ -350,12 +351,12 @@ class Run:
         self.checkpoints.save(self.step, self._tensors(), facts)
 
     def resume(self) -> None:
-        """Go on from the newest good checkpoint, if there is one.
+        """Resume from the newest valid checkpoint, if there is one.
 
         Raises
         ------
         ArtefactError
-            If it is of another run, or the folder can not be written to.
+            If the checkpoint is of another run, or the folder can not be written to.
         """
         if self.checkpoints is None:
             return
@@ -387,10 +388,10 @@ class Run:
         now = reproducibility_info(self.device) | {"products": self.history.products}
         differing = [f"{name} {value}, not {now.get(name)}" for name, value in begun.items() if value != now.get(name)]
         if differing and not self.history.complete:
-            warn(f"the run was begun with {', '.join(differing)}: the last bits of its result may differ", 2)
+            warn(f"the run was started with {', '.join(differing)}: the last bits of its result may differ", 2)
 
     def _tensors(self) -> dict[str, Tensor]:
-        """Everything that changes from step to step."""
+        """The state that changes from step to step."""
         state = {f"optimiser.{name}": t for name, t in self.optimiser.state().items()}
         state |= {f"best.{name}": t for name, t in self.best.items()}
         state |= {f"model.{name}": t for name, t in tensors_of(self.model).items()}
@@ -399,7 +400,7 @@ class Run:
         return state | {f"control.{name}": t for name, t in self.control.state.items()} | {"seen": self.seen}
 
     def _identify(self) -> dict[str, Any]:
-        """What makes this run this run: settings, objective, data and the modules of the model."""
+        """The identity of this run: settings, objective, data and the modules of the model."""
         settings = {k: v for k, v in asdict(self.settings).items() if k != "device"}
         data = {"data": checksum(self.rows), "held-out data": checksum(self.held_out)}
         return settings | {"beta": repr(self.beta), "objective": repr(self.objective)} | data | describe(self.model)

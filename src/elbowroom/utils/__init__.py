@@ -1,1 +1,1 @@
-"""What knows no VAE: text forms of values, randomness by counters, files, progress, signals, devices."""
+"""Utilities that do not depend on VAEs: text forms, counter-based randomness, files, progress, signals, devices."""

@@ -1,4 +1,4 @@
-"""Where the arithmetic runs: device, precision, memory."""
+"""Device, precision and memory of computations."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def device_of(name: str) -> torch.device:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
         raise ParameterError(
-            "device must be one that this machine has", f"{name!r} can not be used", 'Use device="auto" or "cpu".'
+            "device must be available on this machine", f"{name!r} can not be used", 'Use device="auto" or "cpu".'
         ) from error
     return device
 
@@ -40,7 +40,7 @@ def autocast(precision: str, device: torch.device) -> Any:
 
 
 def free_memory(device: torch.device) -> float:
-    """Bytes that are free on a device; infinity where it does not say."""
+    """Free bytes on a device; infinity where it does not report them."""
     if device.type == "cuda":
         return float(torch.cuda.mem_get_info(device)[0])
     if device.type == "mps":
@@ -49,7 +49,7 @@ def free_memory(device: torch.device) -> float:
 
 
 def reproducibility_info(device: torch.device) -> dict[str, str | int]:
-    """What may change the last bits of a result."""
+    """The versions and settings that may change the last bits of a result."""
     kind = " ".join(filter(None, processor()))
     return {"torch": torch.__version__, "threads": torch.get_num_threads(), "device": device.type, "processor": kind}
 
@@ -62,7 +62,7 @@ def keep_memory() -> None:
 
     glibc raises its limits to the size of the largest block that was freed, so freeing one block of just under 32 MB
     is enough for blocks up to that size. Any program that frees such an array has the same effect on the process;
-    elsewhere this does nothing.
+    on other platforms this does nothing.
     """
     block = torch.empty(31 * 2**20, dtype=torch.uint8)
     del block
@@ -71,9 +71,9 @@ def keep_memory() -> None:
 def keep_all_memory() -> bool:
     """Let glibc keep freed memory of any size, for the rest of the process; False where it is not glibc.
 
-    Trainers never call this: it is a decision about the whole process, for a program to make at its start. It helps
-    where a step has blocks of more than 32 MB (20,000 items and a batch of 500), which glibc otherwise hands back to
-    the system and faults in again each time. The process then stays as large as it was at its largest, up to 2 GB.
+    Trainers never call this: it affects the whole process, so a program should decide on it at its start. It helps
+    where a step has blocks of more than 32 MB (20,000 items and a batch of 500), which glibc otherwise returns to
+    the system and faults in again each time. The process then keeps its peak size, up to 2 GB.
     """
     if not sys.platform.startswith("linux"):
         return False

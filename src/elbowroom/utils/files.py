@@ -1,4 +1,4 @@
-"""Files that are never half written, files that are read as data alone, and paths that one process holds at a time."""
+"""Atomic writes, files that are read as data only, and paths that are locked by one process at a time."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from pathlib import Path
 from typing import Any
 
 MAX_JSON = 32 * 2**20  # bytes of a JSON file
-MAX_MEMORY = 2**28  # bytes that its values may take: up to sixty times those that they are written in
+MAX_MEMORY = 2**28  # bytes of memory that its values may take: up to sixty times their bytes in the file
 COSTS = {"{": 200, "[": 72, ",": 40}  # bytes in memory of what these begin or end
-ABANDONED = 3600.0  # seconds, after which nobody is still writing to a temporary file
+ABANDONED = 3600.0  # seconds after which a temporary file is taken to be abandoned
 
 
 # ---- writing ---------------------------------------------------------------------------------------------------------
 
 
 def write_atomically(path: str | os.PathLike[str], content: bytes | str) -> None:
-    """Write a file so that its name always stands for the whole old or the whole new content."""
+    """Write a file atomically: it has either its whole old or its whole new content."""
     path = Path(path)
     _delete_abandoned(path)
     temporary = temporary_name(path)
@@ -46,9 +46,9 @@ def write_atomically(path: str | os.PathLike[str], content: bytes | str) -> None
 
 @contextmanager
 def folder_at_once(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """A new folder to fill, which takes the name of `path` when all is in it; until then nothing is seen of it.
+    """A new folder to fill, which is renamed to `path` when it is complete; until then it is not visible.
 
-    A folder that has the name already is an error, unless it is empty.
+    A non-empty folder of that name is an error.
     """
     path = Path(path)
     _delete_abandoned(path)
@@ -63,7 +63,7 @@ def folder_at_once(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def delete_folder(path: Path) -> None:
-    """Delete a folder, whose name is free at once: what a kill leaves of it has a temporary one."""
+    """Delete a folder atomically: its name is free at once, and a killed process leaves only a temporary one."""
     gone = temporary_name(path)
     try:
         path.rename(gone)
@@ -73,12 +73,12 @@ def delete_folder(path: Path) -> None:
 
 
 def temporary_name(path: Path) -> Path:
-    """A new name beside a path for what is not whole yet; `is_temporary` knows it."""
+    """A new name beside a path for content that is not complete yet; `is_temporary` recognises it."""
     return path.with_name(f".{path.name[:40]}.{secrets.token_hex(8)}.tmp")
 
 
 def is_temporary(name: str, of: str) -> bool:
-    """Whether a name is a temporary one of the file or folder with the name `of`."""
+    """Whether a name is a temporary one of the file or folder named `of`."""
     return re.fullmatch(rf"\.{re.escape(of[:40])}\.[0-9a-f]{{16}}\.tmp", name) is not None
 
 
@@ -92,7 +92,7 @@ def delete(path: Path) -> None:
 
 
 def _delete_abandoned(path: Path) -> None:
-    """Delete what killed processes left beside a path that they were writing to."""
+    """Delete temporary files that killed processes left beside a path."""
     folder = path.absolute().parent
     with suppress(OSError):
         for name in os.listdir(folder):
@@ -101,7 +101,7 @@ def _delete_abandoned(path: Path) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make sure that new names in a folder outlive a crash of the machine, where its file system can."""
+    """Flush a folder, so that new names in it survive a crash of the machine where its file system supports this."""
     with suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
         try:
@@ -114,7 +114,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 def read_file(path: str | os.PathLike[str], most: int) -> bytes:
-    """The content of a regular file of at most `most` bytes, or of one that a link leads to.
+    """The content of a regular file (or of a link to one) of at most `most` bytes.
 
     Raises
     ------
@@ -125,9 +125,11 @@ def read_file(path: str | os.PathLike[str], most: int) -> bytes:
     try:
         found = os.fstat(handle)
         if not stat.S_ISREG(found.st_mode):
-            raise OSError(errno.EINVAL, "it is no regular file", os.fspath(path))
+            raise OSError(errno.EINVAL, "it is not a regular file", os.fspath(path))
         if found.st_size > most:
-            raise OSError(errno.EFBIG, f"it has {found.st_size:,} bytes, of {most:,} that it may have", os.fspath(path))
+            raise OSError(
+                errno.EFBIG, f"it has {found.st_size:,} bytes, more than the {most:,} allowed", os.fspath(path)
+            )
         with open(handle, "rb", closefd=False) as file:
             return file.read(found.st_size)
     finally:
@@ -135,30 +137,30 @@ def read_file(path: str | os.PathLike[str], most: int) -> bytes:
 
 
 def read_json(path: str | os.PathLike[str]) -> Any:
-    """The value that a JSON file holds, read in bounded time and memory.
+    """The value in a JSON file, read in bounded time and memory.
 
     Raises
     ------
     OSError, ValueError
-        Of a file that can not be read, and of one that `parse_json` refuses.
+        If the file can not be read, or `parse_json` refuses it.
     """
     return parse_json(read_file(path, MAX_JSON))
 
 
 def parse_json(content: bytes | str) -> Any:
-    """The value that JSON says.
+    """The value of a JSON text.
 
     Raises
     ------
     ValueError
-        If it is no JSON, holds more values than any file of ours, or says a name twice.
+        If it is not JSON, holds more values than any file of this library, or has a name twice.
     """
     content = content.encode(errors="surrogatepass") if isinstance(content, str) else content
     memory = sum(cost * content.count(mark.encode()) for mark, cost in COSTS.items())
     if len(content) > MAX_JSON or memory > MAX_MEMORY:
         raise ValueError("it holds too many values")
     collected = gc.isenabled()
-    gc.disable()  # which looks at all values again and again while there are ever more of them
+    gc.disable()  # which scans all values again and again while more of them are made
     try:
         return json.loads(content, object_pairs_hook=_unique)
     except RecursionError:
@@ -176,21 +178,22 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-# ---- holding ---------------------------------------------------------------------------------------------------------
+# ---- locking ---------------------------------------------------------------------------------------------------------
 
 
 @contextmanager
 def held(path: str | os.PathLike[str], wait: bool = False) -> Iterator[bool]:
-    """Hold a file or a folder. The system lets go of it when the process ends, however it ends: no lock is left behind.
+    """Lock a file or a folder. The system releases the lock when the process ends, however it ends.
 
-    Where the system has no such lock (Windows, some network drives) nothing is held, and the context's value is False.
+    Where the system has no such lock (Windows, some network drives) nothing is locked, and the context's value is
+    False.
 
     Raises
     ------
     BlockingIOError
-        If it is held already, by another process or by another thread of this one, and is not to be waited for.
+        If another process or another thread of this one has locked it, and waiting is not asked for.
     FileNotFoundError
-        If it is not there, or not any more after the wait.
+        If it does not exist, or was deleted during the wait.
     """
     if sys.platform == "win32":
         yield False

@@ -1,4 +1,4 @@
-"""Which library multiplies matrices: by the processor, never by a timing, so that bits stay the same."""
+"""The choice of a library for matrix products: by processor, never by timing, so that results are reproducible."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _chosen: ContextVar[str] = ContextVar("products", default="")
 
 
 class Processor(NamedTuple):
-    """A kind of processor, as far as the system names it: its maker, its family, its model."""
+    """A kind of processor, as far as the system reports it: vendor, family, model."""
 
     vendor: str
     family: str = ""
@@ -45,7 +45,7 @@ def processor() -> Processor:
 def fast_products(backend: str) -> AbstractContextManager[None]:
     """Multiply float32 matrices on the CPU by the named backend, "default" or "onednn", and put the setting back.
 
-    The setting is the process's: while one run has it, the products of all threads are made that way.
+    The setting is process-wide: while one run has it, it applies to the products of all threads.
     """
     return _ONEDNN if backend == "onednn" else nullcontext()
 
@@ -63,7 +63,7 @@ _ONEDNN = Nested(
 
 @functools.cache
 def onednn_is_exact() -> bool:
-    """Whether oneDNN makes float32 products in float32; processors with bfloat16 matrix units would use these."""
+    """Whether oneDNN computes float32 products in float32; on processors with bfloat16 matrix units it may not."""
     if not torch.backends.mkldnn.is_available() or not hasattr(torch.backends.mkldnn, "matmul"):
         return False
     generator = torch.Generator().manual_seed(0)
@@ -74,10 +74,10 @@ def onednn_is_exact() -> bool:
 
 
 def product_backend() -> str:
-    """Which of torch's two float32 products a run takes on this CPU: oneDNN on AMD's processors, if it is exact there.
+    """Which of torch's two float32 products a run uses on this CPU: oneDNN on AMD processors, if it is exact there.
 
-    torch's default, MKL, leaves these at half their speed. It is a rule and not a timing, so that all runs on a kind of
-    processor have the same bits. Within `same_products` it is the one that is named there.
+    torch's default, MKL, reaches half the speed on these. The choice is a rule and not a timing, so that all runs on
+    one kind of processor have the same bits. Within `same_products` it is the backend that is named there.
     """
     if named := _chosen.get():
         return named
@@ -87,7 +87,7 @@ def product_backend() -> str:
 
 @contextmanager
 def same_products(backend: str) -> Iterator[None]:
-    """Products as another process has chosen them, where this one has them: the last bits of a result hang on them."""
+    """Use the products that another process has chosen, if available: the last bits of a result depend on them."""
     token = _chosen.set("default" if backend == "onednn" and not onednn_is_exact() else backend)
     try:
         yield

@@ -1,4 +1,4 @@
-"""How training shows itself: a progress bar on a terminal, a line an epoch elsewhere."""
+"""Progress of training: a progress bar on a terminal, one line per epoch elsewhere."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from elbowroom.errors import escaped
 
 
 class Log:
-    """A stream for what is nice to know: from the first write that fails on, it is silent, and nothing else fails.
+    """A stream for optional output: after the first write that fails it is silent, and no error is raised.
 
-    Disks are full, pipes and terminals closed, streams replaced: a run must not end over that. None is silent.
+    Disks get full, pipes and terminals are closed, streams are replaced: none of this may end a run. None is silent.
     """
 
     def __init__(self, stream: TextIO | None) -> None:
@@ -19,16 +19,16 @@ class Log:
         self.encoding = getattr(stream, "encoding", None) or "utf-8"
 
     def write(self, text: str) -> int:
-        """Write a text, if it can be."""
+        """Write a text, if possible."""
         self._try("write", text)
         return len(text)
 
     def flush(self) -> None:
-        """Flush the stream, if it can be."""
+        """Flush the stream, if possible."""
         self._try("flush")
 
     def isatty(self) -> bool:
-        """Whether it is a terminal."""
+        """Whether the stream is a terminal."""
         return bool(self._try("isatty"))
 
     def _try(self, method: str, *arguments: str) -> Any:
@@ -40,7 +40,7 @@ class Log:
 
 
 class Progress:
-    """Shows epochs as they end. Use as a context manager; `silent` shows nothing."""
+    """Report epochs as they end. Use as a context manager; `silent` shows nothing."""
 
     def __init__(self, epochs: int, silent: bool = False, stream: TextIO | None = None) -> None:
         self.epochs = epochs

@@ -1,4 +1,4 @@
-"""Randomness by counter: a stream is a pure function of the seed and of where in the run it is used."""
+"""Counter-based randomness: a stream is a pure function of the seed and of the place in the run where it is used."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ def seed_of(seed: int, *place: object) -> int:
 
 
 def generator_at(seed: int, *place: object, device: torch.device | str = "cpu") -> torch.Generator:
-    """A generator at a place of the run: the same place gives the same numbers, whatever was drawn before."""
+    """A generator for a place in the run: the same place gives the same numbers, whatever was drawn before."""
     return torch.Generator(device=device).manual_seed(seed_of(seed, *place))
 
 
 @contextmanager
 def drawing_from(generator: torch.Generator) -> Iterator[None]:
-    """Within, and in this thread alone, modules draw first weights, dropout and sampled items from a generator."""
+    """Within, modules of this thread draw initial weights, dropout and sampled items from a generator."""
     token = _GENERATOR.set(generator)
     try:
         yield
@@ -40,7 +40,7 @@ def drawing_from(generator: torch.Generator) -> Iterator[None]:
 
 
 def module_generator() -> torch.Generator | None:
-    """What modules draw from: None, torch's global stream, outside of `drawing_from`."""
+    """The generator that modules draw from; None, torch's global stream, outside of `drawing_from`."""
     return _GENERATOR.get()
 
 
@@ -60,17 +60,16 @@ def resolve_seed(random_state: Any) -> int:
     raise ParameterError(
         "random_state must be None, a whole number from 0 or a NumPy generator",
         f"it is {random_state!r}",
-        "Write random_state=0 for a run that can be repeated.",
+        "Write random_state=0 for a reproducible run.",
     )
 
 
 def normal_by_row(rows: Any, draws: int, size: int, counter: Occurrences | None = None) -> np.ndarray:
     """Standard normal noise (draws, n, size) that depends on each row's content alone.
 
-    A row's score then does not change with the rows it is scored with, and the errors of different rows are
-    independent. With a counter, those of equal rows are independent too, as a standard error over rows takes them to
-    be. The counter-based generator is SplitMix64 (Steele et al. 2014), keyed by a hash of the row, which is the same
-    for a scipy CSR matrix as for an array.
+    A row's score is then batch-invariant, and the errors of different rows are independent. With a counter, those of
+    equal rows are independent too, as a standard error over rows assumes. The counter-based generator is SplitMix64
+    (Steele et al. 2014), keyed by a hash of the row, which is the same for a scipy CSR matrix as for an array.
     """
     with np.errstate(over="ignore"):
         keys = _mix(_sparse_sums(rows) if sparse.issparse(rows) else _sums(rows))
@@ -82,13 +81,13 @@ def normal_by_row(rows: Any, draws: int, size: int, counter: Occurrences | None 
 
 
 class Occurrences:
-    """How often each row has come before, over batches of rows that are counted one after the other."""
+    """How often each row has occurred before, over successive batches of rows."""
 
     def __init__(self) -> None:
         self.seen: dict[int, int] = {}
 
     def count(self, keys: np.ndarray) -> np.ndarray:
-        """The number (n,) of equal keys before each of these, uint64."""
+        """The number (n,) of equal keys before each key, uint64."""
         order = np.argsort(keys, kind="stable")
         known, first, counts = np.unique(keys[order], return_index=True, return_counts=True)
         within = np.arange(len(keys)) - first.repeat(counts)
@@ -105,7 +104,7 @@ def _sums(rows: np.ndarray) -> np.ndarray:
 
 
 def _sparse_sums(rows: Any) -> np.ndarray:
-    """The same sums: a zero adds nothing to them."""
+    """The same sums from the stored values: zeros add nothing."""
     terms = _hashed(_words(rows.data), rows.indices)
     so_far = np.concatenate([np.zeros(1, np.uint64), terms.cumsum(dtype=np.uint64)])  # modulo 2^64, so exact
     return so_far[rows.indptr[1:]] - so_far[rows.indptr[:-1]]
@@ -134,7 +133,7 @@ ONE_STREAM = threading.RLock()
 
 @contextmanager
 def own_stream(seed: int) -> Iterator[None]:
-    """Give custom modules, which draw from torch's global stream, a stream of its own, one thread at a time."""
+    """Seed torch's global stream, which custom modules draw from, for one thread at a time, and restore it."""
     with ONE_STREAM, torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         yield

@@ -1,4 +1,4 @@
-"""Settings of torch that hold for a while, and are put back."""
+"""Temporary settings of torch, restored afterwards."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import torch
 
 
 class Nested:
-    """Counts those that have a setting of the process, of all threads: the first finds what the last puts back."""
+    """Count the users of a process-wide setting, over all threads: the first saves the value that the last restores."""
 
     def __init__(self, get: Callable[[], Any], put: Callable[[Any], object], value: Any) -> None:
         self.get, self.put, self.value = get, put, value
@@ -37,10 +37,10 @@ class Nested:
 
 @contextmanager
 def standard_defaults() -> Iterator[None]:
-    """torch's defaults as a program finds them, float32 on the CPU, whatever the caller has made of them.
+    """torch's initial defaults, float32 on the CPU, whatever the caller has set.
 
-    The default dtype is the process's: while one thread is within, new tensors of all threads are float32. It is the
-    decorator of whatever trains or asks a model, `@standard_defaults()`.
+    The default dtype is process-wide: while one thread is within, new tensors of all threads are float32. All
+    functions that train or evaluate a model are decorated with `@standard_defaults()`.
     """
     elsewhere = torch.get_default_device().type != "cpu"
     with _DTYPE, torch.device("cpu") if elsewhere else nullcontext():
@@ -55,11 +55,11 @@ _DTYPE = Nested(torch.get_default_dtype, torch.set_default_dtype, torch.float32)
 
 @contextmanager
 def flushed_denormals() -> Iterator[None]:
-    """Take numbers below 1e-38 for zeros: units that are dead fill an optimiser with such, which are slow.
+    """Flush numbers below 1e-38 to zero: dead units fill an optimiser with such numbers, which are slow.
 
-    The setting is the calling thread's and that of its OpenMP threads, which take over what it has when they start:
-    they are started anew. Where they can not be, nothing is flushed unless there is one thread, so that a result never
-    hangs on what the process did before. There is no getter, hence a product that shows it.
+    The setting applies to the calling thread and its OpenMP threads, which inherit it when they start: they are
+    restarted. Where that is not possible, nothing is flushed unless there is only one thread, so that a result never
+    depends on what the process did before. torch has no getter, so the setting is found by a product.
     """
     if torch.get_num_threads() > 1 and not _restart_threads():
         yield
@@ -79,7 +79,7 @@ def _flushes() -> bool:
 
 
 def _restart_threads() -> bool:
-    """Let OpenMP end the threads that it keeps for the calling thread; False where it can not.
+    """Let OpenMP end the threads that it keeps for the calling thread; False where this is not possible.
 
     The next product starts new ones.
     """

@@ -1,4 +1,4 @@
-"""Signals that ask a program to end, waited for: a training step is never cut in two, and neither is a file."""
+"""Deferred handling of signals that ask a program to end, so that no training step or file is left half done."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ AT_ONCE = 1.0  # seconds in which a signal that comes again is the same one: clo
 
 
 class Stopped(KeyboardInterrupt):
-    """SIGTERM or SIGHUP came to a program that ends by this (`stopping`)."""
+    """SIGTERM or SIGHUP was received within `stopping`."""
 
     def __init__(self, number: int) -> None:
         super().__init__(signal.Signals(number).name)
@@ -25,16 +25,16 @@ class Interrupt:
     """Within this context the first SIGINT, SIGTERM or SIGHUP only sets `came`, to its number.
 
     A second SIGINT raises KeyboardInterrupt at once. SIGTERM and SIGHUP go to their handlers, of the program or of the
-    system, when the context ends. SIGINT ends here; but another `Interrupt` around this one learns of all of them.
+    system, when the context ends. SIGINT ends here; an enclosing `Interrupt` is notified of all of them.
 
-    Python lets the main thread alone do this; in other threads, and for signals that are ignored, nothing changes.
+    Python allows this in the main thread only; in other threads, and for ignored signals, nothing changes.
 
     Parameters
     ----------
     act : callable, optional
-        What is called when a signal comes.
+        Called when a signal is received.
     whole : bool
-        Whether what is done within is of no use unless it is done to the end.
+        Whether the work within is useless unless it is completed.
     """
 
     def __init__(self, act: Callable[[], object] | None = None, whole: bool = False) -> None:
@@ -59,7 +59,7 @@ class Interrupt:
             signal.raise_signal(self.came)
 
     def end(self) -> None:
-        """Go no further after a signal if nobody wants the rest: where it ends the process, or in a `whole`."""
+        """Stop after a signal if the rest is not needed: it ends the process, or the context is `whole`."""
         handler = self.handlers.get(self.came)
         if handler == signal.SIG_DFL:
             self.__exit__()
@@ -67,7 +67,7 @@ class Interrupt:
             raise KeyboardInterrupt
 
     def note(self, number: int) -> None:
-        """Learn that a signal came, here or to a context within this one."""
+        """Record a signal that was received here or by a context within this one."""
         if not self.came or number in ENDING:
             self.came = number
         if self.act is not None:
@@ -81,14 +81,14 @@ class Interrupt:
 
 
 def _interrupt(handler: Any) -> Interrupt | None:
-    """The context that a handler of signals belongs to, if it does to one."""
+    """The context that a signal handler belongs to, if any."""
     owner = getattr(handler, "__self__", None)
     return owner if isinstance(owner, Interrupt) else None
 
 
 @contextmanager
 def stopping() -> Iterator[None]:
-    """Within, SIGTERM and SIGHUP raise `Stopped`, so that a program ends in order, as it does at Ctrl-C."""
+    """Context in which SIGTERM and SIGHUP raise `Stopped`, so that a program ends cleanly, as it does at Ctrl-C."""
     last = -AT_ONCE
 
     def stop(number: int, _: object) -> None:

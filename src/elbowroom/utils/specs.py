@@ -1,4 +1,4 @@
-"""The text form of a choice with options: ``"warmup:end=1,fraction=0.3"``."""
+"""The text form of a name with options: ``"warmup:end=1,fraction=0.3"``."""
 
 from __future__ import annotations
 
@@ -28,7 +28,9 @@ def parse(text: str, family: Mapping[str, Callable[..., Any]], what: str) -> tup
                 f"{what} options look like key=value", f"{text!r} has {item!r}", f"Write {name}:{item}=VALUE."
             )
         if key in options:
-            raise ParameterError(f"{what} options are given once", f"{text!r} has {key!r} twice", "Keep one of them.")
+            raise ParameterError(
+                f"{what} options must not be repeated", f"{text!r} has {key!r} twice", "Keep one of them."
+            )
         options[key] = literal(value)
     return name, options
 
@@ -46,7 +48,7 @@ def literal(text: str) -> Any:
 
 
 def make(text: str, family: Mapping[str, Callable[..., Any]], what: str, *args: Any) -> Any:
-    """Build the member of a family that a text form names; keyword-only arguments are no options of it."""
+    """Build the member of a family that a text form names; keyword-only arguments are not options."""
     name, options = parse(text, family, what)
     parameters = list(inspect.signature(family[name]).parameters.items())[len(args) :]
     known = {key: parameter for key, parameter in parameters if parameter.kind is not parameter.KEYWORD_ONLY}

@@ -24,7 +24,7 @@ from elbowroom.data.tables.kinds import (
 
 
 def infer(values: np.ndarray, sort: str, ordered: bool = False, categories: Any = None) -> Kind:
-    """The kind of a column, from its values that are no holes."""
+    """The kind of a column, from its values that are not missing."""
     if not len(values):
         return Empty()
     if sort == "text":

@@ -1,9 +1,8 @@
 """Kinds of columns: how the cells of a table become the numbers of a model, and back.
 
-A kind turns a column into one or more *cells*, each with a likelihood of its own. Numbers have a cell for their
-value and, where
-some values are frequent (a rainfall of exactly 0), one before it that says which of them it is; the value is then a
-hole. Kinds are values with a JSON form. What a kind leaves open (None) is learned from the data.
+A kind turns a column into one or more *cells*, each with its own likelihood. Numbers have a cell for their value and,
+if some values are frequent (a rainfall of exactly 0), a cell before it for which of them it is; the value is then
+missing. Kinds are values with a JSON form. Parameters that are None are learned from the data.
 """
 
 from __future__ import annotations
@@ -43,7 +42,7 @@ class Kind(ABC):
 
     @abstractmethod
     def learn(self, values: np.ndarray, name: str) -> Self:
-        """The kind with all that it leaves open, from the values (n,) that are no holes."""
+        """The kind with its open parameters learned from the values (n,) that are not missing."""
 
     @abstractmethod
     def cells(self, name: str) -> dict[str, str]:
@@ -51,7 +50,7 @@ class Kind(ABC):
 
     @abstractmethod
     def encode(self, values: np.ndarray, name: str) -> np.ndarray:
-        """Cells (n, k) of values (n,); holes are NaN.
+        """Cells (n, k) of values (n,); missing values are NaN.
 
         Raises
         ------
@@ -88,11 +87,10 @@ class Real(Kind):
     low, high : float, int or None
         Where sampled values end: the range of the data. Whole numbers beyond 2**53 are int, and stay exact.
     step : float or None
-        Values are multiples of it: 1 for whole numbers, 0.01 for cents, 0 for none. Whole numbers over a short
-        range have
-        a probability each, all others a density.
+        Values are multiples of it: 1 for whole numbers, 0.01 for cents, 0 for none. Whole numbers over a short range
+        have a probability each, all others a density.
     point_masses : tuple of float or None
-        Values with a probability of their own.
+        Values with their own probabilities.
     """
 
     low: float | None = None
@@ -394,7 +392,7 @@ class Category(Kind):
         return len(texts) == len(given) == 1 and texts != given
 
     def _codes(self, values: np.ndarray) -> np.ndarray:
-        """The place of every value among the categories; -1 of none of them, NaN of a hole."""
+        """The place of every value among the categories; -1 for none of them, NaN for a missing value."""
         codes = {category: code for code, category in enumerate(self.categories or ())}
         found = np.array([codes.get(value, -1.0) for value in values.tolist()], dtype=float)
         missing = np.array([value is None or value != value for value in values.tolist()], dtype=bool)
@@ -446,7 +444,7 @@ class Ordinal(Category):
 
 @dataclass(frozen=True)
 class Empty(Kind):
-    """Nothing at all: every cell is a hole."""
+    """Nothing at all: every cell is missing."""
 
     sort: ClassVar[str] = "any"
 

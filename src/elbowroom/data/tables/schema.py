@@ -40,7 +40,7 @@ SDV = {"numerical": None, "categorical": "category", "boolean": "binary", "datet
 
 @dataclass(frozen=True)
 class Column:
-    """A column: its kind, the dtype and categories that its library has for it, and whether it has holes."""
+    """A column: its kind, its dtype and categories in its library, and whether it has missing values."""
 
     kind: Kind | None = None
     dtype: str = ""
@@ -384,7 +384,7 @@ class Schema(Mapping[str, Kind]):
         return [i for i, owner in enumerate(self.owners) if owner == name]
 
     def encode(self, series: Mapping[str, Series]) -> np.ndarray:
-        """Rows (n, cells) of a table's columns, float64; holes are NaN.
+        """Rows (n, cells) of a table's columns, float64; missing values are NaN.
 
         Raises
         ------

@@ -1,4 +1,4 @@
-"""What a recommender has to be ahead of: popularity, nearest items, and the linear EASE."""
+"""Baselines for recommenders: popularity, nearest items, and the linear EASE."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Baseline(ABC):
         Raises
         ------
         DataError, ParameterError
-            With what was expected, what came and what to do.
+            If X or a setting is invalid.
         """
         validation.check_parameters(self)
         self.reading_ = reading_of(reading)
@@ -51,7 +51,7 @@ class Baseline(ABC):
 
     @classmethod
     def choose(cls, X: Any, valid: Fold, metric: str = "ndcg@100", reading: Reading | None = None) -> Self:
-        """The baseline, fitted on X, with that setting of `grid` that is best on users for validation.
+        """The baseline, fitted on X, with the setting of `grid` that is best on validation users.
 
         Parameters
         ----------
@@ -94,7 +94,7 @@ class Baseline(ABC):
 
 @dataclass(eq=False)
 class Popularity(Baseline):
-    """Everyone gets the items that most users have."""
+    """Recommend the items that most users have to everyone."""
 
     def _learn(self, matrix: Any) -> None:
         self.users_of_ = torch.from_numpy(np.asarray((matrix != 0).sum(0), dtype=np.float32).ravel())
@@ -105,14 +105,14 @@ class Popularity(Baseline):
 
 @dataclass(eq=False)
 class ItemKNN(Baseline):
-    """Items that are nearest to those of a history, by the cosine of their users (Sarwar et al. 2001).
+    """Recommend the items that are nearest to those of a history, by the cosine of their users (Sarwar et al. 2001).
 
     Parameters
     ----------
     neighbours : int
-        Of each item; the others do not count.
+        Number of neighbours of each item.
     shrinkage : float
-        Added to the product of norms, so that items with few users are near to nothing.
+        Added to the product of norms, so that the similarities of items with few users are small.
     """
 
     neighbours: int = 100
@@ -150,7 +150,7 @@ class ItemKNN(Baseline):
 
 @dataclass(eq=False)
 class EASE(Baseline):
-    """The linear model of items by all others, in closed form (Steck 2019): ten lines, and hard to beat.
+    """The linear model of each item by all others, in closed form (Steck 2019), a strong baseline.
 
     It inverts a matrix (items, items): 4 bytes times the square of the items.
 
@@ -186,12 +186,12 @@ class EASE(Baseline):
 
 @dataclass(eq=False)
 class RatingMeans(Baseline):
-    """The mean rating, and how far the user's and the item's are from it (the baseline of Koren et al. 2009).
+    """The mean rating plus biases of the user and the item (the baseline of Koren et al. 2009).
 
     Parameters
     ----------
     shrinkage : float
-        Ratings that a user or an item is taken to have beside its own, all of them average.
+        Number of average ratings that are added to those of each user and item.
     """
 
     shrinkage: float = 10.0
@@ -218,7 +218,7 @@ class RatingMeans(Baseline):
         return self._far(histories, self.mean_ + self.items_[histories.indices])
 
     def _far(self, rows: Any, usual: Any) -> np.ndarray:
-        """How far the stored values of CSR rows are from the usual ones, on average over each row."""
+        """The mean deviation of the stored values of CSR rows from the expected ones, for each row."""
         far = sparse.csr_matrix((rows.data - usual, rows.indices, rows.indptr), rows.shape)
         known = np.diff(rows.indptr)
         return np.asarray(far.sum(1)).ravel() / np.where(known, known + self.shrinkage, 1)
@@ -236,21 +236,21 @@ def _mirror(lower: np.ndarray, block: int = 2048) -> None:
 
 
 LARGEST_EASE = 20_000  # items, whose products then take 1.6 GB
-FEW, MANY = 20, 5000  # users of the training that are enough to hold out a tenth, and the most that are held out
-NEUTRAL = ("coverage@", "popularity@")  # metrics of which neither more nor less is better
+FEW, MANY = 20, 5000  # training users that are enough to hold out a tenth, and the most that are held out
+NEUTRAL = ("coverage@", "popularity@")  # metrics of which neither high nor low is better
 
 
 def baselines(train: Any, metrics: Sequence[str], valid: Fold | None = None) -> tuple[list[Baseline], str]:
-    """The baselines that metrics and the number of items allow, with their settings chosen, and a sentence about that.
+    """The baselines that suit the metrics and the number of items, with chosen settings, and a sentence on the choice.
 
     Parameters
     ----------
     train : CSR matrix (users, items)
-        What a model was trained on.
+        The training data of the model.
     metrics : sequence of str
-        What the model is to be evaluated by; the first that says which one is better chooses.
+        The metrics of the evaluation; settings are chosen by the first that has a direction.
     valid : Fold, optional
-        Users to choose on; without, some of those in `train` are held out for it.
+        Users to choose on; by default, some of those in `train` are held out.
     """
     of_ratings = any(metric in ERRORS for metric in metrics)
     kinds: list[type[Baseline]] = [RatingMeans] if of_ratings else [Popularity, ItemKNN, EASE]
@@ -259,7 +259,7 @@ def baselines(train: Any, metrics: Sequence[str], valid: Fold | None = None) -> 
     reading, train = Reading(ratings=of_ratings), train if of_ratings else ones_of(train)
     able = int((np.diff(train.indptr) > 1).sum())
     if valid is None and able < FEW:
-        return [kind().fit(train, reading) for kind in kinds], "Settings of baselines by default, as users are few"
+        return [kind().fit(train, reading) for kind in kinds], "Default settings of baselines, as there are few users"
     decides = (metric for metric in metrics if (metric in ERRORS) == of_ratings and not metric.startswith(NEUTRAL))
     metric = next(decides, fitting(["ndcg@20"], train.shape[1])[0])
     if valid is None:
@@ -277,9 +277,9 @@ def baselines(train: Any, metrics: Sequence[str], valid: Fold | None = None) -> 
 def side_by_side(
     model: Any, fold: Fold, metrics: Sequence[str], valid: Fold | None = None
 ) -> tuple[dict[str, Evaluation], list[Baseline], str]:
-    """A model and the baselines evaluated on a fold, by their names; and these, with how they were chosen in words.
+    """Evaluations of a model and of the baselines on a fold, by name; and the baselines, with how they were chosen.
 
-    Of numbers of events and ratings the baselines of lists see that there is something, as they do in training.
+    The baselines of lists binarise counts and ratings, as they do in training.
     """
     found = {type(model).__name__: evaluate(model, fold, metrics)}
     others, chosen = baselines(model.known_.matrix, metrics, valid)

@@ -1,4 +1,4 @@
-"""What the neighbours of a history's items say: a sharpened filter over the graph of users and items."""
+"""Scores from the neighbours of a history's items: a sharpened filter over the graph of users and items."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from elbowroom.data.interactions.matrix import Interactions, normalised, ones_of
 from elbowroom.data.sparse import SparseBatch
 
 # Chosen on validation interactions of Gowalla (docs/benchmarks.md).
-PRIOR = 0.3  # of what the filter says of everybody, added to what it says of one
-SHARPENED = 0.5  # how much of what is said by the neighbours of neighbours is taken off
-POPULAR = 0.1  # power of an item's number of users that is left in: the filter by itself takes out too much
-LEAST = 1e-9  # said of items that nobody has
-WIDE, AT_ONCE = 64, 2**26  # histories that are passed on at once, and users or items times these that are held
+PRIOR = 0.3  # weight of the mean filter output over users, added to that of one user
+SHARPENED = 0.5  # weight of the second-order neighbours, which is subtracted
+POPULAR = 0.1  # power of an item's number of users: the filter alone removes too much of the popularity
+LEAST = 1e-9  # score of items that nobody has
+WIDE, AT_ONCE = 64, 2**26  # histories that are filtered at once, and values (users or items times histories) in memory
 
 
 class Neighbours:
-    """Log-scores of items by who has what, for histories.
+    """Log-scores of items for histories, from the graph of users and items.
 
     With R = D_u^-1/2 X D_i^-1/2, the interactions X normalised by the users' and items' numbers of them, a history x
-    becomes near = x R'R, the linear filter of GF-CF (Shen et al. 2021), and far = near R'R; a share of what they are on
-    average over the known users is added to both. The score is log(near) - log(far) / 2 + log(d_i) / 10: what is said
-    by near neighbours, sharpened by what is said from afar (as in Choi et al. 2023). A model that codes a user in a few
-    hundred numbers knows what kind of things go together; this knows which two things do, however rare they are. The
-    sum of both, log-scores, is a product of experts (Hinton 2002).
+    becomes near = x R'R, the linear filter of GF-CF (Shen et al. 2021), and far = near R'R; a share of their means over
+    the known users is added to both. The score is log(near) - log(far) / 2 + log(d_i) / 10: first-order neighbours,
+    sharpened by second-order ones (as in Choi et al. 2023). A model that encodes a user in a few hundred numbers knows
+    which kinds of items go together; this filter knows which two items do, however rare they are. The sum of both
+    log-scores is a product of experts (Hinton 2002).
     """
 
     def __init__(self, matrix: Any) -> None:
@@ -40,7 +40,7 @@ class Neighbours:
         self.far = self._passed(self.near)
 
     def __call__(self, histories: Any) -> Tensor:
-        """Log-scores (n, items) of CSR histories (n, items); those of a row depend on it alone."""
+        """Log-scores (n, items) of CSR histories (n, items), batch-invariant."""
         seen = ones_of(histories)
         size = max(1, min(WIDE, AT_ONCE // max(len(self.rows), len(self.columns))))
         found = torch.empty(seen.shape)
@@ -56,12 +56,12 @@ class Neighbours:
         return near.sub_(far, alpha=SHARPENED).add_(self.popular)
 
     def _passed(self, said: Tensor) -> Tensor:
-        """What is said of items (items, n), passed on to the users who have them and from these to their items."""
+        """Weights of items (items, n), propagated to the users who have them and from these to their items."""
         return self.columns.times(self.rows.times(said))
 
 
 def neighbours_of(known: Interactions) -> Neighbours:
-    """The neighbours of known interactions, found once."""
+    """The filter of known interactions, cached."""
     if known not in _FOUND:
         _FOUND[known] = Neighbours(known.matrix)
     return _FOUND[known]

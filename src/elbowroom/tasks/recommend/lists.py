@@ -22,15 +22,13 @@ from elbowroom.tasks.recommend.topk import best, in_order, users_at_once
 from elbowroom.utils.settings import standard_defaults
 
 MARGIN = 16  # candidates beyond the N best, among which exact scores decide
-Scorer = Callable[[Any], Tensor]  # CSR histories (n, items) to scores (n, items) that may be written to
-Exact = Callable[
-    [Any, Tensor], Tensor
-]  # histories and columns (n, k) to scores that do not depend on the rows beside them
+Scorer = Callable[[Any], Tensor]  # CSR histories (n, items) to scores (n, items), which may be modified
+Exact = Callable[[Any, Tensor], Tensor]  # histories and columns (n, k) to scores, batch-invariant
 
 
 @dataclass(frozen=True)
 class Lists:
-    """Recommended items, by position: (users, n), -1 and a score of minus infinity where there were no more."""
+    """Recommended items, by position: (users, n), -1 and a score of minus infinity where there are no more."""
 
     positions: np.ndarray
     scores: np.ndarray
@@ -48,8 +46,8 @@ def lists(
     """The n best items for every row of CSR histories.
 
     `only` are positions of the items to choose among; `without` is a CSR matrix of those to leave out, a row for each
-    history or one for all. With `exact`, the order of the best is that of its scores: those of a large product change
-    in the last bits with the rows it is made with.
+    history or one for all. With `exact`, its scores decide the order of the best, since the last bits of a large matrix
+    product depend on the other rows of the batch.
     """
     rows, width = histories.shape
     most, size = validation.positive("n", n), users_at_once(width)
@@ -89,22 +87,22 @@ def _lists(
 
 
 def histories(given: Any, known: Interactions, reading: Reading, refuse: bool = False) -> tuple[Any, bool]:
-    """Whatever stands for users, as CSR histories (n, items), and whether it was one user alone.
+    """Any form of users as CSR histories (n, items), and whether it was a single user.
 
     Parameters
     ----------
     given : id, array of ids, matrix (n, items), frame of interactions, or list of lists (or dicts) of item ids
-        Known users, or the histories of anybody. A matrix is sparse, or an array of two axes; a list of lists is never
-        one, whatever the lengths of these.
+        Known users, or histories of any users. A matrix is sparse, or an array of two axes; a list of lists is never
+        a matrix, whatever their lengths.
     known : Interactions
-        Of the users that the model knows.
+        Those of the users that the model knows.
     refuse : bool
-        Whether unknown items are refused, or reported and left out.
+        Whether unknown items are refused; otherwise there is a warning and they are ignored.
 
     Raises
     ------
     DataError
-        If a user is not known, or it is something else.
+        If a user is not known, or `given` is of another type.
     """
     given = validation.as_array(given)
     if is_matrix(given):
@@ -131,12 +129,12 @@ def histories(given: Any, known: Interactions, reading: Reading, refuse: bool = 
 
 
 def _is_one(given: Any) -> bool:
-    """Whether it stands for one id, that of a user or an item."""
+    """Whether it is one id, of a user or an item."""
     return isinstance(given, str | Real | np.generic)
 
 
 def _is_list(given: Any) -> bool:
-    once = isinstance(given, str | bytes | Iterator)  # text, and what can be looked at only once
+    once = isinstance(given, str | bytes | Iterator)  # text, and iterators
     return isinstance(given, Iterable) and not once and getattr(given, "shape", None) != ()
 
 
@@ -148,7 +146,7 @@ def _matrix(given: Any, known: Interactions, reading: Reading) -> Any:
     if not sparse.issparse(given):
         what, do = f"an array of two axes is {what} and", "Give it the same columns; for lists of ids, pass X.tolist()."
     if reading.min_item > 1 and matrix.shape[1] > len(known.items):
-        do = "Give it those that min_item has left: X[:, model.items_]."
+        do = "Give it those that min_item has kept: X[:, model.items_]."
     raise DataError(
         f"{what} must have the {len(known.items):,} items that the model was fitted on",
         f"it has {matrix.shape[1]:,} columns",
@@ -173,7 +171,7 @@ def users_to_add(given: Any, matrix: Any, known: Interactions, reading: Reading)
     Raises
     ------
     DataError
-        If they are of another kind than those that are known.
+        If they are of another kind than the known ids.
     """
     if is_frame(given):
         ids = np.unique(reading.columns(given)[0])
@@ -198,12 +196,12 @@ def users_to_add(given: Any, matrix: Any, known: Interactions, reading: Reading)
 
 
 def asked(wanted: Any, users: int, items: int) -> Any:
-    """The places that a matrix stores, whatever its values, as CSR rows (users, items)."""
+    """The stored places of a matrix, whatever its values, as CSR rows (users, items)."""
     validation.check_sparse(wanted)
     if sparse.issparse(wanted) and wanted.shape == (users, items):
         return sparse.csr_matrix(wanted)
     raise DataError(
-        f"what is asked for must be a sparse matrix of {counted(users, 'user')} and {counted(items, 'item')}",
+        f"wanted must be a sparse matrix of {counted(users, 'user')} and {counted(items, 'item')}",
         f"it is of type {type(wanted).__name__} and shape {np.shape(wanted)}",
         "Store a value wherever a rating is wanted.",
     )
@@ -246,7 +244,7 @@ def _users(given: list[Any], known: Interactions) -> np.ndarray:
 
 
 def positions_of(items: Any, known: Interactions, refuse: bool = False) -> np.ndarray:
-    """The positions of one item's id or of a list of ids; those not known are reported and left out, or refused."""
+    """The positions of one item's id or of a list of ids; unknown ids are ignored with a warning, or refused."""
     given = [items] if _is_one(items) else validation.as_array(items)
     if not _is_list(given) or isinstance(given, Mapping) or is_matrix(given) or is_frame(given) or _any_lists(given):
         raise DataError("items must be ids, in one list", f"they are {items!r:.80}", "Pass a flat list, [10, 12].")
@@ -270,7 +268,7 @@ def excluded(given: Any, known: Interactions, users: int, refuse: bool = False) 
     Raises
     ------
     DataError
-        If there is not one list for each user, or it is something else.
+        If there is not one list for each user, or `given` is of another type.
     """
     if is_matrix(given):
         found = csr_of(given).copy()
@@ -293,7 +291,7 @@ def excluded(given: Any, known: Interactions, users: int, refuse: bool = False) 
 
 
 def report_unknown(ids: np.ndarray, refuse: bool) -> None:
-    """Say which items are not known, or refuse them."""
+    """Warn of unknown items, or refuse them."""
     if not len(ids):
         return
     found = f"{counted(len(ids), 'item is', 'items are')} not known ({listed(ids.tolist())})"
@@ -303,7 +301,7 @@ def report_unknown(ids: np.ndarray, refuse: bool) -> None:
 
 
 def named(found: Lists, ids: np.ndarray, alone: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Lists with the caller's ids: -1 or an empty text where there were no more items; one user's as one axis."""
+    """Lists with the caller's ids: -1 or an empty text where there are no more items; one axis for a single user."""
     there, nobody = found.positions >= 0, "" if is_text(ids) else -1
     ids = ids.astype(object) if ids.dtype.kind == "u" and not there.all() else ids  # uint64 has no -1
     names = np.where(there, ids[found.positions], nobody) if len(ids) else found.positions

@@ -1,4 +1,4 @@
-"""How good recommendations are: metrics whose names say their definition, with standard errors over users."""
+"""Metrics of recommendations, with names that state their definition, and standard errors over users."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ USUAL = ("recall@20[plain]", "recall@20[min]", "ndcg@20", "ndcg@100", "coverage@
 
 
 class Ranks(Protocol):
-    """What can be evaluated: it ranks items for users, given their histories."""
+    """A model that can be evaluated: it ranks items for users, given their histories."""
 
     def rank(self, histories: Any, n: int) -> np.ndarray:
         """Positions (users, n) of the n best items that are not in CSR histories (users, items); -1 for none."""
@@ -30,7 +30,7 @@ class Ranks(Protocol):
 
 @runtime_checkable
 class Expects(Ranks, Protocol):
-    """What can be asked how somebody would rate something."""
+    """A model that predicts ratings."""
 
     def expect(self, histories: Any, wanted: Any) -> np.ndarray:
         """Expected ratings (m,) of what CSR rows `wanted` (users, items) store, given CSR histories (users, items)."""
@@ -38,18 +38,18 @@ class Expects(Ranks, Protocol):
 
 @dataclass(frozen=True)
 class Found:
-    """What the lists of users found.
+    """The hits of users' lists.
 
     Parameters
     ----------
     hits : bool array (users, n)
-        Whether the item at each place of a user's list was to be found.
+        Whether the item at each place of a user's list is a held-out one.
     hidden : array (users,)
-        How many items were to be found.
+        The number of held-out items.
     lists : int array (users, n)
         The lists, as positions of items.
     popularity : array (items,)
-        The share of users who were seen with an item.
+        The share of users who have an item.
     """
 
     hits: np.ndarray
@@ -59,22 +59,22 @@ class Found:
 
 
 def recall_plain(found: Found, k: int) -> np.ndarray:
-    """The share of a user's hidden items that are among the first k."""
+    """The share of a user's held-out items that are among the first k."""
     return found.hits[:, :k].sum(1) / found.hidden
 
 
 def recall_min(found: Found, k: int) -> np.ndarray:
-    """The same divided by what is possible, min(k, hidden items) (Liang et al. 2018)."""
+    """The same divided by the maximum, min(k, held-out items) (Liang et al. 2018)."""
     return found.hits[:, :k].sum(1) / np.minimum(k, found.hidden)
 
 
 def precision(found: Found, k: int) -> np.ndarray:
-    """The share of the first k that were to be found."""
+    """The share of the first k that are held-out items."""
     return found.hits[:, :k].mean(1)
 
 
 def hit(found: Found, k: int) -> np.ndarray:
-    """Whether any of the first k was to be found."""
+    """Whether any of the first k is a held-out item."""
     return found.hits[:, :k].any(1).astype(float)
 
 
@@ -86,24 +86,24 @@ def ndcg(found: Found, k: int) -> np.ndarray:
 
 
 def reciprocal_rank(found: Found, k: int) -> np.ndarray:
-    """One over the place of the first item found, 0 where none is among the first k."""
+    """One over the place of the first held-out item, 0 if none is among the first k."""
     first = found.hits[:, :k].argmax(1)
     return np.where(found.hits[:, :k].any(1), 1 / (1 + first), 0.0)
 
 
 def popularity(found: Found, k: int) -> np.ndarray:
-    """Mean popularity of the first k, the share of users who were seen with them: the bias to what everyone has."""
+    """Mean popularity of the first k, the share of users who have them: a measure of popularity bias."""
     lists = found.lists[:, :k]
     return np.where(lists >= 0, found.popularity[lists], 0.0).mean(1)
 
 
 def rmse(errors: np.ndarray, starts: np.ndarray) -> float:
-    """The root of the mean squared error of all hidden ratings (m,); those of user u begin at starts[u]."""
+    """The root of the mean squared error of all held-out ratings (m,); those of user u begin at starts[u]."""
     return float(np.sqrt(np.mean(errors**2)))
 
 
 def mae(errors: np.ndarray, starts: np.ndarray) -> np.ndarray:
-    """The mean absolute error of each user's hidden ratings."""
+    """The mean absolute error of each user's held-out ratings."""
     return np.add.reduceat(np.abs(errors), starts[:-1]) / np.diff(starts)
 
 
@@ -114,34 +114,34 @@ def coverage(found: Found, k: int) -> float:
 
 
 def evaluate(model: Ranks, fold: Fold, metrics: str | Sequence[str] | None = None, batch: int = 4096) -> Evaluation:
-    """Recommend to the users of a fold and see what of their hidden items is found.
+    """Recommend to the users of a fold and compare with their held-out items.
 
-    A model that was trained on what it is to find is evaluated with a warning. What is to be found and is seen already,
-    which is never recommended, is left out with another one.
+    There is a warning if the model was trained on the held-out items. Held-out items that are also in the history,
+    which are never recommended, are left out, with a warning.
 
     Parameters
     ----------
     model : InteractionVAE, Popularity, ItemKNN, EASE, RatingMeans, or anything with their `rank`
-        Of each user `rank` gives as many positions of items as it is asked for, all different and none of the history,
+        For each user `rank` returns as many positions of items as requested, all different and none of the history,
         and -1 where there are no more.
     fold : Fold
         Such as `split.valid` to choose, and `split.test` once, at the end.
     metrics : str or sequence of str, optional
         NAME@K, with K at most the number of items, and for recall its definition: "recall@20[plain]", "recall@20[min]",
-        "ndcg@100", "precision@10", "hit@10", "reciprocal_rank@10", "coverage@20", "popularity@20". Of ratings also
-        "rmse" and "mae". Without, the usual ones, of fewer places where there are fewer items.
+        "ndcg@100", "precision@10", "hit@10", "reciprocal_rank@10", "coverage@20", "popularity@20". For ratings also
+        "rmse" and "mae". By default the usual ones, with K at most the number of items.
 
     Returns
     -------
     Evaluation
-        Users without hidden items are left out.
+        Users without held-out items are left out.
 
     Raises
     ------
     ParameterError
-        If a metric is unknown, has more places than there are items, or is one of ratings and the model has none.
+        If a metric is unknown, K is larger than the number of items, or it is for ratings and the model has none.
     DataError
-        If there is nothing to be found, or `rank` gives something else.
+        If there are no held-out items, or `rank` returns anything else.
     """
     if not isinstance(fold, Fold):
         raise DataError("a model is evaluated on a Fold", f"it is of type {type(fold).__name__}", "Write split.test.")
@@ -149,7 +149,7 @@ def evaluate(model: Ranks, fold: Fold, metrics: str | Sequence[str] | None = Non
     fold = _to_be_found(fold)
     users = np.flatnonzero(np.diff(fold.hidden.indptr))
     if not len(users):
-        raise DataError("a fold must have hidden items", "it has none", "Cut it with a larger share.")
+        raise DataError("a fold must have held-out items", "it has none", "Cut it with a larger share.")
     hidden, values = fold.hidden[users], {}
     if parsed:
         longest = max(k for _, k in parsed.values())
@@ -168,14 +168,14 @@ def evaluate(model: Ranks, fold: Fold, metrics: str | Sequence[str] | None = Non
 
 
 def _to_be_found(fold: Fold) -> Fold:
-    """A fold without what is hidden in name only."""
+    """A fold without held-out items that are also in the history."""
     shown = fold.hidden.multiply(ones_of(fold.seen)).tocsr()
     if not shown.nnz:
         return fold
     user = int(np.flatnonzero(np.diff(shown.indptr))[0])
     warn(
-        f"{counted(shown.nnz, 'interaction that is to be found is', 'interactions that are to be found are')} seen "
-        f"already, and left out: they are never recommended (first: user {user}, item {shown[user].indices[0]})",
+        f"{counted(shown.nnz, 'held-out interaction is', 'held-out interactions are')} also in the "
+        f"history, and left out: they are never recommended (first: user {user}, item {shown[user].indices[0]})",
         3,
     )
     return Fold(fold.seen, fold.hidden - shown)
@@ -184,7 +184,7 @@ def _to_be_found(fold: Fold) -> Fold:
 def _parsed(
     metrics: str | Sequence[str] | None, items: int
 ) -> tuple[list[str], dict[str, tuple[Callable[[Found, int], Any], int]]]:
-    """The names of metrics, and those of lists with their K."""
+    """The names of metrics, and K of those of lists."""
     names = [metrics] if isinstance(metrics, str) else fitting(USUAL, items) if metrics is None else metrics
     if not isinstance(names, Iterable) or not (names := list(names)):
         raise ParameterError("metrics must be names, at least one", f"they are {metrics!r}", "Write ['ndcg@20'].")
@@ -200,7 +200,7 @@ def _parsed(
 
 
 def fitting(metrics: Iterable[str], items: int) -> list[str]:
-    """Metrics with at most as many places as there are items, and the names of that; each once."""
+    """Metrics with K limited to the number of items, without duplicates."""
     return list(dict.fromkeys(_of_places(name, items) for name in metrics))
 
 
@@ -209,7 +209,7 @@ def _of_places(name: str, most: int) -> str:
 
 
 def _ranked(model: Ranks, seen: Any, n: int) -> np.ndarray:
-    """What a model ranks for users with CSR histories, checked: (users, n)."""
+    """A model's lists for users with CSR histories, checked: (users, n)."""
     if not callable(getattr(model, "rank", None)):
         raise ParameterError(
             "a model must have rank(histories, n)",
@@ -243,18 +243,18 @@ def _no_ranking(expected: str, got: str) -> DataError:
 
 
 TRAINED_ON = (
-    "most of these users were trained on with what is to be found: the figures say how well it is remembered, not how "
-    "well others' would be found"
+    "most of these users were in training with their held-out items: the metrics measure memorisation, not how "
+    "recommendation to new users"
 )
 
 
 def trained_on(fold: Fold, train: Any) -> bool:
     """Whether most of a fold was among the training rows, a CSR matrix (rows, items).
 
-    It was if nearly all that is hidden stands in the same rows of the training matrix, or if most users are training
-    rows, shown and hidden items together. Many users may have the same few items: only those count whose items at most
-    one training row has. Of new users by far the most are then unlike any: there are as many of these for each one that
-    is like a row as there are unique rows for each row that has one twin (Good 1953).
+    It was if nearly all held-out items are in the same rows of the training matrix, or if most users are training rows,
+    shown and held-out items together. Many users may have the same few items: only users whose items at most one
+    training row has are counted. Most new users then match no row: the ratio of those without to those with a match is
+    that of unique rows to rows with one duplicate (Good 1953).
     """
     if fold.seen.shape[1] != train.shape[1]:
         return False
@@ -269,28 +269,28 @@ def trained_on(fold: Fold, train: Any) -> bool:
 
 
 def _keys(matrix: Any) -> np.ndarray:
-    """A number for each row by which rows that store other places differ."""
+    """A hash of the stored places of each row."""
     return normal_by_row(ones_of(matrix), 1, 1).ravel()
 
 
 def _expected(model: Ranks, seen: Any, hidden: Any) -> np.ndarray:
     if not isinstance(model, Expects):
         raise ParameterError(
-            "errors are of a model of ratings",
+            "errors need a model of ratings",
             f"this is of the kind {type(model).__name__}",
             "Ask for metrics of its lists.",
         )
     if (hidden.data == 1).all():
         raise DataError(
-            "errors of ratings need hidden ratings",
-            "all that is hidden is 1",
+            "errors of ratings need held-out ratings",
+            "all held-out values are 1",
             "Split with reading=Reading(ratings=True, ...).",
         )
     return model.expect(seen, hidden)
 
 
 def gain(model: Ranks, fold: Fold, metric: str) -> float:
-    """A metric of which more is better: errors are turned around."""
+    """A metric of which higher is better: errors are negated."""
     return evaluate(model, fold, [metric])[metric] * (-1 if metric in ERRORS else 1)
 
 
@@ -318,7 +318,7 @@ class Evaluation:
         return float(self.values[metric].mean())
 
     def standard_error(self, metric: str) -> float:
-        """Of the mean over users; NaN for what has no value for each user."""
+        """The standard error of the mean over users; NaN for metrics without a value for each user."""
         if metric not in self.values:
             raise unknown("a metric of this evaluation", metric, self.values)
         values = self.values[metric]
@@ -339,7 +339,7 @@ class Evaluation:
         mean, n = float(difference.mean()), len(difference)
         if spread > 0:
             p_value = float(stats.ttest_1samp(difference, 0.0).pvalue)
-        else:  # all users differ by the same: of the 2^n signs that they could have had, two are as one-sided
+        else:  # all differences are equal: of the 2^n signs that they could have had, two are as one-sided
             p_value = min(1.0, 2.0 ** (1 - n)) if mean else 1.0
         return Comparison(mean, float(spread / math.sqrt(n)), p_value)
 
@@ -362,7 +362,7 @@ class Evaluation:
 class Comparison:
     """A paired difference of means over users, its standard error, and the p-value of a paired t-test.
 
-    Where every user has the same difference, which leaves no spread to test it by, the p-value is that of the signs.
+    If all users have the same difference, and so no variance for a t-test, the p-value is that of a sign test.
     """
 
     difference: float
@@ -374,7 +374,7 @@ class Comparison:
 
 
 def metric_of(name: str) -> tuple[Callable[[Found, int], Any], int]:
-    """A metric and its k, from its name."""
+    """A metric and its K, from its name."""
     match = METRIC.fullmatch(name) if isinstance(name, str) else None
     if match is None:
         raise ParameterError("a metric is written NAME@K", f"it is {name!r}", "Write ndcg@20; of ratings, rmse or mae.")
@@ -383,10 +383,10 @@ def metric_of(name: str) -> tuple[Callable[[Found, int], Any], int]:
         raise ParameterError(
             "recall has two definitions, recall@K[plain] and recall@K[min]",
             f"{name!r} does not say which",
-            "[plain] divides by the hidden items, [min] by at most K of them.",
+            "[plain] divides by the held-out items, [min] by at most K of them.",
         )
     if key in ERRORS:
-        raise ParameterError("errors are of all hidden ratings, of no K", f"it is {name!r}", f"Write {key}.")
+        raise ParameterError("errors are over all held-out ratings, and have no K", f"it is {name!r}", f"Write {key}.")
     if key not in METRICS:
         raise unknown("a metric", key, METRICS)
     return METRICS[key], int(match[2])

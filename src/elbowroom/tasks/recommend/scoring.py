@@ -18,13 +18,13 @@ from elbowroom.tasks.recommend.topk import users_at_once
 from elbowroom.utils.randomness import generator_at
 from elbowroom.utils.settings import standard_defaults
 
-IMAGINED = 256  # draws from the prior, whose mean is what the model expects of somebody it knows nothing of
+IMAGINED = 256  # draws from the prior, whose mean is the expectation for a user without a history
 
 
 class Scoring:
     """Scores of all items for histories, and exact ones for a few of them.
 
-    `noise` draws z from the posterior; without, z is its mean. `neighbours` count with a weight beside the model.
+    `noise` draws z from the posterior; without, z is its mean. `neighbours` add weighted scores to the model's.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class Scoring:
     @standard_defaults()
     @torch.no_grad()
     def __call__(self, histories: Any) -> Tensor:
-        """Logits (n, items) for CSR histories (n, items); kept for `exact`."""
+        """Logits (n, items) for CSR histories (n, items); the latents are kept for `exact`."""
         x = SparseBatch.of(histories)
         q = self.model.encode(x)
         z = q.mean if self.noise is None else q.rsample(torch.randn(q.mean.shape, generator=self.noise).to(q.mean))
@@ -82,7 +82,7 @@ class Scoring:
 
     @property
     def expected(self) -> Tensor:
-        """Scores under the prior, (items,): what the model expects of somebody without a history."""
+        """Scores under the prior, (items,): those for a user without a history."""
         if not hasattr(self, "_expected"):
             z = self.model.prior_distribution().sample(IMAGINED, generator_at(0, "expected"))
             total = z.new_ones(IMAGINED, 1)
@@ -93,7 +93,7 @@ class Scoring:
 def different(p: Items, generator: torch.Generator) -> Tensor:
     """Draw round(total) different items of every row of p(item|z), one after the other without replacement: (n, items).
 
-    The largest of log-chances with Gumbel noise are such a draw (Yellott 1977; Kool et al. 2019).
+    The largest log-probabilities with Gumbel noise are such a draw (Yellott 1977; Kool et al. 2019).
     """
     noisy = p.log_probs - torch.empty_like(p.log_probs).exponential_(generator=generator).log()
     ranks = noisy.argsort(-1, descending=True).argsort(-1)
@@ -101,13 +101,13 @@ def different(p: Items, generator: torch.Generator) -> Tensor:
 
 
 def _parts(histories: Any) -> list[slice]:
-    """Rows whose scores are held at once."""
+    """The number of rows whose scores are in memory at once."""
     size = users_at_once(histories.shape[1])
     return [slice(start, start + size) for start in range(0, histories.shape[0], size)]
 
 
 def widened(model: VAE) -> VAE:
-    """The model in float64 but for its tables of items, which are shared: a row's features then depend on it alone."""
+    """The model in float64 except for its tables of items, which are shared: features are then batch-invariant."""
     tables = [m.weight for m in model.modules() if isinstance(m, SparseLinear)] + [model.likelihood.table]
     wide = copy.deepcopy(model, {id(table): table for table in tables})
     kept = {id(table) for table in tables}

@@ -1,4 +1,4 @@
-"""A model of interactions starts where linear algebra leaves off: at the spectrum of the normalised interactions."""
+"""Spectral initialisation of a model of interactions, from the normalised interactions."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from elbowroom.data.interactions.matrix import normalised
 from elbowroom.models.vae import VAE
 
 POWERS = 4  # iterations of the decomposition, whose last vectors need not be exact
-SPARE = 10  # vectors beyond those that are asked for, which are the least exact
+SPARE = 10  # extra vectors, which are the least exact
 
 
 @torch.no_grad()
 def start_at_spectrum(model: VAE, x: Any, seed: int) -> None:
     """Let both tables of items begin as the leading right singular vectors V of the interactions x, a CSR matrix.
 
-    With D_u and D_i the users' and items' numbers of interactions, D_u^-1/2 X D_i^-1/2 = U S V' is what smooths best
-    over the graph of users and items (Shen et al. 2021), and what ratios of chances to popularities are made of. The
+    With D_u and D_i the users' and items' numbers of interactions, D_u^-1/2 X D_i^-1/2 = U S V' gives the smoothest
+    signals on the graph of users and items (Shen et al. 2021), and spans ratios of probabilities to popularities. The
     encoder's first layer, sqrt(n) D_i^-1/2 V, maps a user's history to the user's row of sqrt(n) U S; the decoder's
-    last one gets the same directions in the size that it has, and so does a table that both share. Columns beyond the
-    rank stay as they were drawn.
+    last layer gets the same directions at its own scale, and so does a table that both share. Columns beyond the rank
+    keep their random values.
     """
     first: Any = model.encoder.layers[0].inner  # type: ignore[index]
     likelihood: Any = model.likelihood
@@ -44,8 +44,8 @@ def root_mean_square(values: Tensor) -> Tensor:
 def leading(x: Any, width: int, seed: int) -> Tensor:
     """D_i^-1/2 V of at most `width` leading singular vectors, (items, rank).
 
-    By subspace iteration (Halko et al. 2011) on the side of the items: a library's decomposition makes both sides, and
-    factors of them, and that was the most memory that a whole training run took.
+    By subspace iteration (Halko et al. 2011) on the side of the items: a library's decomposition computes both sides
+    and their factors, which took more memory than the rest of training.
     """
     rows, items = normalised(x)
     rank = min(width, min(rows.shape) - 1)
@@ -56,5 +56,5 @@ def leading(x: Any, width: int, seed: int) -> Tensor:
         basis = torch.from_numpy(rows.T @ (rows @ basis.numpy()))
         basis = torch.linalg.qr(basis)[0]
     seen = torch.from_numpy(rows @ basis.numpy())
-    turned = torch.linalg.eigh(seen.mT @ seen).eigenvectors.flip(-1)[:, :rank]  # it has them in rising order
+    turned = torch.linalg.eigh(seen.mT @ seen).eigenvectors.flip(-1)[:, :rank]  # in ascending order
     return basis @ turned * torch.from_numpy(items).unsqueeze(-1)

@@ -1,21 +1,21 @@
-"""The best of many scores: exact, and without sorting what can not be among them."""
+"""The highest of many scores: exact, without sorting those that can not be among them."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-SCORES = 2**24  # that are held at once
-BLOCK = 64  # columns whose highest score is found first: a block that is not among the best has none of the best
+SCORES = 2**24  # in memory at once
+BLOCK = 64  # columns per block, whose maximum is found first: only the best blocks can hold the best columns
 
 
 def users_at_once(items: int) -> int:
-    """How many users' scores of so many items are held at once."""
+    """The number of users whose scores of so many items are in memory at once."""
     return max(1, SCORES // items)
 
 
 def best(scores: Tensor, n: int) -> tuple[Tensor, Tensor]:
-    """The n highest scores of every row (rows, columns), in falling order, and their columns; two tensors (rows, n)."""
+    """The n highest scores of every row (rows, columns), in descending order, and their columns, both (rows, n)."""
     blocks = scores.shape[1] // BLOCK
     if blocks <= 2 * n:
         return scores.topk(n, -1)
@@ -28,7 +28,7 @@ def best(scores: Tensor, n: int) -> tuple[Tensor, Tensor]:
 
 
 def in_order(scores: Tensor, columns: Tensor, n: int) -> tuple[Tensor, Tensor]:
-    """The n highest of candidates (rows, k) in falling order of their scores, and the lower column where they tie."""
+    """The n highest of candidates (rows, k) in descending order of their scores, ties by the lower column."""
     by_column = columns.argsort(-1)
     scores, columns = scores.gather(1, by_column), columns.gather(1, by_column)
     place = scores.argsort(dim=-1, descending=True, stable=True)[:, :n]

@@ -1299,7 +1299,7 @@ def piped(here: Path) -> None:
 
 
 SAVED_COMMANDS: dict[str, Command] = {
-    "a pipe for a model": (piped, "info m", "no regular file"),
+    "a pipe for a model": (piped, "info m", "not a regular file"),
     "a pipe for a run": (piped, "resume m.run", "m.run/run.json"),
     "a model in the place of a pipe": (piped, "fit x.csv --out m", "m is something else"),
     "a run of no file": (run_of(file=3), "resume m.run", "of another kind"),

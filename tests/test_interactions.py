@@ -838,7 +838,7 @@ def test_a_comparison_chooses_the_settings_of_baselines():
     assert (ease.known_.matrix != split.train).nnz == 0
     assert "held out of the training" in words
     few = Popularity().fit(matrix(15, 12, 0.5))
-    assert "by default" in side_by_side(few, Fold(matrix(9, 12, 0.4), matrix(9, 12, 0.4, 1)), ["hit@3"])[2]
+    assert "Default settings" in side_by_side(few, Fold(matrix(9, 12, 0.4), matrix(9, 12, 0.4, 1)), ["hit@3"])[2]
 
 
 def test_baselines_of_counts_and_ratings_see_what_is_there():
@@ -941,7 +941,7 @@ def test_what_is_seen_already_is_not_to_be_found():
     seen = sparse.csr_matrix(np.array([[1, 1, 0, 0], [0, 1, 1, 0], [1, 0, 1, 0], [0, 0, 1, 1]]))
     hidden = np.array([[1, 0, 1, 0], [0, 1, 0, 1], [1, 0, 0, 1], [0, 1, 1, 0]])
     oracle = Fixed(hidden.astype(float))
-    with pytest.warns(ElbowroomWarning, match=r"^4 interactions that are .* \(first: user 0, item 0\)"):
+    with pytest.warns(ElbowroomWarning, match=r"^4 held-out interactions are .* \(first: user 0, item 0\)"):
         assert evaluate(oracle, Fold(seen, hidden), "recall@1[plain]")["recall@1[plain]"] == 1
     with pytest.raises(DataError, match="it has none"), pytest.warns(ElbowroomWarning):
         evaluate(oracle, Fold(seen, seen))

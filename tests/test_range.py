@@ -209,7 +209,7 @@ def test_every_part_listens_and_blocks_equal_models_at_one_beta(name: str, likel
 def test_a_range_needs_a_model_with_beta_conditioning() -> None:
     vae = model()
     vae.conditioning = None
-    with pytest.raises(ParameterError, match="no beta conditioning"):
+    with pytest.raises(ParameterError, match="needs a model with beta conditioning"):
         Trainer(epochs=1, device="cpu").fit(vae, rows(), LogUniform(0.01, 10))
     with pytest.raises(ParameterError, match=r"that is 0\.01\.\.10"):
         Trainer(epochs=1, device="cpu").fit(model(), rows(), LogUniform(1, 1000))

@@ -125,7 +125,7 @@ def test_a_run_multiplies_as_it_began(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_another_thread_count_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     start(tmp_path, 5)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 7)
-    with pytest.warns(ElbowroomWarning, match="begun with threads 1, not 7: the last bits"):
+    with pytest.warns(ElbowroomWarning, match="started with threads 1, not 7: the last bits"):
         fit(SHORT, checkpoints=tmp_path, objective=Spy(lambda *_: None))
 
 

@@ -167,7 +167,7 @@ def test_pick_is_a_beta_of_the_sweep(swept):
         assert found.pick(SMALL, f"rate:nats={rates[i]}") == found.betas[i]
     near = 0.02 * rates[0] + 0.98 * rates[2]
     assert found.pick(SMALL, f"rate:nats={near}", [0.1, 4]) == 4
-    with pytest.raises(ParameterError, match="must be between"):
+    with pytest.raises(ParameterError, match="must be within those of the range"):
         found.pick(SMALL, f"rate:nats={2 * rates.max()}")
     with pytest.raises(ParameterError, match="Did you mean 'knee'"):
         found.pick(SMALL, "kne")

@@ -138,7 +138,7 @@ class RangeControl(Control):
             raise ParameterError(
                 f"beta={str(self.policy)!r} needs a model with beta conditioning",
                 "this one has none",
-                "Build it with a Dial, or fit an estimator with this beta.",
+                "Build it with BetaConditioning, or fit an estimator with this beta.",
             )
         if self.policy.low < self.conditioning.low or self.policy.high > self.conditioning.high:
             raise ParameterError(

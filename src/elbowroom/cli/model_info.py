@@ -48,7 +48,7 @@ def _facts(config: Mapping[str, Any], saved: Mapping[str, Any]) -> dict[str, Any
         "schema": schema_lines(fitted.get("schema_")),
         "n_latents": parameters["n_latents"],
         "active_latents": sum(diagnosis["active"]),
-        "prior": parameters["prior"],
+        "prior": _prior(parameters["prior"], config["model"]["prior"]["class"]),
         "covariance": parameters["covariance"],
         "beta": parameters["beta"],
         "stands_at": None if (conditioning := config["model"].get("conditioning")) is None else conditioning["beta"],
@@ -70,6 +70,13 @@ def schema_lines(form: Any) -> list[str]:
     from elbowroom.data.tables.schema import Schema
 
     return [] if form is None else Schema.of(form).lines()
+
+
+def _prior(wanted: str, part: str) -> str:
+    """The prior as it was asked for or, of "auto", what was taken."""
+    from elbowroom.latents.priors import PRIORS
+
+    return next(name for name, kind in PRIORS.items() if kind.__name__ == part) if wanted == "auto" else wanted
 
 
 def describe(facts: Mapping[str, Any]) -> str:

@@ -89,8 +89,8 @@ def bodies(labels: int = 0) -> dict[str, nn.Module]:
     told: dict[str, Any] = {"context": BetaConditioning.width + labels, "code": BetaConditioning.width}
     return {
         "mlp": MLP(20, (8, 8), 5, **told),
-        "first deaf": MLP(20, (8, 8), 5, skip_beta=0, **told),
-        "last deaf": MLP(20, (8, 8), 5, skip_beta=-1, **told),
+        "first skips": MLP(20, (8, 8), 5, skip_beta=0, **told),
+        "last skips": MLP(20, (8, 8), 5, skip_beta=-1, **told),
         "gated": MLP(20, (8,), 5, gated=True, **told),
         "linear": MLP(20, (), 5, **told),
         "conv encoder": ImageEncoder(SHAPE, (4, 6), width=8, **told),
@@ -139,8 +139,8 @@ def test_a_code_scales_and_labels_shift_too() -> None:
 
 DEAF_LAYERS = {
     "mlp": None,
-    "first deaf": "layers.0",
-    "last deaf": "layers.1",
+    "first skips": "layers.0",
+    "last skips": "layers.1",
     "conv encoder": "stages.0",
     "residual encoder": "stages.0",
     "conv decoder": "doublings.0",

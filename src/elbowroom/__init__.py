@@ -2,6 +2,7 @@
 
 The folders are in the order of the data flow, which is the reading order. A folder imports only from those above it.
 
+    errors         exceptions with three parts, warnings
     utils          independent of VAEs: text forms, counter-based randomness, files, signals, devices
     data           the user's data as rows to train on; tables/, interactions/, io/
     distributions  densities of rows and of latents: log_prob, sample, mean

@@ -1,4 +1,4 @@
-"""Rows: what a trainer reads. A length, and batches of rows by index."""
+"""Rows: what training and tasks read. A length, and batches of rows by index."""
 
 from __future__ import annotations
 

@@ -134,7 +134,7 @@ def _of_masked(x: Any) -> np.ndarray:
 def validated(estimator: Any, x: Any, reset: bool, missing: bool = False, **options: Any) -> Any:
     """scikit-learn's `validate_data`, with its errors in three parts; NaN and infinities are refused by their place.
 
-    With `holes`, NaN is not refused.
+    With `missing`, NaN is not refused.
     """
     if is_anndata(x):
         raise DataError(
@@ -217,7 +217,7 @@ def opened(x: Any) -> Any:
 
 
 def is_mixed(x: Any) -> bool:
-    """Whether a data frame holds what an array of numbers does not: text, categories, dates, or holes."""
+    """Whether a data frame holds what an array of numbers does not: text, categories, dates, or missing values."""
     frame = opened(x)
     if not isinstance(frame, nw.DataFrame):
         return False
@@ -302,7 +302,7 @@ def _no_numbers(x: Any, reason: str = "") -> Refused:
 
 
 def refuse_non_finite(x: Any, names: Sequence[str] | None, do: str = IMPUTE, missing: bool = False) -> None:
-    """Raise `DataError` at the first NaN or infinity; with `holes`, at the first infinity."""
+    """Raise `DataError` at the first NaN or infinity; with `missing`, at the first infinity."""
     values = x.data if sparse.issparse(x) else x
     with np.errstate(all="ignore"):
         if values.dtype.kind != "f" or values.size == 0 or np.isfinite(values.sum(dtype=np.float64)):

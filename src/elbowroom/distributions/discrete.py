@@ -213,9 +213,9 @@ def cutpoints_around(
 
 
 def _cutpoint(x: Tensor, cutpoints: Tensor, tail_spacing: Tensor, floors: Tensor | None) -> Tensor:
-    """The threshold below codes (..., D)."""
+    """The cutpoint below codes (..., D)."""
     last = cutpoints.shape[1] - 1
     inside = x.clamp(0, last)
     at = inside.reshape(-1, len(cutpoints)).T.long()
-    edge = cutpoints.gather(1, at).T.view(x.shape) + (x - inside) * tail_spacing
-    return edge if floors is None else torch.where(x <= floors, -END, edge)
+    cutpoint = cutpoints.gather(1, at).T.view(x.shape) + (x - inside) * tail_spacing
+    return cutpoint if floors is None else torch.where(x <= floors, -END, cutpoint)

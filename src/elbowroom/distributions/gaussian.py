@@ -50,7 +50,7 @@ class DiagonalGaussian:
         return 0.5 * (self.mean.square() + (2 * self.log_std).exp() - 1) - self.log_std
 
     def modulated(self, scale: Tensor, log_std_shift: Tensor) -> DiagonalGaussian:
-        """The distribution with means times `scale` and log standard deviations plus `wider`, both (..., d)."""
+        """The distribution with means times `scale` and log standard deviations plus `log_std_shift`, both (..., d)."""
         return DiagonalGaussian(self.mean * scale, self.log_std + log_std_shift)
 
     def detach(self) -> DiagonalGaussian:
@@ -91,7 +91,7 @@ class FullGaussian:
         return (0.5 * spread - self._log_det()).unsqueeze(-1)
 
     def modulated(self, scale: Tensor, log_std_shift: Tensor) -> FullGaussian:
-        """The distribution with means times `scale` and standard deviations times exp(`wider`), both (..., d)."""
+        """The same with means times `scale`, and standard deviations times exp(`log_std_shift`), both (..., d)."""
         return FullGaussian(self.mean * scale, self.cholesky * log_std_shift.exp().unsqueeze(-1))
 
     def detach(self) -> FullGaussian:

@@ -65,8 +65,8 @@ class Mixed(Likelihood):
         outputs = h.split([part.n_outputs for part in self._parts], -1)
         none = [None] * len(outputs)
         totals = none if total is None else total.split(1, -1)
-        moves = none if shift is None else shift.split([part.n_shifts for part in self._parts], -1)
-        found = [part(*given) for part, *given in zip(self._parts, outputs, totals, moves, strict=True)]
+        shifts = none if shift is None else shift.split([part.n_shifts for part in self._parts], -1)
+        found = [part(*given) for part, *given in zip(self._parts, outputs, totals, shifts, strict=True)]
         return self._join(found)
 
     def _join(self, parts: list[d.RowDistribution]) -> d.RowDistribution:

@@ -113,7 +113,8 @@ class SparseLinear(nn.Module):
 class Layer(nn.Module):
     """A linear or convolutional map, then norm, modulation by the context, and non-linearity.
 
-    `residual` adds the input to the result. A layer that is `deaf` does not use the context's first `code` features.
+    `residual` adds the input to the result. With `skip_beta` the layer
+    does not use the context's first `code` features.
     """
 
     def __init__(

@@ -31,7 +31,7 @@ class MLP(nn.Module):
         Width of the context that modulates every hidden layer, or the output where there is none; 0 for no context.
     code : int
         How many of the context's first features encode beta: with several hidden layers, these only scale.
-    deaf : int or None
+    skip_beta : int or None
         Index of the hidden layer that does not use the code, if there are several (docs/range.md): the one next to the
         rows, 0 in an encoder and -1 in a decoder.
     norm : bool

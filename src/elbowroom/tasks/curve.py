@@ -1,4 +1,4 @@
-"""The rate-distortion curve over beta, and the choice of a beta from it."""
+"""The rate-distortion curve over beta, and the beta of a rate or a distortion on it."""
 
 from __future__ import annotations
 

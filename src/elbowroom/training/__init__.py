@@ -1,1 +1,1 @@
-"""Training: the trainer, its loop, controllers of beta, the optimiser, checkpoints, history."""
+"""Training: the trainer, its plan, controllers of beta, the optimiser, checkpoints, history."""

@@ -358,5 +358,7 @@ def control_of(policy: Beta, steps: int, device: torch.device, conditioning: Bet
         if isinstance(policy, kind):
             return control(policy, steps, device, conditioning)
     raise ParameterError(
-        "a custom policy for beta must be a Schedule", f"it is {policy!r}", "Inherit from elbowroom.beta.Schedule."
+        "a custom policy for beta must be a Schedule",
+        f"it is {policy!r}",
+        "Inherit from elbowroom.beta.policies.Schedule.",
     )

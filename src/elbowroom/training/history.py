@@ -18,8 +18,8 @@ class History:
     Every record has epoch, step, beta and learning_rate at the epoch's end, distortion, rate and loss as means over
     the epoch's training rows, in nats per row, and seconds since the start; with held-out rows also
     held_out_distortion, held_out_rate and held_out_loss at the fixed evaluation beta; with a target distortion
-    target_met, 1 or 0. `products` says how matrices were multiplied (`elbowroom.devices`), on which the last bits of
-    the weights depend.
+    target_met, 1 or 0. `products` says how matrices were multiplied (`elbowroom.utils.matmul`), on which the last
+    bits of the weights depend.
     """
 
     records: list[Record] = field(default_factory=list)

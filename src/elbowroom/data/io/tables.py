@@ -136,10 +136,12 @@ def _words(column: Any) -> list[str]:
     """The cells of a column as text: dates without a time where none has one, whole numbers without a point."""
     missing, values = column.is_null().to_list(), column.to_list()
     if column.dtype == nw.Datetime:
-        values = [None if missing else value.isoformat(" ") for value, missing in zip(values, missing, strict=True)]
-        days = all(missing or value.endswith(" 00:00:00") for value, missing in zip(values, missing, strict=True))
+        values = [
+            None if is_missing else value.isoformat(" ") for value, is_missing in zip(values, missing, strict=True)
+        ]
+        days = all(is_missing or value.endswith(" 00:00:00") for value, is_missing in zip(values, missing, strict=True))
         values = [value and value[:10] if days else value for value in values]
-    return ["" if missing else _word(value) for value, missing in zip(values, missing, strict=True)]
+    return ["" if is_missing else _word(value) for value, is_missing in zip(values, missing, strict=True)]
 
 
 def _word(value: Any) -> str:

@@ -5,8 +5,8 @@
 
 Scores and curves: a model is trained once, and its mean over 200,000 new rows of the law that the rows come from is the
 truth. 1,000 samples of 400 rows each give an estimate and a standard error; "covered" is the share of samples whose
-estimate +- 1.96 standard errors holds the truth. (Of rows with heavy tails, 400 are too few for such intervals: .83 to
-.94 with Student's t of 5 degrees.) Comparisons: two recommenders, evaluated for all users of a log; samples of 400.
+estimate +- 1.96 standard errors holds the truth. Comparisons: two recommenders, evaluated for all users of a log;
+samples of 400 of them.
 
 Imputation: y = x + w + noise, w = x / 2 + noise, 300 rows; w is missing more often where y is large. Every repeat draws
 new rows, makes 5 imputations, fits the regression of y on x and w to each, and pools (Rubin 1987). "one model" are

@@ -249,6 +249,26 @@ def test_encode(here, capsys):
     np.testing.assert_array_equal(frame[["latent0", "latent1"]], elbowroom.load("people").transform(table))
 
 
+@pytest.mark.parametrize("ending", [".csv", ".parquet"])
+def test_tables_of_arrays_are_written_too(tmp_path, monkeypatch, capsys, ending):
+    monkeypatch.chdir(tmp_path)
+    x = np.random.default_rng(0).normal(size=(60, 3))
+    x[::5, 1] = np.nan
+    np.savez("rows.npz", X=x, group=np.arange(60) % 3)
+    answer(capsys, "fit", "rows.npz", "--out", "m", "--schema", "infer", *QUICK)
+    read = {".csv": partial(pd.read_csv, float_precision="round_trip"), ".parquet": pd.read_parquet}[ending]
+    answer(capsys, "impute", "m", "rows.npz", "--out", f"full{ending}")
+    full = read(f"full{ending}")
+    assert list(full) == ["group", "x0", "x1", "x2"]
+    assert full["group"].tolist() == (np.arange(60) % 3).tolist()
+    values = full[["x0", "x1", "x2"]].to_numpy()
+    assert np.isfinite(values).all()
+    np.testing.assert_array_equal(values[~np.isnan(x)], x[~np.isnan(x)])
+    answer(capsys, "reconstruct", "m", "rows.npz", "--out", f"again{ending}")
+    answer(capsys, "sample", "m", "-n", "7", "--out", f"new{ending}")
+    assert (read(f"again{ending}").shape, read(f"new{ending}").shape) == ((60, 3), (7, 3))
+
+
 @pytest.mark.parametrize("ending", [".csv", ".tsv", ".parquet"])
 def test_label_columns_stay_with_their_rows(tmp_path, monkeypatch, capsys, ending):
     monkeypatch.chdir(tmp_path)

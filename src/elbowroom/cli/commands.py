@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from shlex import quote
 from typing import Any
@@ -54,7 +55,7 @@ def reconstruct(model: str, file: str, out: str, beta: float | None) -> Answer:
     estimator, data, rows = opened(model, file, out, beta)
     if getattr(estimator, "schema_", None) is not None:
         check_table_output(out)
-        write_frame(out, estimator.reconstruct(rows))
+        write_table(out, estimator.reconstruct(rows), estimator)
         return written(out, np.empty((len(data), len(estimator.schema_))), "reconstructions of")
     x = np.asarray(estimator.reconstruct(rows))
     write(out, Result(x, names_of(estimator), rows=data.rows, adata=_adata(data), **_as_images(estimator)))
@@ -85,7 +86,8 @@ def sample(
         check_table(estimator, model, "--given")
         check_table_output(out)
         cells = tables.cells_of(tables.schema_of(estimator, "--given"), given) if given else None
-        write_frame(out, estimator.sample(n, mean=mean, given=cells, context=labels, random_state=random_state))
+        x = estimator.sample(n, mean=mean, given=cells, context=labels, random_state=random_state)
+        write_table(out, x, estimator)
         return written(out, np.empty((n, len(estimator.schema_))), "new")
     x = np.asarray(estimator.sample(n, mean=mean, context=labels, random_state=random_state))
     write(out, Result(x, names_of(estimator), **_as_images(estimator)))
@@ -232,6 +234,14 @@ def _label(estimator: Any, model: str, context: str | None) -> Any:
         expected = f"--context must be one of the labels that {model} was fitted with: {first}"
         raise DataError(expected, got, f"Add --context {quote(str(known[0]))}.")
     return found
+
+
+def write_table(out: str, rows: Any, estimator: Any, labels: Mapping[str, np.ndarray] | None = None) -> None:
+    """Write rows of a table: a frame as it is, an array with the names of its columns, after those of `labels`."""
+    if isinstance(rows, np.ndarray):
+        write(out, Result(rows, names_of(estimator), labels=labels or {}))
+    else:
+        write_frame(out, rows)
 
 
 def written(out: str, values: np.ndarray, what: str) -> Answer:

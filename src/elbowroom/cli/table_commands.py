@@ -9,11 +9,11 @@ from typing import Any
 import narwhals.stable.v2 as nw
 import numpy as np
 
-from elbowroom.cli.commands import check_page, opened
+from elbowroom.cli.commands import check_page, opened, write_table
 from elbowroom.cli.console import Answer, listed
 from elbowroom.cli.models import names_of
 from elbowroom.data.io.readers import Data, read
-from elbowroom.data.io.tables import check_table_output, write_frame
+from elbowroom.data.io.tables import check_table_output
 from elbowroom.data.io.writers import Result, check_output, write
 from elbowroom.errors import ParameterError, counted, escaped
 from elbowroom.estimators import tables
@@ -34,7 +34,7 @@ def impute(
     seed = 0 if random_state is None else random_state
     found = estimator.impute(rows, n, how, random_state=seed)
     if n is None:
-        write_frame(out, _as_in_file(found, data))
+        _write_full(out, found, estimator, data)
         return Answer(
             {"out": out, "rows": len(data)}, f"wrote {counted(len(data), 'row')} without missing values to {out}"
         )
@@ -42,15 +42,17 @@ def impute(
     names = [str(path.with_name(f"{path.stem}-{i}{path.suffix}")) for i in range(1, len(found) + 1)]
     with Interrupt():  # all of them, or none
         for name, frame in zip(names, found, strict=True):
-            write_frame(name, _as_in_file(frame, data))
+            _write_full(name, frame, estimator, data)
     return Answer({"out": names, "rows": len(data)}, f"wrote {counted(len(names), 'imputation')}: {', '.join(names)}")
 
 
-def _as_in_file(frame: Any, data: Data) -> Any:
-    """A completed table with the columns of the file that are no features where they were."""
-    full = nw.from_native(frame, eager_only=True)
-    spare = [nw.new_series(name, values.tolist(), backend=full.implementation) for name, values in data.labels.items()]
-    return full.with_columns(*spare).select(*data.columns).to_native() if spare else frame
+def _write_full(out: str, found: Any, estimator: Any, data: Data) -> None:
+    """Write a completed table, with the columns of the file that are not features where they were."""
+    if data.labels and not isinstance(found, np.ndarray):
+        full = nw.from_native(found, eager_only=True)
+        spare = [nw.new_series(name, of.tolist(), backend=full.implementation) for name, of in data.labels.items()]
+        found = full.with_columns(*spare).select(*data.columns).to_native()
+    write_table(out, found, estimator, data.labels)
 
 
 def detect(model: str, file: str, out: str | None, contamination: float, beta: float | None) -> Answer:

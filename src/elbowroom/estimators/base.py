@@ -210,6 +210,7 @@ class BaseVAE(TransformerMixin, BaseEstimator, ABC):
         progress = Progress(self.epochs_, silent=not self.verbose)
         custom = any(isinstance(part, nn.Module) for part in (self.encoder, self.decoder, self.likelihood))
         with Interrupt() as interrupt:  # a trained model must not be left without its other attributes
+            # "guests" names a stream of random numbers: another word would change the bits
             with own_stream(seed_of(self.seed_, "guests")) if custom else nullcontext():
                 history = self._trainer().fit(model, train, self.beta_, objective, held_out, checkpoints, progress)
             interrupt.end()
@@ -340,8 +341,8 @@ class BaseVAE(TransformerMixin, BaseEstimator, ABC):
 
     def fit_transform(self, X: Any, y: Any = None, *, context: Any = None) -> np.ndarray:
         """Fit on X and return its posterior means."""
-        told = {} if context is None else {"context": context}  # which not all estimators take
-        return self.fit(X, **told).transform(X, **told)
+        given = {} if context is None else {"context": context}  # which not all estimators take
+        return self.fit(X, **given).transform(X, **given)
 
     def transform(self, X: Any, *, context: Any = None) -> np.ndarray:
         """Posterior means E q(z|x), (n, n_latents), in the floating dtype of X."""

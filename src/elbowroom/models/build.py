@@ -51,9 +51,9 @@ def build(
         latent = LATENTS[covariance](encoder.width, n_latents)  # type: ignore[arg-type]
         name, _ = specs.parse(prior, PRIORS, "prior")
         sizes = (n_latents, likelihood.n_inputs) if PRIORS[name] is VampPrior else (n_latents,)
-        told = () if issubclass(PRIORS[name], StandardPrior | FittedPrior) else (code,)
+        extra = () if issubclass(PRIORS[name], StandardPrior | FittedPrior) else (code,)
         model = VAE(
-            encoder, latent, specs.make(prior, PRIORS, "prior", *sizes, *told), decoder, likelihood, conditioning
+            encoder, latent, specs.make(prior, PRIORS, "prior", *sizes, *extra), decoder, likelihood, conditioning
         )
     model.initialise(rows.spread(enough(rows.features)), generator_at(seed, "initialise"))
     if labels and isinstance(likelihood, Likelihood):

@@ -286,11 +286,11 @@ def histories_of(rows: Iterable[Any], items: Vocabulary, reading: Reading) -> tu
     for i, (_, values) in enumerate(pairs):
         reading.check_values(values, lambda _, i=i: f"history {i}")  # type: ignore[misc]
     flat = [items.positions(ids) for ids, _ in pairs]
-    strangers = [as_texts(ids[at < 0]) for (ids, _), at in zip(pairs, flat, strict=True)]
+    unknown_ids = [as_texts(ids[at < 0]) for (ids, _), at in zip(pairs, flat, strict=True)]
     columns, values = (np.concatenate(parts or [np.empty(0)]) for parts in (flat, [values for _, values in pairs]))
     row = np.repeat(np.arange(len(pairs)), [len(at) for at in flat])[columns >= 0]
     matrix = reading.matrix(values[columns >= 0], row, columns[columns >= 0].astype(int), (len(pairs), len(items)))
-    return matrix, np.unique(np.concatenate(strangers)) if strangers else np.empty(0, object)
+    return matrix, np.unique(np.concatenate(unknown_ids)) if unknown_ids else np.empty(0, object)
 
 
 def _pairs(row: Any, place: int, reading: Reading) -> tuple[np.ndarray, np.ndarray]:

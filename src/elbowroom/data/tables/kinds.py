@@ -373,8 +373,8 @@ class Category(Kind):
         found = self._codes(values)
         strange = found == -1
         known = self.categories or ()
-        if strange.any() and strange.sum() == (~np.isnan(found)).sum() and self._of_another_type(values):
-            had, has = ("text" if isinstance(one, str) else "numbers" for one in (known[0], values[np.argmax(strange)]))
+        if self._of_another_type(values):
+            had, has = ("text", "numbers") if isinstance(known[0], str) else ("numbers", "text")
             do = f"Read the column as {had}, as in training."
             raise DataError(f"column {name!r} must hold {had}, as in training", f"it holds {has}", do)
         if strange.any():

@@ -122,8 +122,8 @@ def histories(given: Any, known: Interactions, reading: Reading, refuse: bool = 
         )
     rows = list(given)
     if rows and all(map(_is_list, rows)):
-        found, strangers = histories_of(rows, known.items, reading)
-        report_unknown(strangers, refuse)
+        found, unknown_ids = histories_of(rows, known.items, reading)
+        report_unknown(unknown_ids, refuse)
         return found, False
     return known.matrix[_users(rows, known)], False
 
@@ -234,10 +234,10 @@ def _users(given: list[Any], known: Interactions) -> np.ndarray:
     ids = ids_in(given, "the list of users")
     found = known.users.positions(ids)
     if (found < 0).any():
-        strangers = ids[found < 0]
+        unknown_ids = ids[found < 0]
         raise DataError(
             "users must be those that the model was fitted on, or histories",
-            f"{counted(len(strangers), 'user is', 'users are')} not known ({listed(strangers.tolist())})",
+            f"{counted(len(unknown_ids), 'user is', 'users are')} not known ({listed(unknown_ids.tolist())})",
             "Pass the items of each, a list of lists: recommend([[10, 12], [7]]).",
         )
     return found
@@ -276,8 +276,8 @@ def excluded(given: Any, known: Interactions, users: int, refuse: bool = False) 
     elif isinstance(given, Iterable) and _any_lists(given):
         if not all(map(_is_list, given)):
             raise DataError("exclude is a list of ids, or of lists", f"it is {given!r:.80}", "Pass [[10, 12], []].")
-        found, strangers = histories_of([list(row) for row in given], known.items, Reading())
-        report_unknown(strangers, refuse)
+        found, unknown_ids = histories_of([list(row) for row in given], known.items, Reading())
+        report_unknown(unknown_ids, refuse)
     else:
         at = positions_of(given, known, refuse)
         return sparse.csr_matrix((np.ones(len(at), np.float32), (np.zeros(len(at), int), at)), (1, len(known.items)))

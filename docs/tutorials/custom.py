@@ -11,13 +11,15 @@ EVENTS = ("wakes", "leaves home", "eats", "comes home", "sleeps")
 
 
 def days(n: int, random: np.random.Generator) -> np.ndarray:
-    """Hours (n, 5) from 0 to 24: the hours of an early or a late riser, with noise of half an hour to an hour."""
-    shift = np.where(random.random(n) < 0.6, random.normal(-0.7, 0.5, n), random.normal(1.8, 0.5, n))
-    usual = np.array([7.0, 8.0, 12.5, 17.5, 23.0]) + shift[:, None] * [1.0, 0.8, 0.4, 0.7, 1.1]
+    """Hours (n, 5) of early and late risers, with noise of half an hour to an hour."""
+    early, late = random.normal(-0.7, 0.5, n), random.normal(1.8, 0.5, n)
+    shift = np.where(random.random(n) < 0.6, early, late)[:, None]
+    usual = np.array([7.0, 8.0, 12.5, 17.5, 23.0]) + shift * [1.0, 0.8, 0.4, 0.7, 1.1]
     return (usual + random.normal(0, [0.5, 0.5, 0.7, 1.0, 0.5], (n, 5))) % 24
 
 
-X = days(400 if tutorial.quick else 4000, np.random.default_rng(0)) * np.pi / 12  # angles from 0 to 2 pi
+X = days(400 if tutorial.quick else 4000, np.random.default_rng(0))
+X = X * np.pi / 12  # angles from 0 to 2 pi
 train, test = X[len(X) // 4 :], X[: len(X) // 4]
 # [end of generate]
 tutorial.say(f"{len(train)} days to train on, {len(test)} to test on")
@@ -29,13 +31,13 @@ from torch.distributions import Independent, VonMises
 
 
 class Angles(nn.Module):
-    """A von Mises distribution for each angle, whose mean direction is the decoder's."""
+    """A von Mises distribution for each angle, around a direction of the decoder."""
 
-    n_outputs = 15  # what the decoder gives for a row: two coordinates and a concentration of each of 5 angles
-    n_inputs = 10  # what the encoder gets
+    n_outputs = 15  # of the decoder: a direction and a concentration for 5 angles
+    n_inputs = 10  # of the encoder
 
     def inputs(self, x: Tensor) -> Tensor:
-        """Cosines and sines: for the encoder midnight is one place, and not two ends."""
+        """Cosines and sines, so that the encoder sees midnight as one place."""
         return torch.cat([x.cos(), x.sin()], -1)
 
     def forward(self, h: Tensor) -> Independent:
@@ -55,7 +57,9 @@ class Residual(nn.Module):
     def __init__(self, inputs: int, outputs: int, width: int = 64) -> None:
         super().__init__()
         self.first, self.last = nn.Linear(inputs, width), nn.Linear(width, outputs)
-        self.layers = nn.ModuleList(nn.Sequential(nn.SiLU(), nn.Linear(width, width)) for _ in range(2))
+        self.layers = nn.ModuleList(
+            nn.Sequential(nn.SiLU(), nn.Linear(width, width)) for _ in range(2)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (n, inputs) to (n, outputs)."""
@@ -70,34 +74,46 @@ class Residual(nn.Module):
 # [fit]
 from elbowroom import TableVAE
 
-settings = {"n_latents": 2, "epochs": 3 if tutorial.quick else 100, "random_state": 0}
-torch.manual_seed(0)  # your own layers draw their first weights from torch's global stream
-circular = TableVAE(likelihood=Angles(), encoder=Residual(10, 64), decoder=Residual(2, 15), **settings).fit(train)
+epochs = 3 if tutorial.quick else 100
+settings = {"n_latents": 2, "epochs": epochs, "random_state": 0}
+torch.manual_seed(0)  # your own layers start from torch's global stream
+parts = {"encoder": Residual(10, 64), "decoder": Residual(2, 15)}
+circular = TableVAE(likelihood=Angles(), **parts, **settings).fit(train)
 straight = TableVAE(likelihood="gaussian", **settings).fit(train)
 # [end of fit]
 for name, model in (("von Mises", circular), ("Gaussian", straight)):
-    found = model.log_likelihood(test)
-    tutorial.say(f"{name}: test log-likelihood {found.mean:.2f} +- {found.standard_error:.2f} nats per day")
+    evidence = model.log_likelihood(test)
+    tutorial.say(
+        f"{name}: test log-likelihood {evidence.mean:.2f} +- {evidence.standard_error:.2f} nats per day"
+    )
 tutorial.say(f"active latents: {circular.diagnosis_.n_active}")
 
 # [use]
-made = circular.sample(len(test), random_state=0) % (2 * np.pi) * 12 / np.pi  # hours again
+made = circular.sample(len(test), random_state=0) % (2 * np.pi)
+made = made * 12 / np.pi  # hours again
 # [end of use]
 straight_made = straight.sample(len(test), random_state=0) * 12 / np.pi
 sides = {"data": test * 12 / np.pi, "von Mises": made, "Gaussian": straight_made}
 for name, hours in sides.items():
-    awake, outside = (hours[:, 4] > 3) & (hours[:, 4] < 21), ((hours < 0) | (hours >= 24)).any(1)
+    awake, outside = (
+        (hours[:, 4] > 3) & (hours[:, 4] < 21),
+        ((hours < 0) | (hours >= 24)).any(1),
+    )
     tutorial.say(
         f"{name}: {awake.mean():.1%} sleep between 3:00 and 21:00, {outside.mean():.1%} have an hour outside 0 to 24"
     )
 
 figure, panels = figure_of(7.2, 2.9, 3, sharex=True, sharey=True)
-for axes, (name, hours), color in zip(panels, sides.items(), (BLUE, ORANGE, GREY), strict=True):
+for axes, (name, hours), color in zip(
+    panels, sides.items(), (BLUE, ORANGE, GREY), strict=True
+):
     axes.scatter(hours[:, 0], hours[:, 4], 5, color=color, alpha=0.5, lw=0)
     axes.axhspan(24, 30, color=LIGHT, lw=0)
     axes.axhspan(-3, 0, color=LIGHT, lw=0)
     axes.set(xlabel="wakes at", title=name, ylim=(-2, 29), xlim=(3, 13))
-    axes.set_xticks([4, 6, 8, 10, 12], [f"{h}:00" for h in (4, 6, 8, 10, 12)], fontsize=8.5)
+    axes.set_xticks(
+        [4, 6, 8, 10, 12], [f"{h}:00" for h in (4, 6, 8, 10, 12)], fontsize=8.5
+    )
     axes.set_yticks([0, 6, 12, 18, 24], [f"{h}:00" for h in (0, 6, 12, 18, 24)])
     axes.grid(axis="y")
 panels[0].set_ylabel("sleeps at")

@@ -13,12 +13,12 @@ from sklearn.model_selection import train_test_split
 
 from elbowroom import ImageVAE
 
-images = load_digits().images.astype(np.uint8)  # 1,797 images of 8 x 8 pixels, from 0 to 16
+images = load_digits().images.astype(np.uint8)  # 1,797 of 8 x 8 pixels, 0 to 16
 train, rest = train_test_split(images, test_size=597, random_state=0)
 valid, test = rest[:300], rest[300:]
-model = ImageVAE(n_latents=16, body="mlp", beta="0.01..10", epochs=5 if tutorial.quick else 400, random_state=0).fit(
-    train
-)
+epochs = 5 if tutorial.quick else 400
+model = ImageVAE(16, body="mlp", beta="0.01..10", epochs=epochs, random_state=0)
+model.fit(train)
 # [end of fit]
 tutorial.say(f"likelihood: {model.likelihood_}, since {model.likelihood_reason_}")
 
@@ -35,7 +35,9 @@ scores = {beta: model.at(beta).score(test) for beta in (best, small)}
 tutorial.say(f"beta with the highest ELBO: {best:.3g}")
 tutorial.say(f"beta with a rate of 20 bits: {small:.3g}")
 for beta, score in scores.items():
-    tutorial.say(f"ELBO of the test images with the model at beta = {beta:.3g}: {score:.1f} nats per image")
+    tutorial.say(
+        f"ELBO of the test images with the model at beta = {beta:.3g}: {score:.1f} nats per image"
+    )
 
 # [pictures]
 betas = [0.01, 0.1, 1.0, 10.0]
@@ -45,7 +47,12 @@ samples = {beta: at[beta].sample(25, mean=True, random_state=1) for beta in beta
 # [end of pictures]
 
 figure, (axes,) = figure_of(7.2, 2.9)
-axes.imshow(mosaic(np.concatenate([test[:10], *made.values()]), 10), cmap="gray_r", vmin=0, vmax=16)
+axes.imshow(
+    mosaic(np.concatenate([test[:10], *made.values()]), 10),
+    cmap="gray_r",
+    vmin=0,
+    vmax=16,
+)
 axes.set_xticks([])
 names = ["test images"]
 for beta in betas:
@@ -66,12 +73,23 @@ figure, (left, right) = figure_of(7.2, 3.0, 2)
 left.plot(curve.rate, curve.distortion, "-o", color=ORANGE, ms=4)
 for i in (0, 4, 8, 10, 12):
     point = (curve.rate[i], curve.distortion[i])
-    left.annotate(f"{curve.betas[i]:.2g}", point, (4, 5), textcoords="offset points", color=GREY)
-left.set(xlabel="rate, nats per image", ylabel="distortion, nats per image", title="Validation images, with the betas")
+    left.annotate(
+        f"{curve.betas[i]:.2g}", point, (4, 5), textcoords="offset points", color=GREY
+    )
+left.set(
+    xlabel="rate, nats per image",
+    ylabel="distortion, nats per image",
+    title="Validation images, with the betas",
+)
 left.margins(0.15, 0.12)
 right.plot(curve.betas, curve.elbo, "-o", color=BLUE, ms=4)
 right.axvline(best, color=GREY, lw=1, ls=":")
-right.set(xscale="log", xlabel="beta", ylabel="ELBO, nats per image", title="How well each beta models them")
+right.set(
+    xscale="log",
+    xlabel="beta",
+    ylabel="ELBO, nats per image",
+    title="How well each beta models them",
+)
 right.xaxis.set_major_formatter(FormatStrFormatter("%g"))
 for axes in (left, right):
     axes.grid(axis="y")

@@ -10,43 +10,62 @@ tutorial = Tutorial("missing")
 from sklearn.datasets import load_diabetes
 
 patients = load_diabetes(as_frame=True, scaled=False).frame
-patients.columns = ["age", "sex", "bmi", "pressure", *["s1", "s2", "s3", "s4", "s5", "s6"], "progression"]
-patients["sex"] = patients["sex"].map({1.0: "a", 2.0: "b"})  # scikit-learn does not say which is which
+serum = ["s1", "s2", "s3", "s4", "s5", "s6"]
+patients.columns = ["age", "sex", "bmi", "pressure", *serum, "progression"]
+patients["sex"] = patients["sex"].map({1.0: "a", 2.0: "b"})  # which is which is not stated
 hidden = np.random.default_rng(0).random(patients.shape) < 0.2
-holes = patients.mask(hidden)
+incomplete = patients.mask(hidden)
 # [end of data]
-tutorial.say(f"{len(holes)} rows, {holes.isna().to_numpy().sum()} of {holes.size} cells missing")
+tutorial.say(
+    f"{len(incomplete)} rows, {incomplete.isna().to_numpy().sum()} of {incomplete.size} cells missing"
+)
 
 # [fit]
 from elbowroom import TableVAE
 
 epochs = 10 if tutorial.quick else 300
-model = TableVAE(6, hidden=(), beta=0.5, epochs=epochs, random_state=0).fit(holes)
+model = TableVAE(6, hidden=(), beta=0.5, epochs=epochs, random_state=0).fit(incomplete)
 # [end of fit]
 for name, kind in model.schema_.items():
     tutorial.say(f"  {name}: {type(kind).__name__}")
 
 # [impute]
-full = model.impute(holes)  # one table: medians, and the most likely category
-tables = model.impute(holes, n=20 if tutorial.quick else 100)  # a hundred tables, drawn
+full = model.impute(incomplete)  # medians, and the most likely category
+tables = model.impute(
+    incomplete, n=20 if tutorial.quick else 100
+)  # a hundred tables, drawn
 # [end of impute]
 
 from sklearn.experimental import enable_iterative_imputer  # noqa: F401
 from sklearn.impute import IterativeImputer, KNNImputer, SimpleImputer
 
 numbers = [name for name in patients if name != "sex"]
-truth, given = patients[numbers].to_numpy(), holes[numbers].to_numpy()
+truth, given = patients[numbers].to_numpy(), incomplete[numbers].to_numpy()
 cells = hidden[:, [patients.columns.get_loc(name) for name in numbers]]
 scale = np.nanstd(given, axis=0)
-inputs = holes.assign(sex=holes["sex"].map({"a": 0.0, "b": 1.0}))[[*numbers, "sex"]].to_numpy()
+inputs = incomplete.assign(sex=incomplete["sex"].map({"a": 0.0, "b": 1.0}))[
+    [*numbers, "sex"]
+].to_numpy()
 scaled = (inputs - np.nanmean(inputs, axis=0)) / np.nanstd(inputs, axis=0)
-deep = TableVAE(6, hidden=(64,), beta=0.5, epochs=epochs, random_state=0).fit(holes)
+deep = TableVAE(6, hidden=(64,), beta=0.5, epochs=epochs, random_state=0).fit(
+    incomplete
+)
 models = {"TableVAE": model, "TableVAE, 64 hidden units": deep}
-answers = {name: each.impute(holes, how="mean")[numbers].to_numpy() for name, each in models.items()}
-for imputer in (IterativeImputer(max_iter=2 if tutorial.quick else 100, random_state=0), KNNImputer(), SimpleImputer()):
-    found = imputer.fit_transform(scaled)[:, :-1]
-    answers[type(imputer).__name__] = found * scale + np.nanmean(given, axis=0)
-errors = {name: np.sqrt((((found - truth) / scale)[cells] ** 2).mean()) for name, found in answers.items()}
+answers = {
+    name: each.impute(incomplete, how="mean")[numbers].to_numpy()
+    for name, each in models.items()
+}
+for imputer in (
+    IterativeImputer(max_iter=2 if tutorial.quick else 100, random_state=0),
+    KNNImputer(),
+    SimpleImputer(),
+):
+    imputed = imputer.fit_transform(scaled)[:, :-1]
+    answers[type(imputer).__name__] = imputed * scale + np.nanmean(given, axis=0)
+errors = {
+    name: np.sqrt((((imputed - truth) / scale)[cells] ** 2).mean())
+    for name, imputed in answers.items()
+}
 drawn = np.stack([each[numbers].to_numpy() for each in tables])
 low, high = np.quantile(drawn, [0.05, 0.95], axis=0)
 covered = ((low <= truth) & (truth <= high))[cells].mean()
@@ -55,16 +74,21 @@ right = (full["sex"] == patients["sex"])[sexes].mean()
 guess = patients["sex"].value_counts(normalize=True).max()
 tutorial.say("")
 tutorial.say(
-    table(["root mean squared error, in standard deviations", ""], [(k, f"{v:.3f}") for k, v in errors.items()])
+    table(
+        ["root mean squared error, in standard deviations", ""],
+        [(k, f"{v:.3f}") for k, v in errors.items()],
+    )
 )
 tutorial.say(f"90 % intervals that hold the removed number: {covered:.1%}")
-tutorial.say(f"removed sex imputed correctly: {right:.1%}, by the most frequent one: {guess:.1%}\n")
+tutorial.say(
+    f"removed sex imputed correctly: {right:.1%}, by the most frequent one: {guess:.1%}\n"
+)
 
 # [synthetic]
 from elbowroom import quality
 
 made = model.sample(442, random_state=0)
-comparison = quality(holes, made)
+comparison = quality(incomplete, made)
 # [end of synthetic]
 tutorial.say(comparison)
 
@@ -88,7 +112,13 @@ sides = [("442 patients", patients, BLUE), ("442 synthetic rows", made, ORANGE)]
 for axes, (title, frame, color) in zip(panels, sides, strict=True):
     for sex, marker, face in (("a", "o", color), ("b", "^", "none")):
         some = frame[frame["sex"] == sex]
-        style = {"marker": marker, "facecolor": face, "edgecolor": color, "linewidth": 0.6, "alpha": 0.75}
+        style = {
+            "marker": marker,
+            "facecolor": face,
+            "edgecolor": color,
+            "linewidth": 0.6,
+            "alpha": 0.75,
+        }
         axes.scatter(some["bmi"], some["progression"], 13, label=f"sex {sex}", **style)
     axes.set(xlabel="body mass index", title=title)
     axes.grid(axis="y")

@@ -15,7 +15,12 @@ import torch
 from matplotlib.figure import Figure
 
 INK, GREY, LIGHT = "#1d2733", "#667180", "#d6dbe1"
-BLUE, ORANGE, GREEN, YELLOW = "#1f6fb2", "#d9660f", "#12835f", "#d4a80a"  # data is blue, and a model's is orange
+BLUE, ORANGE, GREEN, YELLOW = (
+    "#1f6fb2",
+    "#d9660f",
+    "#12835f",
+    "#d4a80a",
+)  # data is blue, and a model's is orange
 MOST_BYTES = 60_000  # of a picture
 
 mpl.rcParams.update(
@@ -47,14 +52,27 @@ class Tutorial:
     """A run of one: its options, its lines and its pictures."""
 
     def __init__(self, name: str) -> None:
-        parser = argparse.ArgumentParser(description=f"The tutorial {name}: its pictures and its numbers.")
-        parser.add_argument("--out", type=Path, default=Path("build/tutorials"), help="folder for pictures and numbers")
-        parser.add_argument("--quick", action="store_true", help="train for a moment, to see that everything runs")
+        parser = argparse.ArgumentParser(
+            description=f"The tutorial {name}: its pictures and its numbers."
+        )
+        parser.add_argument(
+            "--out",
+            type=Path,
+            default=Path("build/tutorials"),
+            help="folder for pictures and numbers",
+        )
+        parser.add_argument(
+            "--quick",
+            action="store_true",
+            help="train for a moment, to see that everything runs",
+        )
         options = parser.parse_args()
         self.name, self.out, self.quick = name, options.out, options.quick
         self.lines: list[str] = []
         self.out.mkdir(parents=True, exist_ok=True)
-        torch.set_num_threads(1)  # these networks are small, and the same number of threads gives the same bits
+        torch.set_num_threads(
+            1
+        )  # these networks are small, and the same number of threads gives the same bits
 
     def say(self, text: object) -> None:
         """Print, and keep in NAME.txt."""
@@ -72,10 +90,14 @@ class Tutorial:
             small = image.convert("RGB").quantize(64, dither=Image.Dither.NONE)
         small.save(path, optimize=True)
         if path.stat().st_size > MOST_BYTES:
-            raise ValueError(f"{path} should have at most {MOST_BYTES:,} bytes, but has {path.stat().st_size:,}")
+            raise ValueError(
+                f"{path} should have at most {MOST_BYTES:,} bytes, but has {path.stat().st_size:,}"
+            )
 
 
-def figure_of(width: float, height: float, columns: int = 1, rows: int = 1, **options: Any) -> tuple[Figure, Any]:
+def figure_of(
+    width: float, height: float, columns: int = 1, rows: int = 1, **options: Any
+) -> tuple[Figure, Any]:
     """A figure in inches with an array of axes, of one axis where there is one row."""
     figure = Figure(figsize=(width, height), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False, **options)
@@ -98,6 +120,9 @@ def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     texts = [list(map(str, row)) for row in (head, *rows)]
     widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
     return "\n".join(
-        "  ".join(t.ljust(w) if i == 0 else t.rjust(w) for i, (t, w) in enumerate(zip(row, widths, strict=True)))
+        "  ".join(
+            t.ljust(w) if i == 0 else t.rjust(w)
+            for i, (t, w) in enumerate(zip(row, widths, strict=True))
+        )
         for row in texts
     )

@@ -12,7 +12,7 @@ from sklearn.datasets import load_diabetes
 patients = load_diabetes(as_frame=True, scaled=False).frame
 serum = ["s1", "s2", "s3", "s4", "s5", "s6"]
 patients.columns = ["age", "sex", "bmi", "pressure", *serum, "progression"]
-patients["sex"] = patients["sex"].map({1.0: "a", 2.0: "b"})  # which is which is not stated
+patients["sex"] = patients["sex"].map({1.0: "a", 2.0: "b"})
 hidden = np.random.default_rng(0).random(patients.shape) < 0.2
 incomplete = patients.mask(hidden)
 # [end of data]

@@ -6,14 +6,12 @@ from tutorial import BLUE, GREY, LIGHT, ORANGE, Tutorial, figure_of
 
 tutorial = Tutorial("custom")
 
+
 # [generate]
-EVENTS = ("wakes", "leaves home", "eats", "comes home", "sleeps")
-
-
 def days(n: int, random: np.random.Generator) -> np.ndarray:
-    """Hours (n, 5) of early and late risers, with noise of half an hour to an hour."""
+    """Hours (n, 5) at which n people wake, leave home, eat, come home and sleep."""
     early, late = random.normal(-0.7, 0.5, n), random.normal(1.8, 0.5, n)
-    shift = np.where(random.random(n) < 0.6, early, late)[:, None]
+    shift = np.where(random.random(n) < 0.6, early, late)[:, None]  # 60 % rise early
     usual = np.array([7.0, 8.0, 12.5, 17.5, 23.0]) + shift * [1.0, 0.8, 0.4, 0.7, 1.1]
     return (usual + random.normal(0, [0.5, 0.5, 0.7, 1.0, 0.5], (n, 5))) % 24
 

@@ -31,9 +31,8 @@ for name, kind in model.schema_.items():
 
 # [impute]
 full = model.impute(incomplete)  # medians, and the most likely category
-tables = model.impute(
-    incomplete, n=20 if tutorial.quick else 100
-)  # a hundred tables, drawn
+n = 20 if tutorial.quick else 100
+tables = model.impute(incomplete, n=n)  # a hundred tables, drawn
 # [end of impute]
 
 from sklearn.experimental import enable_iterative_imputer  # noqa: F401

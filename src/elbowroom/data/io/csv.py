@@ -83,7 +83,8 @@ class Delimited:
             try:
                 body = Digits(self.after_header(file), self.separator, len(self.names) == 1)
                 text = io.TextIOWrapper(io.BufferedReader(body, CHUNK), "ascii", newline="")
-                text._CHUNK_SIZE = CHUNK  # type: ignore[attr-defined]  # the usual 8 KB take as long as the numbers
+                # Private in Python, and of no effect where it is gone: the usual 8 KB take as long as the numbers.
+                setattr(text, "_CHUNK_SIZE", CHUNK)  # noqa: B010
                 with warnings.catch_warnings(action="ignore"):  # of no rows
                     values = np.loadtxt(text, delimiter=self.separator, quotechar='"', comments=None, ndmin=2)
             except ValueError:

@@ -273,7 +273,8 @@ IDS: dict[str, Case] = {
     "ids of both signs, too far apart": (lambda: pairs(user=[-1, 2**63], item=TWO), "has 9223372036854775808 (row 1)"),
     "an id that is pd.NA": (lambda: pairs(user=pd.array([1, None], "Int64"), item=TWO), "missing value, <NA> (row 1)"),
     "an id that is NaN": (lambda: pairs(user=[1, np.nan], item=TWO), "column 'user' has a missing value, nan (row 1)"),
-    "an id that is None": (lambda: pairs(user=["a", None], item=TWO), "has a missing value, None (row 1)"),
+    "an id that is None": (
+        lambda: pairs(user=pd.Series(["a", None], dtype=object), item=TWO), "has a missing value, None (row 1)"),
     "truth values as ids": (lambda: pairs(user=[True, False], item=TWO), "column 'user' has True (row 0)"),
     "bytes as ids": (lambda: pairs(user=[b"a", b"b"], item=TWO), "column 'user' has b'a' (row 0)"),
     "decimals with fractions as ids": (
@@ -1009,7 +1010,7 @@ OTHERS: dict[str, Case] = {
     "a schema of one dimension": (lambda: Schema.infer(np.arange(3.0)), "shape (3,)"),
     "a schema of objects": (lambda: Schema.infer(np.array([[object(), 1]])), "(1, 2) and object"),
     "clicks with names of two levels": (
-        lambda: InteractionVAE().fit(pd.concat([FRAME[["ash"]], FRAME[["hue"]]], axis=1, keys="ab")), "('a', 'ash')"),
+        lambda: InteractionVAE().fit(pd.concat({"a": FRAME[["ash"]], "b": FRAME[["hue"]]}, axis=1)), "('a', 'ash')"),
     "clicks with columns of the same name": (
         lambda: InteractionVAE().fit(pa.Table.from_arrays([pa.array([1]), pa.array([2])], names=["a", "a"])),
         "'a' comes more than once"),

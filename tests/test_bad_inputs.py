@@ -29,6 +29,7 @@ from scipy import sparse
 from sklearn.exceptions import NotFittedError
 from small import COUNTS, DIGITS, NAMES, WINE, counts, images, mixed, table
 from torch import nn
+from windows import pipe_at
 
 import elbowroom
 from elbowroom import (
@@ -671,11 +672,6 @@ def npy_of(descr: str, shape: str) -> bytes:
     return npy_header(f"{{'descr': {descr}, 'fortran_order': False, 'shape': {shape}}}\n")
 
 
-def pipe_at(path: Path) -> str:
-    os.mkfifo(path)
-    return str(path)
-
-
 def folder_of(path: str) -> str:
     return str(Path(path).parent)
 
@@ -891,7 +887,7 @@ SAVED: dict[str, Case] = {
     "saved into a model": (
         lambda: saved_to("m/inner", lambda here: fitted().table.save(here / "m")), "a path that is not in a model"),
     "saved over a file": (lambda: saved_to("f", lambda here: (here / "f").touch()), "is something else"),
-    "saved over a pipe": (lambda: saved_to("m", lambda here: os.mkfifo(here / "m")), "is something else"),
+    "saved over a pipe": (lambda: saved_to("m", lambda here: pipe_at(here / "m")), "is something else"),
     "saved to a folder of others": (
         lambda: saved_to("f", lambda here: ((here / "f").mkdir(), (here / "f" / "x").touch())), "is something else"),
     "saved below a file": (lambda: saved_to("f/m", lambda here: (here / "f").touch()), "into a folder that exists"),
@@ -1242,7 +1238,7 @@ def files_at(*paths: str, **contents: str | bytes) -> Callable[[Path], None]:
         csv_at(here)
         for path in paths:
             (here / path).parent.mkdir(exist_ok=True)
-            os.mkfifo(here / path)
+            pipe_at(here / path)
         for name, content in contents.items():
             place = here / name.replace("__", "/").replace("_", ".")
             place.parent.mkdir(exist_ok=True)
@@ -1295,7 +1291,7 @@ def piped(here: Path) -> None:
     """A model and a run whose files are pipes, from which nothing comes."""
     for folder, name in (("m", "config.json"), ("m.run", "run.json")):
         (here / folder).mkdir()
-        os.mkfifo(here / folder / name)
+        pipe_at(here / folder / name)
     (here / "x.csv").write_text("a\n1\n")
 
 

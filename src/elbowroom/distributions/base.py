@@ -43,6 +43,12 @@ class RowDistribution(ABC):
         """One draw of x for each z, (..., D)."""
 
 
+def applied(function: type[torch.autograd.Function], *inputs: Any) -> Tensor:
+    """The result of a function with a backward pass of its own."""
+    result: Tensor = function.apply(*inputs)
+    return result
+
+
 def in_units(x: Tensor, loc: Tensor, scale: Tensor, like: Tensor) -> Tensor:
     """(x - loc) / scale, subtracted in the precision of x (a time stamp needs it), then in the model's dtype."""
     if x.is_floating_point():

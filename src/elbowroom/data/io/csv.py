@@ -96,7 +96,7 @@ class Delimited:
         found = {name: as_whole(values[:, j]) for j, name in enumerate(self.names)}
         return _without_index(found, found[""]) if "" in found else found
 
-    def after_header(self, file: BinaryIO) -> BinaryIO:
+    def after_header(self, file: io.BufferedReader) -> io.BufferedReader:
         """The opened file, read to where its rows begin.
 
         Raises
@@ -104,7 +104,7 @@ class Delimited:
         Unusual
             If its lines end in several ways.
         """
-        if file.peek(3)[:3] == BOM_UTF8:  # type: ignore[attr-defined]
+        if file.peek(3)[:3] == BOM_UTF8:
             file.read(3)
         if any(b"\r" in file.readline().rstrip(b"\r\n") for _ in range(self.header)):
             raise Unusual("lines that end in several ways")

@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUN := $(BIN)/python
 
-.PHONY: help demo test test-long coverage check types docs pictures package bench clean
+.PHONY: help demo test test-long test-pandas coverage check types docs pictures package bench clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -25,6 +25,24 @@ test: $(VENV)/installed ## run all tests
 
 test-long: $(VENV)/installed ## run the tests of many seeds and many kills (up to 40 minutes)
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist worksteal -m long
+
+# All of the first environment, but with the other major version of pandas. anndata before 0.13 asks to be allowed to
+# write the text of pandas 3. The checks of scikit-learn take long, and find nothing else here.
+OTHER := build/pandas
+FRAMES := $(addprefix tests/test_,$(addsuffix .py,tables conditions files bad_inputs round_trips interactions rows readme validation estimators))
+OTHER_PANDAS := import pandas; print("pandas>=3,<4" if pandas.__version__.startswith("2.") else "pandas>=2.1,<3")
+
+$(OTHER)/installed: $(VENV)/installed
+	rm -rf $(OTHER)
+	$(RUN) -m venv $(OTHER)
+	$(RUN) -c 'import sysconfig; print("import site; site.addsitedir(%r)" % sysconfig.get_path("purelib"))' > $(OTHER)/first.pth
+	mv $(OTHER)/first.pth "$$($(OTHER)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
+	$(OTHER)/bin/python -m pip install --quiet --disable-pip-version-check --ignore-installed --no-deps "$$($(RUN) -c '$(OTHER_PANDAS)')" pytz tzdata
+	@touch $@
+
+test-pandas: $(OTHER)/installed ## run the tests of data frames with the other major version of pandas
+	@$(OTHER)/bin/python -c 'import pandas; print("pandas", pandas.__version__)'
+	ANNDATA_ALLOW_WRITE_NULLABLE_STRINGS=1 OMP_NUM_THREADS=1 $(OTHER)/bin/python -m pytest -n 2 --dist worksteal -k 'not checks_of_scikit_learn' $(FRAMES)
 
 coverage: $(VENV)/released ## run all tests, and print the lines that none of them runs
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist worksteal --cov=elbowroom --cov-report=term-missing:skip-covered

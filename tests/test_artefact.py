@@ -209,7 +209,6 @@ def test_a_save_that_is_killed_anywhere_leaves_a_good_model(two, tmp_path, repla
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 
-@pytest.mark.skipif(os.name == "nt", reason="Windows has no such locks")
 def test_models_that_are_saved_and_loaded_at_once(two, tmp_path):
     target = two[0].save(tmp_path / "m")
     latents = {model.transform(WINE[:3]).tobytes() for model in two}

@@ -29,6 +29,7 @@ from scipy import sparse
 from sklearn.exceptions import NotFittedError
 from small import COUNTS, DIGITS, NAMES, WINE, counts, images, mixed, table
 from torch import nn
+from windows import pipe_at
 
 import elbowroom
 from elbowroom import (
@@ -273,7 +274,8 @@ IDS: dict[str, Case] = {
     "ids of both signs, too far apart": (lambda: pairs(user=[-1, 2**63], item=TWO), "has 9223372036854775808 (row 1)"),
     "an id that is pd.NA": (lambda: pairs(user=pd.array([1, None], "Int64"), item=TWO), "missing value, <NA> (row 1)"),
     "an id that is NaN": (lambda: pairs(user=[1, np.nan], item=TWO), "column 'user' has a missing value, nan (row 1)"),
-    "an id that is None": (lambda: pairs(user=["a", None], item=TWO), "has a missing value, None (row 1)"),
+    "an id that is None": (
+        lambda: pairs(user=pd.Series(["a", None], dtype=object), item=TWO), "has a missing value, None (row 1)"),
     "truth values as ids": (lambda: pairs(user=[True, False], item=TWO), "column 'user' has True (row 0)"),
     "bytes as ids": (lambda: pairs(user=[b"a", b"b"], item=TWO), "column 'user' has b'a' (row 0)"),
     "decimals with fractions as ids": (
@@ -670,11 +672,6 @@ def npy_of(descr: str, shape: str) -> bytes:
     return npy_header(f"{{'descr': {descr}, 'fortran_order': False, 'shape': {shape}}}\n")
 
 
-def pipe_at(path: Path) -> str:
-    os.mkfifo(path)
-    return str(path)
-
-
 def folder_of(path: str) -> str:
     return str(Path(path).parent)
 
@@ -890,7 +887,7 @@ SAVED: dict[str, Case] = {
     "saved into a model": (
         lambda: saved_to("m/inner", lambda here: fitted().table.save(here / "m")), "a path that is not in a model"),
     "saved over a file": (lambda: saved_to("f", lambda here: (here / "f").touch()), "is something else"),
-    "saved over a pipe": (lambda: saved_to("m", lambda here: os.mkfifo(here / "m")), "is something else"),
+    "saved over a pipe": (lambda: saved_to("m", lambda here: pipe_at(here / "m")), "is something else"),
     "saved to a folder of others": (
         lambda: saved_to("f", lambda here: ((here / "f").mkdir(), (here / "f" / "x").touch())), "is something else"),
     "saved below a file": (lambda: saved_to("f/m", lambda here: (here / "f").touch()), "into a folder that exists"),
@@ -1009,7 +1006,7 @@ OTHERS: dict[str, Case] = {
     "a schema of one dimension": (lambda: Schema.infer(np.arange(3.0)), "shape (3,)"),
     "a schema of objects": (lambda: Schema.infer(np.array([[object(), 1]])), "(1, 2) and object"),
     "clicks with names of two levels": (
-        lambda: InteractionVAE().fit(pd.concat([FRAME[["ash"]], FRAME[["hue"]]], axis=1, keys="ab")), "('a', 'ash')"),
+        lambda: InteractionVAE().fit(pd.concat({"a": FRAME[["ash"]], "b": FRAME[["hue"]]}, axis=1)), "('a', 'ash')"),
     "clicks with columns of the same name": (
         lambda: InteractionVAE().fit(pa.Table.from_arrays([pa.array([1]), pa.array([2])], names=["a", "a"])),
         "'a' comes more than once"),
@@ -1241,7 +1238,7 @@ def files_at(*paths: str, **contents: str | bytes) -> Callable[[Path], None]:
         csv_at(here)
         for path in paths:
             (here / path).parent.mkdir(exist_ok=True)
-            os.mkfifo(here / path)
+            pipe_at(here / path)
         for name, content in contents.items():
             place = here / name.replace("__", "/").replace("_", ".")
             place.parent.mkdir(exist_ok=True)
@@ -1294,7 +1291,7 @@ def piped(here: Path) -> None:
     """A model and a run whose files are pipes, from which nothing comes."""
     for folder, name in (("m", "config.json"), ("m.run", "run.json")):
         (here / folder).mkdir()
-        os.mkfifo(here / folder / name)
+        pipe_at(here / folder / name)
     (here / "x.csv").write_text("a\n1\n")
 
 

@@ -20,6 +20,7 @@ import pandas as pd
 import pytest
 from forging import file_of
 from scipy import sparse
+from windows import posix
 
 import elbowroom
 from elbowroom import CountVAE, ImageVAE, InteractionVAE, TableVAE
@@ -681,6 +682,7 @@ def stopped(number, step=75):
     return done.returncode, done.stdout, done.stderr
 
 
+@posix
 def test_ctrl_c_keeps_the_model_so_far_and_resume_goes_on(rows, capsys):
     code, out, err = stopped(signal.SIGINT)
     assert code == 130, err
@@ -693,6 +695,7 @@ def test_ctrl_c_keeps_the_model_so_far_and_resume_goes_on(rows, capsys):
     assert not Path("m.run").exists()
 
 
+@posix
 def test_ctrl_c_in_the_first_epoch_keeps_the_run(rows, capsys):
     code, out, err = stopped(signal.SIGINT, step=5)
     assert (code, out) == (130, "")
@@ -704,6 +707,7 @@ def test_ctrl_c_in_the_first_epoch_keeps_the_run(rows, capsys):
     assert file_of(Path("m"), "model.safetensors").read_bytes() == rows
 
 
+@posix
 def test_kill_and_resume(rows, capsys):
     code, *_ = stopped(signal.SIGKILL)
     assert code == -signal.SIGKILL
@@ -717,6 +721,7 @@ def test_kill_and_resume(rows, capsys):
     assert not Path("n.run").exists()
 
 
+@posix
 def test_a_run_without_a_checkpoint_says_that_it_begins_again(rows, capsys):
     stopped(signal.SIGKILL)
     for path in Path("m.run").glob("step-*"):
@@ -726,6 +731,7 @@ def test_a_run_without_a_checkpoint_says_that_it_begins_again(rows, capsys):
     assert file_of(Path("m"), "model.safetensors").read_bytes() == rows
 
 
+@posix
 def test_resume_with_other_data_or_in_two_processes(rows, capsys):
     stopped(signal.SIGKILL)
     with held("m.run/run.json"):
@@ -787,6 +793,7 @@ def test_what_a_killed_save_left_is_no_model_and_in_nobodys_way(here, capsys):
     assert len(list(Path("m").iterdir())) == 4
 
 
+@posix
 def test_commands_that_train_keep_the_memory_of_a_step(rows, capsys, monkeypatch):
     asked = []
     monkeypatch.setattr("elbowroom.cli.runs.keep_all_memory", lambda: asked.append(True))

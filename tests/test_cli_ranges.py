@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from forging import file_of
+from windows import posix
 
 import elbowroom
 from elbowroom import Sweep, TableVAE, sweep
@@ -261,7 +262,8 @@ main()
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+@posix
+@pytest.mark.parametrize("number", [9, signal.SIGINT])  # SIGKILL by its number, which Windows has no name for
 def test_the_same_command_goes_on_with_a_sweep_that_was_stopped(here, capsys, number):
     code = STOPPED.format(signal=int(number))
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}

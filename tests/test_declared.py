@@ -16,7 +16,7 @@ import elbowroom
 TESTS, SOURCE = Path(__file__).parent, Path(elbowroom.__file__).parent
 PROJECT = TESTS.parent / "pyproject.toml"
 MODULES = {"scikit-learn": "sklearn", "pillow": "PIL"}  # of packages that have another name
-OPTIONAL = {"polars", "pythae", "autoencoders", "scvi"}  # used where they are installed
+OPTIONAL = {"_typeshed", "polars", "pythae", "autoencoders", "scvi"}  # where installed, or types only
 OURS = {"elbowroom", *(path.stem for path in TESTS.glob("*.py"))}
 
 

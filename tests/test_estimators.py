@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+import subprocess
+import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -291,6 +294,61 @@ def test_auto_picks_a_likelihood_and_says_why(make: Any, x: np.ndarray, likeliho
 def test_a_choice_is_told_when_verbose(capsys: pytest.CaptureFixture[str]) -> None:
     table(epochs=1, verbose=True).fit(WINE)
     assert "likelihood gaussian: the columns are real numbers" in capsys.readouterr().err
+
+
+def test_where_logging_is_configured_lines_are_records(caplog: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    with caplog.at_level(logging.INFO, "elbowroom"):
+        table(epochs=2, verbose=True).fit(WINE)
+    assert capsys.readouterr() == ("", "")
+    found = [(record.name, record.levelname, record.getMessage()[:19]) for record in caplog.records]
+    assert found == [
+        ("elbowroom.estimators", "INFO", "likelihood gaussian"),
+        ("elbowroom.training", "INFO", "epoch 1/2  distorti"),
+        ("elbowroom.training", "INFO", "epoch 2/2  distorti"),
+    ]
+
+
+def test_records_of_epochs_are_of_level_debug_unless_verbose(caplog: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    for level, count in ((logging.INFO, 1), (logging.DEBUG, 3)):
+        caplog.clear()
+        with caplog.at_level(level, "elbowroom"):
+            table(epochs=2).fit(WINE)
+        assert [record.levelno for record in caplog.records] == [logging.INFO, logging.DEBUG, logging.DEBUG][:count]
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("handler", [logging.NullHandler(), logging.StreamHandler()])
+def test_logging_of_warnings_only_hides_no_line(handler: logging.Handler, capsys: pytest.CaptureFixture[str]) -> None:
+    handler.setLevel(logging.WARNING)
+    logger = logging.getLogger("elbowroom")
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        logger.propagate = False
+        table(epochs=1, verbose=True).fit(WINE)
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(logging.NOTSET)
+        logger.propagate = True
+    lines = capsys.readouterr().err.splitlines()
+    assert [line[:19] for line in lines] == ["likelihood gaussian", "epoch 1/1  distorti"]
+
+
+def test_a_program_without_logging_sees_what_is_said() -> None:
+    made = "import numpy as np; from elbowroom import TableVAE; X = np.random.default_rng(0).normal(size=(50, 3)); "
+    fit = "TableVAE(epochs=1, hidden=(4,), n_latents=1, random_state=0, verbose=True).fit(X)"
+    logging_to = "import logging, sys; logging.basicConfig(level='INFO', stream=sys.stdout); "
+    plain, logged = (
+        subprocess.run([sys.executable, "-c", begin + made + fit], capture_output=True, text=True, check=True)
+        for begin in ("", logging_to)
+    )
+    assert plain.stdout == ""
+    lines = plain.stderr.splitlines()
+    assert [line.split()[0] for line in lines] == ["likelihood", "epoch"]
+    assert logged.stderr == ""
+    assert logged.stdout.splitlines() == [
+        f"INFO:elbowroom.estimators:{lines[0]}", f"INFO:elbowroom.training:{lines[1]}"
+    ]  # fmt: skip
 
 
 def test_a_likelihood_that_does_not_fit_is_refused_with_the_place() -> None:

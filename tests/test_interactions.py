@@ -393,7 +393,7 @@ BAD = [
     (pd.DataFrame(CLICKS), {"value": "who"}, "finite numbers"),
     (pd.DataFrame({"user": [1, None, 3], "item": [1, 2, 3]}), {}, "ids must be"),
     (pd.DataFrame({"user": [1, 2.5], "item": [1, 2]}), {}, "2.5"),
-    (pd.DataFrame({"user": ["a", None], "item": [1, 2]}), {}, "None"),
+    (pd.DataFrame({"user": ["a", None], "item": [1, 2]}, dtype=object), {}, "None"),
     (pd.DataFrame({"user": [(1, 2), (3, 4)], "item": [1, 2]}), {}, "ids must be"),
     (pd.DataFrame(CLICKS), {"min_user": 9}, "none are left"),
     (pd.DataFrame(CLICKS), {"value": "stars", "threshold": 9}, "none are left"),
@@ -410,7 +410,7 @@ def test_bad_interactions_are_refused_in_three_parts(X, options, words):
 
 @pytest.mark.parametrize("ids", [["b", "", "ü", "\ud800"], [7, -3, 2**40, 0]])
 def test_interactions_come_back_from_their_tensors(ids):
-    frame = pd.DataFrame({"user": ids, "item": [5, 4, 5, 5], "n": [1, 2, 3, 4]})
+    frame = pd.DataFrame({"user": pd.Series(ids, dtype=object), "item": [5, 4, 5, 5], "n": [1, 2, 3, 4]})
     found = Reading(value="n", counts=True).learn(frame)
     again = Interactions.of_tensors(found.tensors())
     assert (again.matrix != found.matrix).nnz == 0

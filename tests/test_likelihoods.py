@@ -21,6 +21,7 @@ from torch import Generator, Tensor
 from elbowroom import distributions as d
 from elbowroom import likelihoods as kinds
 from elbowroom.data.dataset import Rows
+from elbowroom.distributions import base
 from elbowroom.errors import DataError, ParameterError
 from elbowroom.likelihoods.auto import choose_counts, look
 from elbowroom.likelihoods.base import Likelihood
@@ -56,6 +57,26 @@ END = torch.tensor([1e4], dtype=torch.float64)
 
 def seeded(seed: int = 0) -> Generator:
     return torch.Generator().manual_seed(seed)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_gamma_noise_is_the_same_without_the_private_function(dtype: torch.dtype) -> None:
+    shapes = torch.logspace(-3, 3, 500, dtype=dtype)
+    ours, plain, before = seeded(3), seeded(3), torch.get_rng_state()
+    for _ in range(2):  # the generator moves on as well
+        assert torch.equal(base.plain_gamma(shapes, ours), torch._standard_gamma(shapes, generator=plain))
+    assert torch.equal(ours.get_state(), plain.get_state())
+    assert torch.equal(torch.get_rng_state(), before)
+    drawn = base.plain_gamma(shapes)
+    torch.set_rng_state(before)
+    assert torch.equal(drawn, torch._standard_gamma(shapes))
+
+
+def test_samples_are_the_same_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    counts = d.NegativeBinomial(torch.zeros(5, 3), torch.ones(3))
+    expected = counts.sample(seeded())
+    monkeypatch.setattr(base, "_gamma", base.plain_gamma)
+    assert torch.equal(counts.sample(seeded()), expected)
 
 
 def name_of(case: str) -> str:

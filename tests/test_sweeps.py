@@ -16,6 +16,7 @@ import pytest
 import torch
 from small import DIGITS, NAMES, WINE, images, table
 from torch import nn
+from windows import posix
 
 import elbowroom
 from elbowroom import Sweep, TableVAE, sweep
@@ -270,6 +271,7 @@ sweep(images(), DIGITS[:200], {betas}, folder)
 MOMENTS = ["1.1", "2.3", "before saving beta-1", "after saving beta-1", "after saving beta-4"]
 
 
+@posix
 @pytest.mark.slow
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_a_killed_sweep_goes_on_and_ends_with_the_same_bits(swept, tmp_path, moment, started):
@@ -306,6 +308,7 @@ def test_a_disk_that_is_full_loses_no_model_of_a_sweep(swept, tmp_path, monkeypa
     assert same_sweeps(sweep(images(), SMALL, BETAS, tmp_path / "s"), swept[1])
 
 
+@posix
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_the_sweep_and_keeps_what_was_trained(swept, tmp_path, monkeypatch, number):
     def step(run, *batch, train=trainer.Run._train_step):

@@ -9,15 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import polars as pl
+import pyarrow as pa
 import pytest
 import torch
+from scipy import sparse
 from small import COUNTS, DIGITS, WINE, counts, images, table
 
 from elbowroom import Schema
 from elbowroom.cli.app import run
 from elbowroom.data.io.readers import read
-from elbowroom.data.validation import as_array, path_of
+from elbowroom.data.validation import as_array, path_of, rows_at
 from elbowroom.errors import ElbowroomError, MissingDependencyError, ParameterError, unknown
 
 HOLES = np.where(WINE > 1200, np.nan, WINE)
@@ -49,6 +52,20 @@ def test_arrays_of_other_kinds_are_what_they_mean(given: Any, meant: np.ndarray)
 def test_other_things_are_left_as_they_are() -> None:
     for x in (WINE, [[1.0, 2.0]], pl.DataFrame({"a": [1]}), None, "text"):
         assert as_array(x) is x
+
+
+def test_rows_are_of_the_kind_that_they_were() -> None:
+    at, numbers = np.array([2, 0]), {"a": [1.5, 2.5, 3.5], "b": [4, 5, 6]}
+    x = np.column_stack(list(numbers.values()))
+    np.testing.assert_array_equal(rows_at(x, at), x[at])
+    assert rows_at(x.tolist(), at) == [x[2].tolist(), x[0].tolist()]
+    assert torch.equal(rows_at(torch.tensor(x), at), torch.tensor(x)[[2, 0]])
+    for kind in (sparse.csr_matrix, sparse.coo_array, sparse.csc_array):
+        np.testing.assert_array_equal(rows_at(kind(x), at).toarray(), x[at])
+    labelled = pd.DataFrame(numbers, index=["x", "y", "z"])
+    pd.testing.assert_frame_equal(rows_at(labelled, at), labelled.loc[["z", "x"]])
+    assert rows_at(pl.DataFrame(numbers), at).equals(pl.DataFrame(numbers)[[2, 0]])
+    assert rows_at(pa.table(numbers), at).equals(pa.table(numbers).take([2, 0]))
 
 
 def test_a_masked_cell_is_a_missing_value_everywhere() -> None:

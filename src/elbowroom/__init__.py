@@ -102,11 +102,13 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    """Import public names when they are first used: torch takes a second, and `elbowroom --help` needs none of it."""
-    if name in _HOME:
-        return getattr(importlib.import_module(f"elbowroom.{_HOME[name]}"), name)
-    raise AttributeError(f"module 'elbowroom' has no attribute {name!r}")
+if not TYPE_CHECKING:  # a type checker is to refuse other names
+
+    def __getattr__(name: str) -> Any:
+        """Import a public name at its first use: torch takes a second, and `elbowroom --help` needs none of it."""
+        if name in _HOME:
+            return getattr(importlib.import_module(f"elbowroom.{_HOME[name]}"), name)
+        raise AttributeError(f"module 'elbowroom' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

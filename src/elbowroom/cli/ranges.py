@@ -85,14 +85,14 @@ def _drawn(curves: Mapping[str, Curve], form: str) -> bytes:
     """A picture of curves, the same bytes for the same curves."""
     import matplotlib
 
-    from elbowroom.report import model_figures
+    from elbowroom.report import model_figures, style
 
     buffer = io.BytesIO()
     undated = {"Date": None} if form == "svg" else {"CreationDate": None} if form == "pdf" else {}
     with matplotlib.rc_context({"svg.hashsalt": "elbowroom"}), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph")
         figure = model_figures.rate_distortion(curves)
-        figure.savefig(buffer, format=form, dpi=DOTS, facecolor=model_figures.PAPER, metadata=undated)
+        figure.savefig(buffer, format=form, dpi=DOTS, facecolor=style.PAPER, metadata=undated)
     return buffer.getvalue()
 
 

@@ -249,12 +249,12 @@ def estimator_of(run: Run, data: Data, verbose: bool) -> BaseVAE:
         "count": CountVAE,
         "interactions": InteractionVAE,
     }
-    known = families[kind]._get_param_names()
+    known = families[kind]().get_params(deep=False)
     parameters = {"verbose": verbose} | run.parameters
     for name in parameters:
         if name not in known:
             flag = f"--{name.replace('_', '-')}"
-            owner = next((other for other, family in families.items() if name in family._get_param_names()), "no")
+            owner = next((other for other, family in families.items() if name in family().get_params(deep=False)), "no")
             raise ParameterError(
                 f"{flag} is a parameter of {owner} models",
                 f"the data is of the kind {kind!r}",

@@ -444,8 +444,11 @@ def _of_pandas(objects: list[Any], dtype: str, categories: Sequence[Any] | None)
         return pd.Series(pd.Categorical(objects, categories=known, ordered=suffix == "ordered"))
     if base == "object":
         return pd.Series(objects, dtype=object)
-    if base == "str" or (None in objects and re.fullmatch(r"u?int\d+|bool", base)):
-        return pd.Series(objects, dtype=object).astype("str" if base == "str" else "float64")
+    if base == "str":  # of pandas 3; pandas 2 would make the word "None" of a missing value
+        text = pd.api.types.pandas_dtype("str")
+        return pd.Series(objects, dtype=object if isinstance(text, np.dtype) else text)
+    if None in objects and re.fullmatch(r"u?int\d+|bool", base):
+        return pd.Series(objects, dtype=object).astype("float64")
     if dtype.endswith("[pyarrow]"):
         return _arrow_of_pandas(_of_pyarrow(objects, dtype.removesuffix("[pyarrow]"), categories))
     try:

@@ -12,9 +12,12 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from elbowroom.errors import DataError, ElbowroomError
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
 
 PACKED, RATIO = 2**30, 200  # what unpacks to more than PACKED bytes and to more than RATIO times its size is refused
 LINE = 2**26  # bytes of a line of text, at most
@@ -144,7 +147,7 @@ class Unpacked(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
+    def readinto(self, buffer: WriteableBuffer) -> int:
         count = self.file.readinto(buffer)
         self.seen += count
         check_ratio(self.path, self.size, self.seen)
@@ -164,15 +167,16 @@ class Lines(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
-        chunk = self.file.read(len(buffer))
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        taken = memoryview(buffer)
+        chunk = self.file.read(len(taken))
         end = max(chunk.rfind(b"\n"), chunk.rfind(b"\r"))
         self.length = len(chunk) - 1 - end + (self.length if end < 0 else 0)
         if self.length > LINE:
             raise broken(self.path, "a table as text", f"it has a line of more than {LINE:,} bytes")
         if b"\0" in chunk and not chunk.startswith((b"\xff\xfe", b"\xfe\xff")):  # of which more is said elsewhere
             raise broken(self.path, "a table as text", "it has NUL bytes, as UTF-16 and binary files have")
-        buffer[: len(chunk)] = chunk
+        taken[: len(chunk)] = chunk
         return len(chunk)
 
     def close(self) -> None:
@@ -180,7 +184,7 @@ class Lines(io.RawIOBase):
         super().close()
 
 
-def open_bytes(path: Path) -> BinaryIO:
+def open_bytes(path: Path) -> io.BufferedReader[Any]:
     """A regular file to read bytes from, unpacked if its name ends in .gz, with a look at the lines of a table."""
     regular(path)
     name = path.name.lower()

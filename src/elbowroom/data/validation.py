@@ -216,6 +216,15 @@ def opened(x: Any) -> Any:
     return frame
 
 
+def rows_at(x: Any, at: np.ndarray) -> Any:
+    """The rows of data at these places, in the caller's own kind."""
+    frame = opened(x)
+    if isinstance(frame, nw.DataFrame):
+        return frame[at.tolist()].to_native()
+    x = x.tocsr() if sparse.issparse(x) else x  # not all sparse kinds have rows
+    return x[at] if hasattr(x, "shape") else [x[i] for i in at.tolist()]
+
+
 def is_mixed(x: Any) -> bool:
     """Whether a data frame holds what an array of numbers does not: text, categories, dates, or missing values."""
     frame = opened(x)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Generator, Tensor
@@ -41,6 +43,12 @@ class RowDistribution(ABC):
         """One draw of x for each z, (..., D)."""
 
 
+def applied(function: type[torch.autograd.Function], *inputs: Any) -> Tensor:
+    """The result of a function with a backward pass of its own."""
+    result: Tensor = function.apply(*inputs)
+    return result
+
+
 def in_units(x: Tensor, loc: Tensor, scale: Tensor, like: Tensor) -> Tensor:
     """(x - loc) / scale, subtracted in the precision of x (a time stamp needs it), then in the model's dtype."""
     if x.is_floating_point():
@@ -61,4 +69,30 @@ def uniform(like: Tensor, generator: Generator | None) -> Tensor:
 
 def gamma(concentration: Tensor, generator: Generator | None) -> Tensor:
     """Gamma noise with unit rate."""
-    return torch._standard_gamma(concentration, generator=generator).clamp_min(torch.finfo(concentration.dtype).tiny)
+    return _gamma(concentration, generator=generator).clamp_min(torch.finfo(concentration.dtype).tiny)
+
+
+def plain_gamma(concentration: Tensor, generator: Generator | None = None) -> Tensor:
+    """The same bits as `torch._standard_gamma`, by a public function that has no argument for the generator.
+
+    The default generator is lent the generator's state, and has its own back afterwards: other threads must not draw
+    from it meanwhile.
+    """
+    gammas = torch.distributions.Gamma(concentration, torch.ones_like(concentration), validate_args=False)
+    if generator is None:
+        return gammas.rsample()
+    device = generator.device
+    kind: Any = torch if device.type == "cpu" else torch.get_device_module(device)
+    place = (device,) if device.type == "cuda" else ()
+    before = kind.get_rng_state(*place)
+    try:
+        kind.set_rng_state(generator.get_state(), *place)
+        draws = gammas.rsample()
+        generator.set_state(kind.get_rng_state(*place))
+    finally:
+        kind.set_rng_state(before, *place)
+    return draws
+
+
+# Private in torch, whose public Gamma takes no generator; where it is gone, `plain_gamma` stands in for it.
+_gamma: Callable[..., Tensor] = getattr(torch, "_standard_gamma", plain_gamma)

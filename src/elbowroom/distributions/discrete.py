@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from typing import Protocol
 
 import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
-from elbowroom.distributions.base import RowDistribution, uniform
+from elbowroom.distributions.base import RowDistribution, applied, uniform
 
 END = 1e4  # stands for an infinite threshold
 SHARP, NEAR = 2.0, 40  # scale of a logistic below which its levels are summed one by one, and how many to each side
@@ -136,25 +137,35 @@ class DiscretizedLogistic(RowDistribution):
         return (self.location + self.log_scale.exp() * u.logit()).round().clamp(0, self.levels - 1)
 
 
+class _Context(Protocol):
+    """What torch hands to the functions of a kernel, which keeps what the backward pass needs."""
+
+    total: int
+    saved_tensors: tuple[Tensor, ...]
+
+    def save_for_backward(self, *tensors: Tensor) -> None:
+        """Keep tensors."""
+
+
 class _BinomialKernel(torch.autograd.Function):
     """x * l - total * log(1 + e^l), whose backward pass is one subtraction: the forward pass computes the sigmoid."""
 
     @staticmethod
-    def forward(ctx: torch.autograd.function.FunctionCtx, logits: Tensor, x: Tensor, total: int) -> Tensor:
+    def forward(ctx: _Context, logits: Tensor, x: Tensor, total: int) -> Tensor:
         ctx.save_for_backward(logits, x)
-        ctx.total = total  # type: ignore[attr-defined]
+        ctx.total = total
         return torch.addcmul(F.softplus(logits).mul_(-total), logits, x).sum(-1)
 
     @staticmethod
-    def backward(ctx: torch.autograd.function.FunctionCtx, grad: Tensor) -> tuple[Tensor, None, None]:
-        logits, x = ctx.saved_tensors  # type: ignore[attr-defined]
-        slope = torch.sub(x, logits.sigmoid(), alpha=ctx.total)  # type: ignore[attr-defined]
+    def backward(ctx: _Context, grad: Tensor) -> tuple[Tensor, None, None]:
+        logits, x = ctx.saved_tensors
+        slope = torch.sub(x, logits.sigmoid(), alpha=ctx.total)
         return slope.mul_(grad.unsqueeze(-1)), None, None
 
 
 def binomial_kernel(logits: Tensor, x: Tensor, total: int) -> Tensor:
     """Sum over features of x * l - total * log(1 + e^l): (...,)."""
-    return _BinomialKernel.apply(logits, x.to(logits.dtype), total)
+    return applied(_BinomialKernel, logits, x.to(logits.dtype), total)
 
 
 class Ordinal(RowDistribution):

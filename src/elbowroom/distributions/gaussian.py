@@ -11,6 +11,8 @@ import math
 import torch
 from torch import Generator, Tensor
 
+from elbowroom.distributions.base import applied
+
 HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 
 
@@ -174,7 +176,7 @@ def normal(shape: torch.Size | tuple[int, ...], generator: Generator | None, lik
 
 def bounded(values: Tensor, low: float, high: float) -> Tensor:
     """Values clamped to [low, high] with the identity's gradient, so that training can return into the limits."""
-    return _Bounded.apply(values, low, high)
+    return applied(_Bounded, values, low, high)
 
 
 class _Bounded(torch.autograd.Function):

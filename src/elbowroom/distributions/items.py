@@ -10,7 +10,7 @@ from torch import Generator, Tensor
 
 from elbowroom.data.sparse import SparseBatch, dot
 from elbowroom.distributions import counts
-from elbowroom.distributions.base import RowDistribution, log_factorial
+from elbowroom.distributions.base import RowDistribution, applied, log_factorial
 from elbowroom.distributions.kernels import ItemKernel, OwnLogits
 from elbowroom.errors import ParameterError
 
@@ -40,11 +40,11 @@ class Items(RowDistribution):
 
     def own_logits(self, x: SparseBatch) -> Tensor:
         """Logits (..., m) at the m stored values of sparse rows."""
-        return OwnLogits.apply(self.h, self.table, x) + self.bias[x.columns]
+        return applied(OwnLogits, self.h, self.table, x) + self.bias[x.columns]
 
     def log_kernel(self, x: Tensor | SparseBatch) -> Tensor:
         if isinstance(x, SparseBatch):
-            return ItemKernel.apply(self.h, self.table, self.bias, x)
+            return applied(ItemKernel, self.h, self.table, self.bias, x)
         return dot(x, self.log_probs)
 
     def log_base(self, x: Tensor | SparseBatch) -> Tensor:

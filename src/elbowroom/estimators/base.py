@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 import math
 import os
 from abc import ABC, abstractmethod
@@ -45,10 +46,12 @@ from elbowroom.training.plan import diagnosis_sample_size, epochs_for, split
 from elbowroom.training.trainer import Trainer
 from elbowroom.utils.constraints import Interval, StrOptions
 from elbowroom.utils.devices import PRECISIONS
-from elbowroom.utils.progress import Progress
+from elbowroom.utils.progress import Progress, takes, tell
 from elbowroom.utils.randomness import generator_at, own_stream, resolve_seed, seed_of
 from elbowroom.utils.settings import standard_defaults
 from elbowroom.utils.signals import Interrupt
+
+LOGGER = logging.getLogger("elbowroom.estimators")
 
 
 @dataclass(eq=False, repr=False, match_args=False)
@@ -199,9 +202,9 @@ class BaseVAE(TransformerMixin, BaseEstimator, ABC):
         self.seed_ = resolve_seed(self.random_state) if known is None else known  # a resumed run keeps its seed
         rows = self._rows(x, codes)
         likelihood, self.likelihood_, self.likelihood_reason_ = self._choose_likelihood(rows)
-        if self.verbose:
+        if self.verbose or takes(LOGGER):
             for line in self._choices:
-                Progress(0).say(line)
+                tell(LOGGER, line, self.verbose)
         span = self.beta_ if isinstance(self.beta_, LogUniform) else None
         train, held_out = split(rows, self.validation_fraction, self.seed_)
         model = build(likelihood, self._bodies, self.n_latents, self.covariance, self._prior, train, self.seed_, span)

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 from sklearn.decomposition import PCA
-from sklearn.utils import _safe_indexing
 
 from elbowroom.beta.policies import Capacity, Constant, LogUniform, PerRow, Schedule, TargetDistortion, TargetRate
 from elbowroom.data import validation
@@ -144,8 +143,7 @@ def _picked(curve: Curve, beta: float) -> dict[str, float]:
 def _some(X: Any, context: Any, n: int, most: int) -> dict[str, Any]:
     """At most `most` rows, evenly spaced, in the caller's own kind, and their context."""
     at = evenly(n, most).numpy()
-    rows = X[at] if hasattr(X, "obsm") else _safe_indexing(X, at)
-    return {"X": rows, "context": None if context is None else np.asarray(context)[at]}
+    return {"X": validation.rows_at(X, at), "context": None if context is None else np.asarray(context)[at]}
 
 
 def _numbers(estimator: Any, X: Any, context: Any, n: int, diagnosis: Diagnosis) -> list[Number]:

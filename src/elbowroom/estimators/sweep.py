@@ -8,6 +8,7 @@ is: the same call goes on with what a killed one has left, and ends with the sam
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 import shutil
@@ -50,10 +51,11 @@ from elbowroom.tasks.pick import pick
 from elbowroom.utils import specs
 from elbowroom.utils.files import write_atomically
 from elbowroom.utils.matmul import product_backend, same_products
-from elbowroom.utils.progress import Progress
+from elbowroom.utils.progress import tell
 from elbowroom.utils.randomness import resolve_seed
 from elbowroom.utils.signals import ENDING, Interrupt, stopping
 
+LOGGER = logging.getLogger("elbowroom.sweep")
 WATCHED = 0.2  # seconds between looks at the process that a worker works for
 Trained = tuple[BaseVAE, list[str]]  # a model, and what was worth a look while it was trained
 
@@ -259,8 +261,7 @@ class _Fit:
     def _fitted(self, beta: float, start: Mapping[str, Tensor] | None, run: Path | None) -> BaseVAE:
         model = clone(self.estimator).set_params(beta=beta)
         model.verbose = bool(model.verbose and self.shown)
-        if model.verbose:
-            Progress(0).say(f"beta {specs.value_form(beta)}")
+        tell(LOGGER, f"beta {specs.value_form(beta)}", model.verbose)
         vars(model)["_start"] = start
         with same_products(self.products), Interrupt(whole=True) as interrupt:
             model.fit(self.X, context=self.context, checkpoint=run)
@@ -336,7 +337,7 @@ def _trained_alone(
     finally:
         done.set()
         torch.set_num_threads(threads)
-    Progress(0, silent=not fit.estimator.verbose).say(f"beta {specs.value_form(beta)} is trained")
+    tell(LOGGER, f"beta {specs.value_form(beta)} is trained", bool(fit.estimator.verbose))
     return found
 
 

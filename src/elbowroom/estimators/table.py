@@ -68,7 +68,8 @@ class TableVAE(BaseVAE):
     random_state : int, generator or None
         The same seed, machine and number of threads give the same bits.
     verbose : bool
-        Show progress.
+        Show progress and what is chosen, on stderr; where `logging` takes records of level INFO, as such records of the
+        logger "elbowroom" instead.
     schema : "auto", "infer", "robust", Schema, mapping or None
         The kinds of columns (docs/tables.md). "auto" infers them if X has text, categories, dates or missing values,
         and reads complete numbers as numbers; "infer" always infers them, and so does "robust", where all numbers are

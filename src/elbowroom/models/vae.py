@@ -86,7 +86,7 @@ class VAE(nn.Module):
         ParameterError
             If the model was not trained on a range, or beta is outside of it.
         """
-        other = copy.copy(self)
+        other = copy.copy(self)  # torch has no public name for the dict of modules, which the two would share
         other._modules = {**self._modules, "conditioning": self.known_conditioning.at(beta)}
         return other
 
@@ -213,6 +213,7 @@ def previous_posteriors(model: VAE, ema_model: VAE) -> Iterator[None]:
 
 def in_double(model: VAE) -> VAE:
     """A float64 copy of a model, cached while its weights do not change."""
+    # torch counts the changes of a tensor by this name, and documents it as _version in its notes on autograd
     state = [(tensor.data_ptr(), tensor._version) for tensor in chain(model.parameters(), model.buffers())]
     known, copied = _DOUBLES.get(model, (None, None))
     if copied is None or known != state:

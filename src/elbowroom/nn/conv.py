@@ -113,7 +113,8 @@ class ImageDecoder(nn.Module):
         for stage, blocks in enumerate(self.residuals):
             if stage:
                 h = self.doublings[stage - 1](F.interpolate(h, size=self.sizes[stage], mode="nearest"), context)
-            for block in blocks:  # type: ignore[attr-defined]
+            assert isinstance(blocks, nn.ModuleList)
+            for block in blocks:
                 h = block(h, context)
         height, width = self.sizes[-1]
         pixels = F.pixel_shuffle(self.last(h), 2)[

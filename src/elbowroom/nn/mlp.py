@@ -112,8 +112,8 @@ class Residual(nn.Module):
         super().__init__()
         self.first = Layer(Conv2d(channels, channels, 3, padding=1), channels, activation, context=context, code=code)
         self.second = Conv2d(channels, channels, 3, padding=1)
-        nn.init.zeros_(self.second.weight)
-        nn.init.zeros_(self.second.bias)  # type: ignore[arg-type]
+        for parameter in self.second.parameters():
+            nn.init.zeros_(parameter)
 
     def forward(self, h: Tensor, context: Tensor | None) -> Tensor:
         """Map (n, channels, height, width) to the same shape."""

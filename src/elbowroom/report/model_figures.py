@@ -149,7 +149,8 @@ def _coloured_by_scale(axes: Axes, points: Array, scale: Array, name: str) -> No
     bar = axes.figure.colorbar(drawn, shrink=0.6, aspect=28, pad=0.02)
     bar.set_label(short(name, 40))
     bar.outline.set_visible(False)
-    bar.solids.set(alpha=1, rasterized=True)  # type: ignore[union-attr]
+    if bar.solids is not None:
+        bar.solids.set(alpha=1, rasterized=True)
 
 
 def _coloured_by_category(axes: Axes, points: Array, labels: Array, name: str) -> None:

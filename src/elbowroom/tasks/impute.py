@@ -37,7 +37,7 @@ def single(schema: Schema, drawn: Tensor, how: str) -> dict[str, np.ndarray]:
     return {name: _single(schema[name], values, how) for name, values in values_of(schema, drawn).items()}
 
 
-def _single(kind: Kind, values: np.ndarray, how: str) -> np.ndarray:
+def _single(kind: Kind | None, values: np.ndarray, how: str) -> np.ndarray:
     if isinstance(kind, Category) or (values.dtype == object and not isinstance(kind, Real)):
         return np.array([Counter(column).most_common(1)[0][0] for column in values.T.tolist()], dtype=values.dtype)
     if how == "mean":

@@ -192,7 +192,8 @@ class RangeControl(Control):
         return beta if self.settled(progress) else beta * self.start ** (1 - progress / OPENED)
 
     def final(self, x: Tensor, betas: Tensor | None) -> Tensor:
-        return betas  # type: ignore[return-value]
+        assert betas is not None  # of a range they are drawn
+        return betas
 
     @property
     def start(self) -> float:

@@ -196,7 +196,8 @@ def _read(path: Path) -> State | None:
         content = read_file(path, sys.maxsize)
     except (OSError, MemoryError):
         return None
-    if _digest(content) != NAME.fullmatch(path.name)[2]:  # type: ignore[index]
+    name = NAME.fullmatch(path.name)
+    if name is None or _digest(content) != name[2]:
         return None
     try:
         size = int.from_bytes(content[:8], "little")

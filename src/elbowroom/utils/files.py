@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import gc
+import hashlib
+import importlib
 import json
 import os
 import re
@@ -11,6 +13,7 @@ import secrets
 import shutil
 import stat
 import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -22,6 +25,8 @@ MAX_JSON = 32 * 2**20  # bytes of a JSON file
 MAX_MEMORY = 2**28  # bytes of memory that its values may take: up to sixty times their bytes in the file
 COSTS = {"{": 200, "[": 72, ",": 40}  # bytes in memory of what these begin or end
 ABANDONED = 3600.0  # seconds after which a temporary file is taken to be abandoned
+ASKED_AGAIN = 0.05  # seconds between looks at a lock that another process has, where the system does not wait for it
+WINDOWS = sys.platform == "win32"
 
 
 # ---- writing ---------------------------------------------------------------------------------------------------------
@@ -185,8 +190,8 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def held(path: str | os.PathLike[str], wait: bool = False) -> Iterator[bool]:
     """Lock a file or a folder. The system releases the lock when the process ends, however it ends.
 
-    Where the system has no such lock (Windows, some network drives) nothing is locked, and the context's value is
-    False.
+    On Windows the lock is one of this user on this machine. Where the system has none (some network drives) nothing is
+    locked, and the context's value is False.
 
     Raises
     ------
@@ -195,9 +200,12 @@ def held(path: str | os.PathLike[str], wait: bool = False) -> Iterator[bool]:
     FileNotFoundError
         If it does not exist, or was deleted during the wait.
     """
-    if sys.platform == "win32":
-        yield False
-        return
+    with (_held_by_name if WINDOWS else _held_itself)(path, wait) as sure:
+        yield sure
+
+
+@contextmanager
+def _held_itself(path: str | os.PathLike[str], wait: bool) -> Iterator[bool]:
     import fcntl
 
     handle = os.open(path, os.O_RDONLY)
@@ -214,3 +222,53 @@ def held(path: str | os.PathLike[str], wait: bool = False) -> Iterator[bool]:
         yield sure
     finally:
         os.close(handle)
+
+
+@contextmanager
+def _held_by_name(path: str | os.PathLike[str], wait: bool) -> Iterator[bool]:
+    """Lock a file in the user's temporary folder that stands for the path.
+
+    Windows opens no folders, lets nobody read what is locked, and deletes and renames nothing that is open.
+    """
+    msvcrt: Any = importlib.import_module("msvcrt")
+    os.stat(path)  # which has to exist
+    lock = _lock_of(path)
+    handle, sure = _opened(lock), False
+    try:
+        while not sure:
+            try:
+                msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
+                sure = True
+            except OSError as error:
+                if error.errno not in (errno.EACCES, errno.EAGAIN, errno.EDEADLK):  # no locks here
+                    break
+                if not wait:
+                    raise BlockingIOError(errno.EAGAIN, "it is locked", os.fspath(path)) from error
+                time.sleep(ASKED_AGAIN)
+        if wait:
+            os.stat(path)  # it may have been deleted meanwhile
+        yield sure
+    finally:
+        if sure:
+            os.lseek(handle, 0, os.SEEK_SET)
+            msvcrt.locking(handle, msvcrt.LK_UNLCK, 1)
+        os.close(handle)
+        with suppress(OSError):  # Windows deletes no file that another process has opened
+            lock.unlink()
+
+
+def _lock_of(path: str | os.PathLike[str]) -> Path:
+    """The file that stands for a path, whatever links lead there."""
+    place = os.path.normcase(os.path.realpath(path))
+    name = hashlib.sha256(place.encode(errors="surrogatepass")).hexdigest()
+    return Path(tempfile.gettempdir()) / "elbowroom-locks" / name
+
+
+def _opened(lock: Path) -> int:
+    """A handle of a file, which another process may be deleting at this moment."""
+    lock.parent.mkdir(exist_ok=True)
+    for _ in range(20):
+        with suppress(PermissionError):
+            return os.open(lock, os.O_RDWR | os.O_CREAT)
+        time.sleep(ASKED_AGAIN)
+    return os.open(lock, os.O_RDWR | os.O_CREAT)

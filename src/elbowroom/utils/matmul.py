@@ -8,12 +8,13 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
 from elbowroom.utils.settings import Nested
 
+_MKLDNN: Any = torch.backends.mkldnn  # torch's types do not know its settings
 PRODUCTS = ("default", "onednn")
 _chosen: ContextVar[str] = ContextVar("products", default="")
 
@@ -51,11 +52,11 @@ def fast_products(backend: str) -> AbstractContextManager[None]:
 
 
 def _set_precision(value: str) -> None:
-    torch.backends.mkldnn.matmul.fp32_precision = value  # type: ignore[attr-defined]
+    _MKLDNN.matmul.fp32_precision = value
 
 
 _ONEDNN = Nested(
-    lambda: torch.backends.mkldnn.matmul.fp32_precision,  # type: ignore[attr-defined]
+    lambda: _MKLDNN.matmul.fp32_precision,
     _set_precision,
     "bf16",  # routes to oneDNN, and is exact where `onednn_is_exact` says so
 )

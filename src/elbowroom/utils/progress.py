@@ -1,7 +1,14 @@
-"""Progress of training: a progress bar on a terminal, one line per epoch elsewhere."""
+"""What the library says while it works: records of `logging`, or lines on stderr where nothing takes these.
+
+Lines are records of the loggers `elbowroom.estimators`, `elbowroom.sweep` and `elbowroom.training`, of level INFO;
+those of epochs are of level DEBUG unless `verbose` is set. The library adds no handler and sets no level.
+`verbose=True` promises that the lines are seen: where no handler takes records of level INFO, because logging is not
+configured or shows warnings only, they go to stderr, and training has a progress bar there if it is a terminal.
+"""
 
 from __future__ import annotations
 
+import logging
 import sys
 from typing import Any, TextIO
 
@@ -39,12 +46,40 @@ class Log:
             return None
 
 
+def takes(logger: logging.Logger, level: int = logging.INFO) -> bool:
+    """Whether a handler that was configured for this logger, or one around it, takes records of a level."""
+    if not logger.isEnabledFor(level):
+        return False
+    at: logging.Logger | None = logger
+    while at is not None:
+        if any(handler.level <= level and not isinstance(handler, logging.NullHandler) for handler in at.handlers):
+            return True
+        at = at.parent if at.propagate else None
+    return False
+
+
+def tell(logger: logging.Logger, message: str, verbose: bool) -> None:
+    """Say a line: to `logging` where that takes it, else to stderr if `verbose` is set."""
+    if takes(logger):
+        logger.info("%s", escaped(message), stacklevel=2)
+    elif verbose:
+        print(escaped(message), file=Log(sys.stderr), flush=True)
+
+
 class Progress:
-    """Report epochs as they end. Use as a context manager; `silent` shows nothing."""
+    """Report epochs as they end. Use as a context manager; `silent` shows nothing.
+
+    With a stream of its own it writes there only. Without one, where `logging` takes records of level INFO, epochs and
+    messages are such records instead of lines on stderr; if it is silent they are of level DEBUG.
+    """
+
+    LOGGER = logging.getLogger("elbowroom.training")
 
     def __init__(self, epochs: int, silent: bool = False, stream: TextIO | None = None) -> None:
         self.epochs = epochs
-        self.log = Log(None if silent else stream if stream is not None else sys.stderr)
+        self.level = logging.DEBUG if silent else logging.INFO
+        self.logged = stream is None and takes(self.LOGGER, self.level)
+        self.log = Log(None if silent or self.logged else stream if stream is not None else sys.stderr)
         self.bar: Any = None
 
     def __enter__(self) -> Progress:
@@ -66,7 +101,7 @@ class Progress:
 
     def epoch(self, done: int, record: dict[str, float]) -> None:
         """Show that `done` epochs have ended, the last with this record."""
-        if self.log.stream is None:
+        if self.log.stream is None and not self.logged:
             return
         note = f"distortion {record['distortion']:.2f}  rate {record['rate']:.2f}  beta {record['beta']:.3g}"
         if "held_out_loss" in record:
@@ -79,7 +114,9 @@ class Progress:
     def say(self, message: str) -> None:
         """Show a message."""
         message = escaped(message)
-        if self.bar is not None:
+        if self.logged:
+            self.LOGGER.log(self.level, "%s", message, stacklevel=2)
+        elif self.bar is not None:
             self.bar.print(message, markup=False, emoji=False, highlight=False)
         else:
             print(message, file=self.log, flush=True)

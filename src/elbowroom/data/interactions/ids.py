@@ -70,7 +70,8 @@ def roles_of(X: Any, user: str | None = None, item: str | None = None, value: st
             found[what] = _next(frame, [n for n in free if n not in (*found.values(), value)], what, only)
     in_order = (user or names[0], item or names[1]) == (found["user"], found["item"])
     note = f"users are taken from column {found['user']!r}, items from column {found['item']!r}"
-    return Roles(found["user"], found["item"], "" if plain and in_order else note)  # type: ignore[arg-type]
+    roles = {what: name for what, name in found.items() if name is not None}
+    return Roles(**roles, note="" if plain and in_order else note)
 
 
 def are_interactions(names: Sequence[str]) -> bool:

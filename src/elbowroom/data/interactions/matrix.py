@@ -148,7 +148,7 @@ class Interactions:
         )
         starts, columns, values = (tensors[name].numpy() for name in PARTS)
         if not (
-            (starts.dtype, columns.dtype, values.dtype) == (np.int64, np.int32, np.float32)
+            (starts.dtype, columns.dtype, values.dtype) == tuple(map(np.dtype, ("i8", "i4", "f4")))
             and (starts.shape, columns.shape) == ((len(users) + 1,), (len(values),))
             and starts[0] == 0
             and starts[-1] == len(columns)

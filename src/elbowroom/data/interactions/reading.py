@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass, replace
+from functools import partial
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
@@ -280,11 +281,15 @@ def reading_of(given: Any) -> Reading:
     return given or Reading()
 
 
+def _in_history(i: int, _: int) -> str:
+    return f"history {i}"
+
+
 def histories_of(rows: Iterable[Any], items: Vocabulary, reading: Reading) -> tuple[Any, np.ndarray]:
     """Histories, lists of item ids or mappings of these to values, as a matrix (n, items); and ids not known."""
     pairs = [_pairs(row, i, reading) for i, row in enumerate(rows)]
     for i, (_, values) in enumerate(pairs):
-        reading.check_values(values, lambda _, i=i: f"history {i}")  # type: ignore[misc]
+        reading.check_values(values, partial(_in_history, i))
     flat = [items.positions(ids) for ids, _ in pairs]
     unknown_ids = [as_texts(ids[at < 0]) for (ids, _), at in zip(pairs, flat, strict=True)]
     columns, values = (np.concatenate(parts or [np.empty(0)]) for parts in (flat, [values for _, values in pairs]))

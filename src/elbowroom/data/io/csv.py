@@ -83,7 +83,8 @@ class Delimited:
             try:
                 body = Digits(self.after_header(file), self.separator, len(self.names) == 1)
                 text = io.TextIOWrapper(io.BufferedReader(body, CHUNK), "ascii", newline="")
-                text._CHUNK_SIZE = CHUNK  # type: ignore[attr-defined]  # the usual 8 KB take as long as the numbers
+                # Private in Python, and of no effect where it is gone: the usual 8 KB take as long as the numbers.
+                setattr(text, "_CHUNK_SIZE", CHUNK)  # noqa: B010
                 with warnings.catch_warnings(action="ignore"):  # of no rows
                     values = np.loadtxt(text, delimiter=self.separator, quotechar='"', comments=None, ndmin=2)
             except ValueError:
@@ -95,7 +96,7 @@ class Delimited:
         found = {name: as_whole(values[:, j]) for j, name in enumerate(self.names)}
         return _without_index(found, found[""]) if "" in found else found
 
-    def after_header(self, file: BinaryIO) -> BinaryIO:
+    def after_header(self, file: io.BufferedReader) -> io.BufferedReader:
         """The opened file, read to where its rows begin.
 
         Raises
@@ -103,7 +104,7 @@ class Delimited:
         Unusual
             If its lines end in several ways.
         """
-        if file.peek(3)[:3] == BOM_UTF8:  # type: ignore[attr-defined]
+        if file.peek(3)[:3] == BOM_UTF8:
             file.read(3)
         if any(b"\r" in file.readline().rstrip(b"\r\n") for _ in range(self.header)):
             raise Unusual("lines that end in several ways")

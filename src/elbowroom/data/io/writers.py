@@ -232,9 +232,10 @@ def write_npy(path: Path, result: Result) -> None:
 def write_npz(path: Path, result: Result) -> None:
     """The array, and the names of columns and rows where they are known."""
     named = {"columns": result.names, "rows": result.rows}
-    arrays = {name: np.asarray(value, dtype=str) for name, value in named.items() if value is not None}
+    arrays: dict[str, Any] = {result.key: result.values}  # any name: savez also has options of other types
+    arrays |= {name: np.asarray(value, dtype=str) for name, value in named.items() if value is not None}
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, **{result.key: result.values}, **arrays)  # type: ignore[arg-type]
+    np.savez_compressed(buffer, **arrays)
     write_atomically(path, buffer.getvalue())
 
 

@@ -35,6 +35,7 @@ LARGEST = sys.float_info.max
 EXACT = 2**53  # from here on float64 leaves out whole numbers: columns of such ones are Python's int
 
 
+@dataclass(frozen=True, eq=False)
 class Kind(ABC):
     """What a column holds."""
 
@@ -115,9 +116,16 @@ class Real(Kind):
         return replace(self, low=low if self.low is None else self.low, high=high if self.high is None else self.high)
 
     @property
+    def ends(self) -> tuple[float, float]:
+        """Both ends of the range, which a kind that was learned has."""
+        assert self.low is not None
+        assert self.high is not None
+        return self.low, self.high
+
+    @property
     def grid(self) -> bool:
         """Whether every value has a probability: whole numbers over a short range."""
-        return self.step == 1 and self.high - self.low <= GRID  # type: ignore[operator]
+        return self.step == 1 and self.ends[1] - self.ends[0] <= GRID
 
     @property
     def exact(self) -> bool:
@@ -137,14 +145,15 @@ class Real(Kind):
     @property
     def origin(self) -> float:
         """What a cell is counted from: where a difference says more than a value."""
-        return self.low if self.grid or self.exact else 0  # type: ignore[return-value]
+        return self.ends[0] if self.grid or self.exact else 0
 
     def cells(self, name: str) -> dict[str, str]:
         point_masses = {f"{name} at": f"categorical:classes={len(self.point_masses) + 1}"} if self.point_masses else {}
         if not self.grid:
             return point_masses | {name: self.likelihood}
-        levels = max(2, int(self.high - self.low) + 1)  # type: ignore[operator]
-        floor = "" if self.lowest is None else f",floor={int(self.lowest - self.low)}"  # type: ignore[operator]
+        low, high = self.ends
+        levels = max(2, int(high - low) + 1)
+        floor = "" if self.lowest is None else f",floor={int(self.lowest - low)}"
         return point_masses | {name: f"ordinal:levels={levels},open=true{floor}"}
 
     def encode(self, values: np.ndarray, name: str) -> np.ndarray:
@@ -175,9 +184,9 @@ class Real(Kind):
 
     def _whole(self, cells: np.ndarray) -> np.ndarray:
         """Whole numbers of any size (n,), as objects, of cells (n,)."""
-        values = np.full(len(cells), None, dtype=object)
+        values, (low, high) = np.full(len(cells), None, dtype=object), self.ends
         for row in np.flatnonzero(~np.isnan(cells)):
-            values[row] = min(max(int(self.origin) + round(float(cells[row])), self.low), self.high)  # type: ignore[type-var]
+            values[row] = min(max(int(self.origin) + round(float(cells[row])), low), high)
         return values
 
     def snapped(self, values: np.ndarray) -> np.ndarray:
@@ -242,8 +251,9 @@ class Positive(Real):
 
     def learn(self, values: np.ndarray, name: str) -> Self:
         kind = super().learn(values, name)
-        zero = bool((values == 0).any()) and 0.0 not in kind.point_masses  # type: ignore[operator]
-        return replace(kind, point_masses=(0.0, *kind.point_masses)) if zero else kind  # type: ignore[misc]
+        masses = kind.point_masses or ()
+        zero = bool((values == 0).any()) and 0.0 not in masses
+        return replace(kind, point_masses=(0.0, *masses)) if zero else kind
 
     @property
     def grid(self) -> bool:
@@ -366,7 +376,7 @@ class Category(Kind):
         return "text" if values.dtype == object else "number"
 
     def cells(self, name: str) -> dict[str, str]:
-        return {name: f"categorical:classes={len(self.categories) + 1},unseen=true"}  # type: ignore[arg-type]
+        return {name: f"categorical:classes={len(self.categories or ()) + 1},unseen=true"}
 
     def encode(self, values: np.ndarray, name: str) -> np.ndarray:
         """Codes; a category that was never seen has one more, the most unlikely of all."""
@@ -428,7 +438,7 @@ class Ordinal(Category):
     """One of some categories that have an order: low, middle, high."""
 
     def cells(self, name: str) -> dict[str, str]:
-        return {name: f"ordinal:levels={max(2, len(self.categories))}"}  # type: ignore[arg-type]
+        return {name: f"ordinal:levels={max(2, len(self.categories or ()))}"}
 
     def encode(self, values: np.ndarray, name: str) -> np.ndarray:
         found, known = self._codes(values), self.categories or ()
@@ -540,7 +550,7 @@ def kind_from(value: Any) -> Kind:
     name = options.pop("kind", None)
     if not isinstance(name, str) or name not in KINDS:
         raise unknown("the kind of a column", name, KINDS)
-    known = {field.name for field in fields(KINDS[name])}  # type: ignore[arg-type]
+    known = {field.name for field in fields(KINDS[name])}
     for key, option in options.items():
         if key not in known:
             raise unknown(f"an option of the kind {name!r}", key, known or ["(it has none)"])
@@ -564,7 +574,7 @@ def _check_option(kind: str, key: str, value: Any) -> None:
 def kind_form(kind: Kind) -> dict[str, Any]:
     """The JSON form of a kind."""
     name = next(name for name, known in KINDS.items() if known is type(kind))
-    options = asdict(kind)  # type: ignore[call-overload]
+    options = asdict(kind)
     return {"kind": name, **{key: list(v) if isinstance(v, tuple) else v for key, v in options.items()}}
 
 

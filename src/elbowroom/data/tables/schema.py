@@ -110,9 +110,10 @@ class Column:
                 *(kind.point_masses if kind.point_masses is not None else (None,)),
             )
             whole = whole and all(isinstance(n, int | float) and math.isfinite(n) for n in numbers)
-            whole = whole and kind.low <= kind.high and kind.step >= 0  # type: ignore[operator]
-            if whole and kind.sort == "time":
-                whole = kind.low >= EARLIEST and kind.high <= LATEST  # type: ignore[operator]
+            if whole:
+                low, high = kind.ends
+                whole = low <= high and (kind.step or 0) >= 0
+                whole = whole and (kind.sort != "time" or (low >= EARLIEST and high <= LATEST))
         if not whole:
             expected = f"column {name!r:.60} of a schema must say all that it was taught"
             raise ParameterError(expected, f"it is {self!r:.200}", "Let fit complete it.")
@@ -247,7 +248,7 @@ def _as(kind: Kind, values: np.ndarray, name: str) -> np.ndarray:
         raise DataError(f"column {name!r} must hold numbers", f"it holds text ({error})", do) from error
 
 
-class Schema(Mapping[str, Kind]):
+class Schema(Mapping[str, Kind | None]):
     """The kinds of a table's columns, in order: `schema["age"]` is one, and can be set.
 
     Parameters
@@ -320,10 +321,11 @@ class Schema(Mapping[str, Kind]):
 
     # ---- a mapping of kinds ----------------------------------------------------------------------------------------
 
-    def __getitem__(self, name: str) -> Kind:
+    def __getitem__(self, name: str) -> Kind | None:
+        """The kind of a column; None where it is still to be learned."""
         if name not in self.columns:
             raise KeyError(str(unknown("a column", name, self.columns)))
-        return self.columns[name].kind  # type: ignore[return-value]
+        return self.columns[name].kind
 
     def __setitem__(self, name: str, kind: Any) -> None:
         """Choose the kind of a column; what it leaves open is learned in `fit`."""
@@ -339,8 +341,6 @@ class Schema(Mapping[str, Kind]):
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Schema) and list(self.columns.items()) == list(other.columns.items())
-
-    __hash__ = None  # type: ignore[assignment]
 
     def __repr__(self) -> str:
         listed = "".join(

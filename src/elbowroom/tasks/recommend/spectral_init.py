@@ -25,7 +25,8 @@ def start_at_spectrum(model: VAE, x: Any, seed: int) -> None:
     last layer gets the same directions at its own scale, and so does a table that both share. Columns beyond the rank
     keep their random values.
     """
-    first: Any = model.encoder.layers[0].inner  # type: ignore[index]
+    layers: Any = model.encoder.layers
+    first = layers[0].inner
     likelihood: Any = model.likelihood
     vectors = leading(x, likelihood.width, seed)
     if not (rank := vectors.shape[1]):

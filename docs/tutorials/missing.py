@@ -1,6 +1,7 @@
 """A table with missing values: 442 diabetes patients of scikit-learn, of whose cells a fifth is removed."""
 
 import numpy as np
+import pandas as pd
 
 from tutorial import BLUE, GREY, ORANGE, Tutorial, figure_of, table
 
@@ -20,14 +21,51 @@ tutorial.say(
     f"{len(incomplete)} rows, {incomplete.isna().to_numpy().sum()} of {incomplete.size} cells missing"
 )
 
-# [fit]
+from itertools import product
+
 from elbowroom import TableVAE
 
+numbers = [name for name in patients if name != "sex"]
 epochs = 10 if tutorial.quick else 300
-model = TableVAE(6, hidden=(), beta=0.5, epochs=epochs, random_state=0).fit(incomplete)
+
+
+def error(frame, cells):
+    """Root mean squared error of the numbers in `cells`, in standard deviations."""
+    scale = incomplete[numbers].std(ddof=0)
+    off = ((frame[numbers] - patients[numbers]) / scale).to_numpy()
+    return np.sqrt((off[cells[numbers].to_numpy()] ** 2).mean())
+
+
+# [choose]
+known = incomplete.notna()
+validation = known & (np.random.default_rng(1).random(known.shape) < 0.1)
+candidates = {}
+for hidden_layers, beta in product([(), (64,), (256, 256)], [0.5, 1.0]):
+    candidate = TableVAE(
+        6, hidden=hidden_layers, beta=beta, epochs=epochs, random_state=0
+    )
+    imputed = candidate.fit(incomplete.mask(validation)).impute(
+        incomplete.mask(validation), how="mean"
+    )
+    candidates[hidden_layers, beta] = error(imputed, validation)
+hidden_layers, beta = min(candidates, key=candidates.get)
+# [end of choose]
+
+# [fit]
+model = TableVAE(6, hidden=hidden_layers, beta=beta, epochs=epochs, random_state=0).fit(
+    incomplete
+)
 # [end of fit]
 for name, kind in model.schema_.items():
     tutorial.say(f"  {name}: {type(kind).__name__}")
+tutorial.say("")
+tutorial.say(
+    table(
+        ["hidden, beta", "error on validation cells"],
+        [(f"{h}, {b}", f"{v:.3f}") for (h, b), v in candidates.items()],
+    )
+)
+tutorial.say(f"chosen: hidden={hidden_layers}, beta={beta}")
 
 # [impute]
 full = model.impute(incomplete)  # medians, and the most likely category
@@ -38,33 +76,23 @@ tables = model.impute(incomplete, n=n)  # a hundred tables, drawn
 from sklearn.experimental import enable_iterative_imputer  # noqa: F401
 from sklearn.impute import IterativeImputer, KNNImputer, SimpleImputer
 
-numbers = [name for name in patients if name != "sex"]
 truth, given = patients[numbers].to_numpy(), incomplete[numbers].to_numpy()
-cells = hidden[:, [patients.columns.get_loc(name) for name in numbers]]
+removed = patients.notna() & hidden
+cells = removed[numbers].to_numpy()
 scale = np.nanstd(given, axis=0)
 inputs = incomplete.assign(sex=incomplete["sex"].map({"a": 0.0, "b": 1.0}))[
     [*numbers, "sex"]
 ].to_numpy()
 scaled = (inputs - np.nanmean(inputs, axis=0)) / np.nanstd(inputs, axis=0)
-deep = TableVAE(6, hidden=(64,), beta=0.5, epochs=epochs, random_state=0).fit(
-    incomplete
-)
-models = {"TableVAE": model, "TableVAE, 64 hidden units": deep}
-answers = {
-    name: each.impute(incomplete, how="mean")[numbers].to_numpy()
-    for name, each in models.items()
-}
+errors = {"TableVAE": error(model.impute(incomplete, how="mean"), removed)}
 for imputer in (
     IterativeImputer(max_iter=2 if tutorial.quick else 100, random_state=0),
     KNNImputer(),
     SimpleImputer(),
 ):
     imputed = imputer.fit_transform(scaled)[:, :-1]
-    answers[type(imputer).__name__] = imputed * scale + np.nanmean(given, axis=0)
-errors = {
-    name: np.sqrt((((imputed - truth) / scale)[cells] ** 2).mean())
-    for name, imputed in answers.items()
-}
+    frame = pd.DataFrame(imputed * scale + np.nanmean(given, axis=0), columns=numbers)
+    errors[type(imputer).__name__] = error(frame, removed)
 drawn = np.stack([each[numbers].to_numpy() for each in tables])
 low, high = np.quantile(drawn, [0.05, 0.95], axis=0)
 covered = ((low <= truth) & (truth <= high))[cells].mean()

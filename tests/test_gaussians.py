@@ -14,7 +14,7 @@ from torch.distributions import Independent, MultivariateNormal, Normal, kl_dive
 from elbowroom.distributions.gaussian import DiagonalGaussian, FullGaussian, GaussianMixture, StandardGaussian
 from elbowroom.errors import ParameterError
 from elbowroom.latents.posteriors import LATENTS
-from elbowroom.latents.priors import PRIORS, CompositePrior, Posterior, Prior, rate_of
+from elbowroom.latents.priors import PRIORS, CompositePrior, Posterior, Prior
 
 F64 = torch.float64
 
@@ -81,8 +81,8 @@ def test_draws_have_the_moments(make: Callable[..., Posterior]) -> None:
 def test_kl_is_its_monte_carlo_estimate(make: Callable[..., Posterior]) -> None:
     q = make(2)
     z = q.rsample(noise(200_000, 2, 3, seed=6))
-    estimate, _ = rate_of(q, GaussianMixture(unit(1), torch.zeros(1, dtype=F64)), z)
-    exact, _ = rate_of(q, StandardGaussian(3, q.mean), z)
+    estimate, _ = q.kl_to(GaussianMixture(unit(1), torch.zeros(1, dtype=F64)), z)
+    exact, _ = q.kl_to(StandardGaussian(3, q.mean), z)
     error = estimate.std(0) / math.sqrt(len(z))
     assert ((estimate.mean(0) - exact).abs() < 4.5 * error).all()
 
@@ -93,11 +93,11 @@ def unit(k: int, d: int = 3) -> DiagonalGaussian:
 
 def test_rate_parts_exist_where_both_factorise() -> None:
     standard = StandardGaussian(3, torch.zeros((), dtype=F64))
-    rate, parts = rate_of(diagonal(4), standard, noise(4, 3))
+    rate, parts = diagonal(4).kl_to(standard, noise(4, 3))
     assert parts is not None
     torch.testing.assert_close(parts.sum(-1), rate)
-    assert rate_of(full(4), standard, noise(4, 3))[1] is None
-    assert rate_of(diagonal(4), GaussianMixture(unit(2), torch.zeros(2)), noise(4, 3))[1] is None
+    assert full(4).kl_to(standard, noise(4, 3))[1] is None
+    assert diagonal(4).kl_to(GaussianMixture(unit(2), torch.zeros(2)), noise(4, 3))[1] is None
 
 
 @every_posterior
@@ -266,7 +266,7 @@ def test_the_composite_prior_is_a_mixture_with_an_older_posterior(make: Callable
     densities = torch.stack([p.log_prob(z).expand(5, 7) for p in (standard, outside(previous), far)]).exp()
     torch.testing.assert_close(prior.beside(previous).log_prob(z).exp(), (shares * densities).sum(0))
     q = make(7, seed=20)
-    rate, parts = rate_of(q, prior.beside(previous), z[0])
+    rate, parts = q.kl_to(prior.beside(previous), z[0])
     torch.testing.assert_close(rate, q.log_prob(z[0]) - prior.beside(previous).log_prob(z[0]))
     assert parts is None
     assert isinstance(prior(lambda x: x), StandardGaussian)  # to score and to sample
@@ -292,5 +292,5 @@ def test_the_rate_to_a_mixture_is_unbiased(make: Callable[..., Posterior]) -> No
     log_q = q.log_prob(grid)
     exact = torch.trapezoid(log_q.exp() * (log_q - prior.log_prob(grid)), grid[:, 0])
     z = q.rsample(noise(200_000, 1, seed=2))
-    estimate, _ = rate_of(q, prior, z)
+    estimate, _ = q.kl_to(prior, z)
     assert abs(float(estimate.mean() - exact)) < 4.5 * float(estimate.std()) / math.sqrt(len(z))

@@ -7,6 +7,9 @@ argument: standard normal noise for a posterior, a generator for a prior.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any, Self
 
 import torch
 from torch import Generator, Tensor
@@ -16,11 +19,76 @@ from elbowroom.distributions.base import applied
 HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 
 
-class DiagonalGaussian:
+class Posterior(ABC):
+    """q(z|x) of rows: a distribution over latents, made of tensors whose first axes are those of the rows."""
+
+    mean: Tensor
+
+    @property
+    @abstractmethod
+    def tensors(self) -> tuple[Tensor, ...]:
+        """The arguments of the class."""
+
+    @property
+    @abstractmethod
+    def variance(self) -> Tensor:
+        """Marginal variances, (..., d)."""
+
+    @abstractmethod
+    def rsample(self, noise: Tensor) -> Tensor:
+        """Move standard normal noise (..., d) to this distribution; gradients reach the parameters."""
+
+    @abstractmethod
+    def log_prob(self, z: Tensor) -> Tensor:
+        """Log-density of z (..., d), in nats."""
+
+    @abstractmethod
+    def log_prob_pairs(self, z: Tensor) -> Tensor:
+        """Log-density of every z (..., n, d) under every one of k components (..., k, d): (..., n, k)."""
+
+    @abstractmethod
+    def modulated(self, scale: Tensor, log_std_shift: Tensor) -> Self:
+        """The distribution with means times `scale`, and standard deviations times exp(`log_std_shift`), (..., d)."""
+
+    def kl_parts(self, prior: Any) -> Tensor | None:
+        """KL to a prior of each latent, (..., d), if both factorise and it has a closed form; else None."""
+        return None
+
+    def kl_to(self, prior: Any, z: Tensor) -> tuple[Tensor, Tensor | None]:
+        """KL to a prior in nats per row, exact where a closed form exists, else estimated at z; and `kl_parts`."""
+        parts = self.kl_parts(prior)
+        return (self.log_prob(z) - prior.log_prob(z) if parts is None else parts.sum(-1)), parts
+
+    def detach(self) -> Self:
+        """The same distribution, cut from the graph."""
+        return self._changed(Tensor.detach)
+
+    def double(self) -> Self:
+        """The same distribution in float64."""
+        return self._changed(Tensor.double)
+
+    def at(self, index: Tensor) -> Self:
+        """The distributions of the rows at `index`."""
+        return self._changed(lambda tensor: tensor[index])
+
+    @classmethod
+    def cat(cls, parts: Sequence[Self]) -> Self:
+        """The distributions of all rows of several batches."""
+        return cls(*(torch.cat(tensors) for tensors in zip(*(q.tensors for q in parts), strict=True)))
+
+    def _changed(self, change: Callable[[Tensor], Tensor]) -> Self:
+        return type(self)(*map(change, self.tensors))
+
+
+class DiagonalGaussian(Posterior):
     """N(mean, diag(exp(log_std)^2)) over latents; both parameters have the shape (..., d)."""
 
     def __init__(self, mean: Tensor, log_std: Tensor) -> None:
         self.mean, self.log_std = mean, log_std
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        return self.mean, self.log_std
 
     @property
     def variance(self) -> Tensor:
@@ -51,20 +119,23 @@ class DiagonalGaussian:
         """KL to N(0, I) of each latent: (..., d)."""
         return 0.5 * (self.mean.square() + (2 * self.log_std).exp() - 1) - self.log_std
 
-    def modulated(self, scale: Tensor, log_std_shift: Tensor) -> DiagonalGaussian:
+    def kl_parts(self, prior: Any) -> Tensor | None:
+        return self.kl_to_standard() if isinstance(prior, StandardGaussian) else None
+
+    def modulated(self, scale: Tensor, log_std_shift: Tensor) -> Self:
         """The distribution with means times `scale` and log standard deviations plus `log_std_shift`, both (..., d)."""
-        return DiagonalGaussian(self.mean * scale, self.log_std + log_std_shift)
-
-    def detach(self) -> DiagonalGaussian:
-        """The same distribution, cut from the graph."""
-        return DiagonalGaussian(self.mean.detach(), self.log_std.detach())
+        return type(self)(self.mean * scale, self.log_std + log_std_shift)
 
 
-class FullGaussian:
+class FullGaussian(Posterior):
     """N(mean, L L') over latents; mean (..., d), lower triangular L (..., d, d) with a positive diagonal."""
 
     def __init__(self, mean: Tensor, cholesky: Tensor) -> None:
         self.mean, self.cholesky = mean, cholesky
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        return self.mean, self.cholesky
 
     @property
     def variance(self) -> Tensor:
@@ -92,13 +163,12 @@ class FullGaussian:
         spread = self.cholesky.square().sum((-2, -1)) + self.mean.square().sum(-1) - self.mean.shape[-1]
         return (0.5 * spread - self._log_det()).unsqueeze(-1)
 
-    def modulated(self, scale: Tensor, log_std_shift: Tensor) -> FullGaussian:
-        """The same with means times `scale`, and standard deviations times exp(`log_std_shift`), both (..., d)."""
-        return FullGaussian(self.mean * scale, self.cholesky * log_std_shift.exp().unsqueeze(-1))
+    def kl_to(self, prior: Any, z: Tensor) -> tuple[Tensor, Tensor | None]:
+        return (self.kl_to_standard().sum(-1), None) if isinstance(prior, StandardGaussian) else super().kl_to(prior, z)
 
-    def detach(self) -> FullGaussian:
-        """The same distribution, cut from the graph."""
-        return FullGaussian(self.mean.detach(), self.cholesky.detach())
+    def modulated(self, scale: Tensor, log_std_shift: Tensor) -> Self:
+        """The same with means times `scale`, and standard deviations times exp(`log_std_shift`), both (..., d)."""
+        return type(self)(self.mean * scale, self.cholesky * log_std_shift.exp().unsqueeze(-1))
 
     def _log_det(self) -> Tensor:
         return self.cholesky.diagonal(dim1=-2, dim2=-1).log().sum(-1)
@@ -125,7 +195,7 @@ class GaussianMixture:
     With logits (b, k) and components (b, k, d) it is one mixture for each of b blocks of rows, for densities only.
     """
 
-    def __init__(self, components: DiagonalGaussian | FullGaussian, logits: Tensor) -> None:
+    def __init__(self, components: Posterior, logits: Tensor) -> None:
         self.components, self.logits = components, logits
 
     @property
@@ -144,19 +214,13 @@ class GaussianMixture:
         """Draw n latents: (n, d)."""
         chosen = torch.multinomial(self.logits.softmax(-1), n, replacement=True, generator=generator)
         noise = normal((n, self.components.mean.shape[-1]), generator, self.components.mean)
-        if isinstance(self.components, DiagonalGaussian):
-            picked: DiagonalGaussian | FullGaussian = DiagonalGaussian(
-                self.components.mean[chosen], self.components.log_std[chosen]
-            )
-        else:
-            picked = FullGaussian(self.components.mean[chosen], self.components.cholesky[chosen])
-        return picked.rsample(noise)
+        return self.components.at(chosen).rsample(noise)
 
 
 class Composite:
     """A mixture of distributions over latents, one for each row or one for all, with the given weights."""
 
-    def __init__(self, *parts: tuple[float, DiagonalGaussian | FullGaussian | StandardGaussian]) -> None:
+    def __init__(self, *parts: tuple[float, Posterior | StandardGaussian]) -> None:
         self.parts = parts
 
     def log_prob(self, z: Tensor) -> Tensor:

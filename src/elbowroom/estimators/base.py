@@ -33,7 +33,7 @@ from elbowroom.models.vae import VAE, in_double
 from elbowroom.nn.custom import custom_network
 from elbowroom.nn.layers import ACTIVATIONS, check_widths
 from elbowroom.nn.mlp import MLP
-from elbowroom.objectives.bounds import Elbo, Iwae, Objective, objective_of
+from elbowroom.objectives.bounds import Objective, objective_of
 from elbowroom.persistence import artefact
 from elbowroom.persistence.estimator import artefact_of
 from elbowroom.tasks import diagnose, generate, score
@@ -44,7 +44,7 @@ from elbowroom.tasks.score import LogLikelihood
 from elbowroom.training.checkpoints import Checkpoints
 from elbowroom.training.plan import diagnosis_sample_size, epochs_for, split
 from elbowroom.training.trainer import Trainer
-from elbowroom.utils.constraints import Interval, StrOptions
+from elbowroom.utils.constraints import HasMethods, Interval, StrOptions
 from elbowroom.utils.devices import PRECISIONS
 from elbowroom.utils.progress import Progress, takes, tell
 from elbowroom.utils.randomness import generator_at, own_stream, resolve_seed, seed_of
@@ -63,7 +63,7 @@ class BaseVAE(TransformerMixin, BaseEstimator, ABC):
     _: KW_ONLY
     beta: float | str | Beta = 1.0
     likelihood: str | Mapping[str, Sequence[Any]] | nn.Module = "auto"
-    prior: str = "standard"
+    prior: Any = "standard"
     covariance: str = "diagonal"
     hidden: Sequence[int] = (256, 256)
     activation: str = "silu"
@@ -89,14 +89,14 @@ class BaseVAE(TransformerMixin, BaseEstimator, ABC):
         "n_latents": [Interval(Integral, 1, validation.MOST, closed="both")],
         "beta": [Interval(Real, 0, None, closed="left"), str, Beta],
         "likelihood": [str, dict, nn.Module],
-        "prior": [str],
+        "prior": [str, HasMethods(["build"])],
         "covariance": [StrOptions(set(LATENTS))],
         "hidden": ["array-like"],
         "activation": [StrOptions(set(ACTIVATIONS))],
         "gated": ["boolean"],
         "encoder": [nn.Module, None],
         "decoder": [nn.Module, None],
-        "objective": [str, Elbo, Iwae],
+        "objective": [str, callable],
         "epochs": [Interval(Integral, 1, validation.MOST, closed="both"), StrOptions({"auto"})],
         "batch_size": [Interval(Integral, 1, validation.MOST, closed="both")],
         "learning_rate": [Interval(Real, 0, None, closed="neither")],
@@ -236,8 +236,8 @@ class BaseVAE(TransformerMixin, BaseEstimator, ABC):
             model.load_state_dict(self._start)
 
     @property
-    def _prior(self) -> str:
-        """The text form of the prior."""
+    def _prior(self) -> Any:
+        """The prior: its text form, or an object that builds it."""
         return self.prior
 
     def _trainer(self) -> Trainer:

@@ -33,9 +33,10 @@ class TableVAE(BaseVAE):
         "gaussian:scale=shared"; groups of columns, {"bernoulli": ["smoker"], "gaussian": ["age", "income"]}; or your
         own module, which maps the decoder's output to p(x|z), such as one of `torch.distributions`, and takes
         `n_outputs` values per row (by default as many as there are features).
-    prior : str
+    prior : str or object
         "standard", "mixture:components=100", "vamp:components=500", or "fitted", a mixture that is fitted to
         the encodings after training. "auto" is "fitted" for a table with a schema, and "standard" for numbers.
+        Or your own: an object whose `build(size, features, code)` returns a module (docs/howto/).
     covariance : str
         Covariance of the posterior: "diagonal" or "full".
     hidden : sequence of int
@@ -48,8 +49,9 @@ class TableVAE(BaseVAE):
         Your own networks. The encoder maps its input, (n, D) values of order one, to features of any width; the decoder
         maps latents (n, n_latents) to the likelihood's parameters. With context, their `forward` takes it as its second
         argument.
-    objective : str
-        "elbo", "elbo:free_bits=0.1" or "iwae:draws=8".
+    objective : str or callable
+        "elbo", "elbo:free_bits=0.1" or "iwae:draws=8", or your own: `objective(model, batch, noise, code)`, which
+        returns `Terms` (docs/howto/).
     epochs : int or "auto"
         "auto" aims at 4,000 steps.
     batch_size : int
@@ -95,7 +97,7 @@ class TableVAE(BaseVAE):
     """
 
     _: KW_ONLY
-    prior: str = "auto"
+    prior: Any = "auto"
     schema: str | Schema | Mapping[str, Any] | None = "auto"
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {
@@ -159,8 +161,8 @@ class TableVAE(BaseVAE):
         return tables.sample_given(self, n_samples, mean, given, context, random_state)
 
     @property
-    def _prior(self) -> str:
-        if self.prior != "auto":
+    def _prior(self) -> Any:
+        if not isinstance(self.prior, str) or self.prior != "auto":
             return self.prior
         return "standard" if self.schema_ is None else "fitted"
 

@@ -6,14 +6,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from elbowroom.distributions.gaussian import (
-    DiagonalGaussian,
-    FullGaussian,
-    bounded,
-)
+from elbowroom.distributions.gaussian import DiagonalGaussian, FullGaussian, Posterior, bounded
 from elbowroom.nn.layers import Linear
 
-Posterior = DiagonalGaussian | FullGaussian
+__all__ = ["LATENTS", "DiagonalLatent", "FullLatent", "Posterior"]
 MIN_LOG_STD, MAX_LOG_STD = -12.0, 6.0  # of the encoder's log standard deviations, before beta conditioning shifts them
 
 

@@ -1,4 +1,4 @@
-"""Priors p(z), and the rate KL(q || p)."""
+"""Priors p(z): modules that return a distribution over latents."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from elbowroom.distributions.gaussian import (
 from elbowroom.errors import ParameterError
 from elbowroom.latents.posteriors import MAX_LOG_STD, MIN_LOG_STD, Posterior
 from elbowroom.nn.layers import ZeroLinear
+from elbowroom.utils import specs
 from elbowroom.utils.randomness import module_generator
 
 PriorDistribution = StandardGaussian | GaussianMixture
@@ -33,10 +34,17 @@ HELD_OUT = slice(None, None, 5)  # of the rows that a prior is fitted to
 class Prior(nn.Module, ABC):
     """p(z): a module that returns a distribution over latents, which may depend on a context."""
 
-    uses_previous_posterior = (
-        False  # whether training also gives it the posterior that an older encoder had for each row
-    )
+    # Whether training also gives it the posterior that an older encoder had for each row.
+    uses_previous_posterior = False
     starts_at_rows = False  # whether `initialise` is to be called
+
+    @classmethod
+    def build(cls, size: int, features: int, code: int, **options: Any) -> Prior:
+        """The prior of `size` latents, whose encoder has inputs of `features` and whose context encodes beta in `code`.
+
+        This one depends on neither.
+        """
+        return cls(size, **options)
 
     @abstractmethod
     def forward(self, encode: Encode, context: Tensor | None = None) -> PriorDistribution:
@@ -88,7 +96,8 @@ class CompositePrior(StandardPrior):
         """The prior of rows in training, whose previous posteriors are these."""
         far = DiagonalGaussian(self.zero.expand(self.size), self.zero.expand(self.size) + 0.5 * self.log_variance)
         shares = (1 - self.old - self.wide, self.old, self.wide)
-        return Composite(*zip(shares, (StandardGaussian(self.size, self.zero), previous, far), strict=True))
+        parts: tuple[StandardGaussian | Posterior, ...] = (StandardGaussian(self.size, self.zero), previous, far)
+        return Composite(*zip(shares, parts, strict=True))
 
 
 class ConditionedMixture(nn.Module):
@@ -113,6 +122,10 @@ class ConditionedMixture(nn.Module):
 class MixturePrior(Prior):
     """A learned mixture of `components` diagonal Gaussians, which a context of the width `context` may modulate."""
 
+    @classmethod
+    def build(cls, size: int, features: int, code: int, **options: Any) -> Prior:
+        return cls(size, code, **options)
+
     def __init__(self, size: int, context: int = 0, components: int = 100) -> None:
         super().__init__()
         self.size, self.context, self.components = size, context, check_components(components)
@@ -136,6 +149,10 @@ class VampPrior(Prior):
 
     starts_at_rows = True
     logits: Tensor
+
+    @classmethod
+    def build(cls, size: int, features: int, code: int, **options: Any) -> Prior:
+        return cls(size, features, code, **options)
 
     def __init__(self, size: int, features: int, context: int = 0, components: int = 500) -> None:
         super().__init__()
@@ -219,6 +236,27 @@ class FittedPrior(Prior):
         self.log_stds[:k] = torch.from_numpy(0.5 * np.log(found.covariances_))
 
 
+def build_prior(prior: Any, size: int, features: int, code: int) -> nn.Module:
+    """The prior of `size` latents: by its text form, or from an object with `build(size, features, code)`.
+
+    `features` is the width of the encoder's input, and `code` that of the code of beta, 0 without a range of beta.
+
+    Raises
+    ------
+    ParameterError
+        If there is no such prior, or the object builds no module.
+    """
+    if isinstance(prior, str):
+        name, _ = specs.parse(prior, PRIORS, "prior")
+        options = specs.options_of(prior, PRIORS, "prior", ("size", "features", "context"))
+        return PRIORS[name].build(size, features, code, **options)
+    found = prior.build(size, features, code)
+    if not isinstance(found, nn.Module):
+        got = f"{type(prior).__name__}.build returns {type(found).__name__}"
+        raise ParameterError("a prior's build must return a module", got, "Return one whose forward gives p(z).")
+    return found
+
+
 def check_components(components: int) -> int:
     """Refuse a number of mixture components that is not a positive whole number."""
     if isinstance(components, bool) or not isinstance(components, int) or components < 1:
@@ -228,18 +266,7 @@ def check_components(components: int) -> int:
     return components
 
 
-def rate_of(q: Posterior, p: PriorDistribution | Composite, z: Tensor) -> tuple[Tensor, Tensor | None]:
-    """KL(q || p) in nats per row, exact where a closed form exists, else estimated at z; and its parts by latent.
-
-    The parts, (..., d), exist if both distributions factorise; otherwise they are None.
-    """
-    if isinstance(p, StandardGaussian):
-        parts = q.kl_to_standard()
-        return parts.sum(-1), parts if isinstance(q, DiagonalGaussian) else None
-    return q.log_prob(z) - p.log_prob(z), None
-
-
-PRIORS = {
+PRIORS: dict[str, type[Prior]] = {
     "standard": StandardPrior,
     "mixture": MixturePrior,
     "vamp": VampPrior,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import nn
@@ -12,10 +13,9 @@ from elbowroom.beta.policies import LogUniform
 from elbowroom.data.dataset import Rows
 from elbowroom.errors import unknown
 from elbowroom.latents.posteriors import LATENTS
-from elbowroom.latents.priors import PRIORS, FittedPrior, StandardPrior, VampPrior
+from elbowroom.latents.priors import build_prior
 from elbowroom.likelihoods.base import Likelihood
 from elbowroom.models.vae import VAE
-from elbowroom.utils import specs
 from elbowroom.utils.randomness import drawing_from, generator_at
 from elbowroom.utils.settings import standard_defaults
 
@@ -29,7 +29,7 @@ def build(
     bodies: Callable[[int, int, int, int], tuple[nn.Module, nn.Module]],
     n_latents: int,
     covariance: str,
-    prior: str,
+    prior: Any,
     rows: Rows,
     seed: int,
     span: LogUniform | None = None,
@@ -49,12 +49,8 @@ def build(
         code = 0 if conditioning is None else BetaConditioning.width
         encoder, decoder = bodies(likelihood.n_inputs, likelihood.n_outputs, code + labels, code)  # type: ignore[arg-type]
         latent = LATENTS[covariance](encoder.width, n_latents)  # type: ignore[arg-type]
-        name, _ = specs.parse(prior, PRIORS, "prior")
-        sizes = (n_latents, likelihood.n_inputs) if PRIORS[name] is VampPrior else (n_latents,)
-        extra = () if issubclass(PRIORS[name], StandardPrior | FittedPrior) else (code,)
-        model = VAE(
-            encoder, latent, specs.make(prior, PRIORS, "prior", *sizes, *extra), decoder, likelihood, conditioning
-        )
+        made = build_prior(prior, n_latents, likelihood.n_inputs, code)  # type: ignore[arg-type]
+        model = VAE(encoder, latent, made, decoder, likelihood, conditioning)  # type: ignore[arg-type]
     model.initialise(rows.spread(enough(rows.features)), generator_at(seed, "initialise"))
     if labels and isinstance(likelihood, Likelihood):
         _fit_context_totals(likelihood, rows)

@@ -16,7 +16,7 @@ from elbowroom.beta.conditioning import BetaConditioning, Modulation
 from elbowroom.distributions.gaussian import Composite, normal
 from elbowroom.errors import ParameterError
 from elbowroom.latents.posteriors import Posterior
-from elbowroom.latents.priors import Prior, PriorDistribution, rate_of
+from elbowroom.latents.priors import Prior, PriorDistribution
 
 
 class ModelOutput(NamedTuple):
@@ -147,7 +147,7 @@ class VAE(nn.Module):
             if self.training and self.ema_model
             else self.prior_distribution(code)
         )
-        rate, parts = rate_of(q, prior, z)
+        rate, parts = q.kl_to(prior, z)
         p = self._decode(z, context, self.likelihood.row_total(x), modulation)  # type: ignore[operator]
         return ModelOutput(q, z, p, prior, rate, parts)
 
@@ -194,7 +194,7 @@ class VAE(nn.Module):
     def initialise(self, x: Tensor, generator: Generator) -> None:
         """Start from training rows (n, D): the likelihood at their marginals, the prior at their features."""
         self.likelihood.fit_marginals(x.to(torch.float64) if isinstance(x, Tensor) else x)  # type: ignore[operator]
-        if self.prior.starts_at_rows:
+        if getattr(self.prior, "starts_at_rows", False):
             self.prior.initialise(self.likelihood.inputs(x), generator)  # type: ignore[operator]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, fields
 from numbers import Real
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Generator, Tensor
@@ -74,7 +74,15 @@ class Iwae:
         return _text(self)
 
 
-Objective = Elbo | Iwae
+class Objective(Protocol):
+    """What an objective is: a function of a model and a batch.
+
+    If it has an attribute `draws`, so many draws of z are made of each row, and fewer held-out rows are in memory at
+    once.
+    """
+
+    def __call__(self, model: VAE, batch: Batch, noise: Tensor | Generator | None, code: Tensor | None = None) -> Terms:
+        """Distortion, rate and penalty of every row, in nats; `noise` is for z, and `code` is that of betas."""
 
 
 def _text(objective: Any) -> str:

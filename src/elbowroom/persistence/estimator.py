@@ -221,7 +221,9 @@ def _width(estimator: Any) -> int:
 def _parameter(name: str, value: Any) -> Any:
     if isinstance(value, Beta | Elbo | Iwae):
         return str(value)
-    if isinstance(value, nn.Module) or (name in ("encoder", "decoder") and value is not None):
+    foreign = name in ("encoder", "decoder") and value is not None
+    foreign |= name in ("prior", "objective") and not isinstance(value, str)
+    if isinstance(value, nn.Module) or foreign:
         raise ArtefactError(
             "a model is saved if all its parts are Elbowroom's",
             f"{name} is of your own class {type(value).__name__}",

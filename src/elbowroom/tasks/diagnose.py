@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from elbowroom.data.dataset import Rows, evenly
-from elbowroom.distributions.gaussian import DiagonalGaussian, FullGaussian, GaussianMixture
+from elbowroom.distributions.gaussian import DiagonalGaussian
 from elbowroom.errors import counted
 from elbowroom.latents.posteriors import Posterior
 from elbowroom.models.vae import VAE
@@ -128,12 +128,12 @@ def diagnose(model: VAE, rows: Rows, beta: float, history: History | None = None
     posteriors = [model.encode(batch.x, batch.context) for batch in rows.in_order()]
     distortion, rate = distortion_and_rate(model, rows, DRAWS, apart=True)
     warn_non_finite(distortion + rate, "score", 4)
-    q = _join(posteriors)
+    q = posteriors[0].cat(posteriors).double()
     spread = q.mean.var(0, correction=0)
     active = (spread > ACTIVE).numpy()
     information = _mutual_information(q)
-    factorises = isinstance(q, DiagonalGaussian) and not isinstance(model.prior_distribution(), GaussianMixture)
-    per_latent = q.kl_to_standard().mean(0) if factorises else _information_per_latent(q)
+    parts = q.kl_parts(model.prior_distribution())
+    per_latent = _information_per_latent(q) if parts is None else parts.mean(0)
     mean_rate = float(rate.mean())
     alike = len(rows) == 1 or (float(spread.max()) < SAME and mean_rate > ACTIVE)  # otherwise nothing is encoded
     return Diagnosis(
@@ -165,22 +165,11 @@ def fall_at_the_end(history: History) -> float:
     return float(fell) if fell > max(least, share * (losses[0] - losses[-quarter:].mean())) else 0.0
 
 
-def _join(posteriors: list[Posterior]) -> Posterior:
-    mean = torch.cat([q.mean for q in posteriors]).double()
-    if isinstance(posteriors[0], FullGaussian):
-        return FullGaussian(mean, torch.cat([q.cholesky for q in posteriors]).double())  # type: ignore[union-attr]
-    return DiagonalGaussian(mean, torch.cat([q.log_std for q in posteriors]).double())  # type: ignore[union-attr]
-
-
 def _probe(q: Posterior) -> tuple[Posterior, Tensor]:
     """Evenly spaced posteriors of a batch, and one draw from each."""
     n = len(q.mean)
     at = evenly(n, PROBES)
-    some: Posterior = (
-        FullGaussian(q.mean[at], q.cholesky[at])
-        if isinstance(q, FullGaussian)
-        else DiagonalGaussian(q.mean[at], q.log_std[at])
-    )
+    some = q.at(at)
     noise = torch.randn(some.mean.shape, generator=generator_at(0, "diagnose"), dtype=torch.float64)
     return some, some.rsample(noise)
 

@@ -97,6 +97,14 @@ class _ArrayLike:
         return "an array-like"
 
 
+class _Callable:
+    def is_satisfied_by(self, value: Any) -> bool:
+        return callable(value)
+
+    def __str__(self) -> str:
+        return "a callable"
+
+
 class _AnyOf:
     def __init__(self, *constraints: Any) -> None:
         self.constraints = [made(constraint) for constraint in constraints]
@@ -113,6 +121,8 @@ def made(constraint: Any) -> Any:
     """A constraint from what may stand for it: a type, None, or the name of one."""
     if constraint is None:
         return _Nothing()
+    if constraint is callable:
+        return _Callable()
     if isinstance(constraint, type):
         return _Instance(constraint)
     if not isinstance(constraint, str):

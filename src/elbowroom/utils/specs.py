@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from numbers import Integral, Real
 from typing import Any
 
@@ -49,16 +49,28 @@ def literal(text: str) -> Any:
 
 def make(text: str, family: Mapping[str, Callable[..., Any]], what: str, *args: Any) -> Any:
     """Build the member of a family that a text form names; keyword-only arguments are not options."""
+    name, _ = parse(text, family, what)
+    given = list(inspect.signature(family[name]).parameters)[: len(args)]
+    return family[name](*args, **options_of(text, family, what, given))
+
+
+def options_of(
+    text: str, family: Mapping[str, Callable[..., Any]], what: str, given: Collection[str]
+) -> dict[str, Any]:
+    """The options in a text form, refused if they are no parameters of its member, or `given` otherwise."""
     name, options = parse(text, family, what)
-    parameters = list(inspect.signature(family[name]).parameters.items())[len(args) :]
-    known = {key: parameter for key, parameter in parameters if parameter.kind is not parameter.KEYWORD_ONLY}
+    known = {
+        key: parameter
+        for key, parameter in inspect.signature(family[name]).parameters.items()
+        if key not in given and parameter.kind is not parameter.KEYWORD_ONLY
+    }
     for key in options:
         if key not in known:
             raise unknown(f"an option of {what}={name!r}", key, list(known) or ["(it has none)"])
     for key, parameter in known.items():
         if parameter.default is parameter.empty and key not in options:
             raise ParameterError(f"{what}={name!r} needs {key}", f"it has none: {text!r}", f"Write {name}:{key}=VALUE.")
-    return family[name](*args, **options)
+    return options
 
 
 def text_form(name: str, options: Mapping[str, Any]) -> str:

@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUN := $(BIN)/python
 
-.PHONY: help demo test test-long test-pandas coverage check types docs package bench clean
+.PHONY: help demo test test-long test-pandas coverage check types docs pictures package bench clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -65,6 +65,9 @@ $(VENV)/documented: $(VENV)/installed
 docs: $(VENV)/documented ## build the documentation into build/docs
 	$(BIN)/sphinx-build -W --keep-going -q docs build/docs
 	@echo "open build/docs/index.html"
+
+pictures: $(VENV)/installed ## run the tutorials, and write the pictures and numbers of the docs (2 minutes)
+	for page in digits missing clicks cells custom; do $(RUN) docs/tutorials/$$page.py --out docs/tutorials/images || exit 1; done
 
 $(VENV)/released: $(VENV)/installed
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[release]'

@@ -102,6 +102,22 @@ def test_strangers_parts_are_parts_like_any(name: str) -> None:
     assert model.score(X.astype(np.float32)) == pytest.approx(model.score(X), abs=1e-3)
 
 
+class Cast(Plain):
+    """One whose inputs for the encoder are always float32, whatever the model computes in."""
+
+    n_inputs = 26
+
+    def inputs(self, x: Tensor) -> Tensor:
+        return torch.cat([x, x**2], -1).float()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_inputs_of_a_strangers_likelihood_get_the_dtype_of_the_model(dtype: type) -> None:
+    X = ((WINE - WINE.mean(0)) / WINE.std(0)).astype(dtype)
+    model = table(likelihood=Cast()).fit(X)
+    assert np.isfinite(model.log_likelihood(X, n_draws=5).mean)  # scores are computed in float64
+
+
 def test_a_strangers_parts_are_copied_and_start_as_they_are() -> None:
     encoder = nn.Linear(13, 4)
     before = copy.deepcopy(encoder.state_dict())

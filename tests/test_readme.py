@@ -8,9 +8,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from test_layers import FOLDERS
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
+KINDS = ("howto", "explanation")  # of pages, of which all are tested
 GUIDE = (ROOT / "docs" / "guide.md").read_text()
 TABLES = (ROOT / "docs" / "tables.md").read_text()
 RECOMMEND = (ROOT / "docs" / "recommend.md").read_text()
@@ -31,6 +33,21 @@ def test_python(tmp_path, monkeypatch):
     assert names["model"].likelihood_ == "gaussian"
     assert not names["full"].isna().any().any()
     assert (tmp_path / "report.html").stat().st_size > 10_000
+
+
+PAGES = [ROOT / "docs" / "index.md", *sorted(p for kind in KINDS for p in (ROOT / "docs" / kind).glob("*.md"))]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem if page.stem != "index" else page.parent.name)
+def test_code_of_a_page(page, tmp_path, monkeypatch):
+    """The how-to guides, explanations and the first page: all blocks of a page in one program, in a new folder."""
+    monkeypatch.chdir(tmp_path)
+    found = blocks(page.read_text(), "python")
+    if page.parent.name == "howto" and page.stem != "index":
+        assert found, "a how-to guide shows how"
+    names = {}
+    for block in found:
+        exec(compile(block, page.name, "exec"), names)
 
 
 def test_the_page_of_ranges():
@@ -102,7 +119,26 @@ def test_commands(tmp_path, monkeypatch, capsys):
     assert not pd.read_csv("full.csv").isna().any().any()
 
 
+@pytest.mark.parametrize(
+    "page", [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))], ids=lambda page: page.stem
+)
+def test_commands_have_the_flags_that_pages_name(page):
+    known = {line.split()[0]: set(line.split()) for line in (ROOT / "tests" / "cli_flags.txt").read_text().splitlines()}
+    for name, rest in re.findall(r"(?:`|^)elbowroom (\w+)([^`\n#]*)", page.read_text(), flags=re.MULTILINE):
+        flags = set(re.findall(r"(?<!\S)--?[a-z][\w-]*", rest))
+        assert name in known, f"there is no command {name}"
+        assert flags <= known[name] | {"--help"}, f"elbowroom {name} has no {flags - known[name]}"
+
+
 def test_make_targets_exist():
-    named = set(re.findall(r"^make (\w+)", README, flags=re.MULTILINE))
+    named = set(re.findall(r"`make (\w+)`", README))
     assert {"demo", "test"} <= named
     assert named <= set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
+
+
+def test_the_tree_of_folders():
+    """In the README every folder of the code has its line, in the order of imports."""
+    named = re.findall(r"^      (\w+)/ +\w", README, flags=re.MULTILINE)
+    folders = [path.name for path in (ROOT / "src" / "elbowroom").iterdir() if (path / "__init__.py").exists()]
+    assert sorted(named) == sorted(folders)
+    assert named == [name for name in FOLDERS if name in named]

@@ -40,7 +40,8 @@ class CustomLikelihood(nn.Module):
 
     def inputs(self, x: Tensor) -> Tensor:
         """The encoder's input for rows (n, D)."""
-        return self.module.inputs(x) if hasattr(self.module, "inputs") else x.to(self.unit.dtype)  # type: ignore[operator, arg-type]
+        found: Tensor = self.module.inputs(x) if hasattr(self.module, "inputs") else x  # type: ignore[operator]
+        return found.to(self.unit.dtype)  # type: ignore[arg-type]
 
     def fit_marginals(self, x: Tensor) -> None:
         """Start from training rows (n, D), float64."""

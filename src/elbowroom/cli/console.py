@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
@@ -81,8 +82,9 @@ class Console:
     def run(self, command: Callable[[], Any]) -> int:
         """Run a command, print its answer or its error, and return the exit code."""
         for stream in (sys.stdout, sys.stderr):
-            with suppress(AttributeError, OSError, ValueError):
-                stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # a name may be any bytes
+            with suppress(OSError, ValueError):
+                if isinstance(stream, io.TextIOWrapper):
+                    stream.reconfigure(errors="backslashreplace")  # a name may be any bytes
         with stopping():
             try:
                 return self._run(command)
@@ -98,11 +100,11 @@ class Console:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             warnings.simplefilter("always", ElbowroomWarning)
-            warnings.showwarning = self._note  # type: ignore[assignment]
+            warnings.showwarning = lambda message, *_, **__: self._note(message)
             answer = command()
         return self._answer(answer) if isinstance(answer, Answer) else DONE
 
-    def _note(self, message: Warning | str, *_: Any) -> None:
+    def _note(self, message: Warning | str) -> None:
         note = in_flags(" ".join(str(message).split()))
         if note in self.notes:
             return
@@ -141,11 +143,13 @@ def say(text: str, stream: TextIO | Log | None = None) -> None:
 
 def _settle(stream: TextIO | None) -> None:
     """Throw away what a stream does not take: Python would try again at its exit, and fail over it."""
-    with suppress(AttributeError, OSError, ValueError):
+    if stream is None:
+        return
+    with suppress(AttributeError, OSError, ValueError):  # it may be any object
         try:
-            stream.flush()  # type: ignore[union-attr]
+            stream.flush()
         except (OSError, ValueError):
-            number = stream.fileno()  # type: ignore[union-attr]
+            number = stream.fileno()
             os.dup2(os.open(os.devnull, os.O_WRONLY), number)
 
 

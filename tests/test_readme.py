@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from test_layers import FOLDERS
+from house import FOLDERS
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()

@@ -19,7 +19,7 @@ from elbowroom.data.dataset import Rows
 from elbowroom.errors import ArtefactError, ParameterError, TrainingError, unknown, warn
 from elbowroom.models.vae import VAE, previous_posteriors
 from elbowroom.objectives.bounds import Elbo, Objective
-from elbowroom.objectives.terms import with_base
+from elbowroom.objectives.terms import Terms, with_base
 from elbowroom.training.beta_control import Drawn, control_of
 from elbowroom.training.checkpoints import Checkpoints, checksum
 from elbowroom.training.history import History, Record
@@ -217,6 +217,9 @@ class Run:
         drawn_in_modules = drawing_from(generator_at(seed, "modules", step, device=self.device))
         with drawn_in_modules, autocast(self.settings.precision, self.device):
             terms = self.objective(self.model, batch, noise, drawn.code)
+            if not isinstance(terms, Terms):
+                got = f"{self.objective!r:.60} returns {type(terms).__name__}"
+                raise ParameterError("an objective must return Terms", got, "Return Terms(distortion, rate).")
             beta = self.control.step(self._progress(step), batch.x, terms, drawn.betas)
             loss = terms.loss(beta).mean()
         loss.backward()

@@ -99,7 +99,7 @@ def main() -> None:
     print(split, flush=True)
     fold = split.valid if options.choose else split.test
     known = options.data == "gowalla" and not options.choose
-    train = split.test.seen if known else split.train  # in the last run, what was for validation is trained on too
+    train = split.test.fold_in if known else split.train  # in the last run, what was for validation is trained on too
     settings = MODELS[options.data] | ({"epochs": options.epochs} if options.epochs else {})
     models: dict[str, Any] = {"InteractionVAE": InteractionVAE(**settings, random_state=options.seed)}
     models |= {"neighbours alone": Alone(), "Popularity": Popularity(), "ItemKNN": ItemKNN()}

@@ -531,11 +531,13 @@ def test_strong_generalisation_keeps_users_apart():
     X = matrix(200, 30, 0.3)
     split = Split.strong(X, held_out=20, random_state=3)
     assert (len(split.valid), len(split.test), split.train.shape[0]) == (20, 20, 160)
-    together = sparse.vstack([split.train, split.valid.seen + split.valid.hidden, split.test.seen + split.test.hidden])
+    together = sparse.vstack(
+        [split.train, split.valid.fold_in + split.valid.held_out, split.test.fold_in + split.test.held_out]
+    )
     rows = {tuple(row) for row in X.toarray()}
     assert {tuple(row) for row in together.toarray()} == rows
     assert together.nnz == X.nnz
-    assert (np.diff(split.test.hidden.indptr) > 0).all()
+    assert (np.diff(split.test.held_out.indptr) > 0).all()
     assert split.checksum == Split.strong(X, held_out=20, random_state=3).checksum
     assert split.checksum != Split.strong(X, held_out=20, random_state=4).checksum
 
@@ -543,11 +545,11 @@ def test_strong_generalisation_keeps_users_apart():
 def test_a_split_by_user_takes_the_test_that_is_given():
     X, given_test = matrix(50, 30, 0.3), matrix(50, 30, 0.1, seed=1)
     split = Split.per_user(X, given_test, valid=0.25)
-    assert (split.test.seen != X).nnz == 0
-    assert (split.test.hidden != given_test).nnz == 0
-    assert ((split.train + split.valid.hidden) != X).nnz == 0
+    assert (split.test.fold_in != X).nnz == 0
+    assert (split.test.held_out != given_test).nnz == 0
+    assert ((split.train + split.valid.held_out) != X).nnz == 0
     drawn = Split.per_user(X, share=0.5)
-    assert ((drawn.test.seen + drawn.test.hidden) != X).nnz == 0
+    assert ((drawn.test.fold_in + drawn.test.held_out) != X).nnz == 0
 
 
 @pytest.mark.parametrize("library", [pd.DataFrame, pl.DataFrame, pa.table])
@@ -570,7 +572,7 @@ def test_the_latest_interactions_are_to_be_found(library, kind):
         else {**columns, "when": pl.Series(when[kind].tolist())}
     )
     split = Split.latest(frame, "when", share=0.25, valid=0.2)
-    assert ((split.train + split.valid.hidden + split.test.hidden) != Reading().learn(frame).matrix).nnz == 0
+    assert ((split.train + split.valid.held_out + split.test.held_out) != Reading().learn(frame).matrix).nnz == 0
     for place, name in enumerate(np.unique(user)):
         first: dict[int, int] = {}
         for row in np.argsort(day, kind="stable"):
@@ -582,8 +584,8 @@ def test_the_latest_interactions_are_to_be_found(library, kind):
         in_order = split.items.searchsorted(list(first))
         for part, expected in (
             (split.train, in_order[: n - tested - chosen]),
-            (split.valid.hidden, in_order[n - tested - chosen : n - tested]),
-            (split.test.hidden, in_order[n - tested :]),
+            (split.valid.held_out, in_order[n - tested - chosen : n - tested]),
+            (split.test.held_out, in_order[n - tested :]),
         ):
             assert set(part[place].indices) == set(expected)
 
@@ -591,10 +593,10 @@ def test_the_latest_interactions_are_to_be_found(library, kind):
 def test_of_ratings_the_latest_counts_and_has_its_time():
     frame = pd.DataFrame({"user": [0] * 5, "item": [1, 1, 2, 3, 4], "stars": [5, 1, 3, 4, 2.0], "t": [9, 1, 2, 3, 4]})
     split = Split.latest(frame, "t", share=0.25, valid=0.0, reading=Reading(value="stars", ratings=True))
-    assert split.test.hidden.toarray().tolist() == [[5, 0, 0, 0]]
+    assert split.test.held_out.toarray().tolist() == [[5, 0, 0, 0]]
     assert split.train.toarray().tolist() == [[0, 3, 4, 2]]
     clicks = Split.latest(frame, "t", share=0.25, valid=0.0)
-    assert clicks.test.hidden.toarray().tolist() == [[0, 0, 0, 1]]
+    assert clicks.test.held_out.toarray().tolist() == [[0, 0, 0, 1]]
 
 
 def test_times_that_are_none_are_refused():
@@ -624,8 +626,8 @@ def test_a_fold_leaves_what_it_is_given():
     before = X.data.copy()
     fold = Fold(X.toarray(), X)
     assert np.array_equal(X.data, before)
-    assert (fold.seen != fold.hidden).nnz == 0
-    assert fold.binary.hidden.toarray().tolist() == (X.toarray() > 0).tolist()
+    assert (fold.fold_in != fold.held_out).nnz == 0
+    assert fold.binary.held_out.toarray().tolist() == (X.toarray() > 0).tolist()
 
 
 def test_splits_that_can_not_be_made_are_refused():
@@ -655,17 +657,17 @@ class Fixed:
 @settings(max_examples=25)
 def test_metrics_are_their_definitions(seed, k):
     random = np.random.default_rng(seed)
-    seen, hidden = cut(matrix(30, 12, 0.5, seed), 0.5, random)
+    fold_in, held_out = cut(matrix(30, 12, 0.5, seed), 0.5, random)
     scores = random.random((30, 12))
     names = ["recall@{}[plain]", "recall@{}[min]", "precision@{}", "hit@{}", "ndcg@{}", "reciprocal_rank@{}"]
     names = [name.format(k) for name in [*names, "coverage@{}", "popularity@{}"]]
-    users = np.flatnonzero(np.diff(hidden.indptr))
-    found = evaluate(Fixed(scores[users]), Fold(seen, hidden), names, batch=7)
+    users = np.flatnonzero(np.diff(held_out.indptr))
+    found = evaluate(Fixed(scores[users]), Fold(fold_in, held_out), names, batch=7)
     assert found.users.tolist() == users.tolist()
     expected, shown = {name: [] for name in names[:6]}, set()
     for u in users:
-        wanted = set(hidden[[u]].indices)
-        ranked = [i for i in np.argsort(-scores[u]) if i not in set(seen[[u]].indices)][:k]
+        wanted = set(held_out[[u]].indices)
+        ranked = [i for i in np.argsort(-scores[u]) if i not in set(fold_in[[u]].indices)][:k]
         hits = [i in wanted for i in ranked]
         shown |= set(ranked)
         ideal = sum(1 / math.log2(r + 2) for r in range(min(k, len(wanted))))
@@ -687,19 +689,19 @@ def test_metrics_are_their_definitions(seed, k):
 
 def test_ndcg_is_that_of_scikit_learn():
     random = np.random.default_rng(0)
-    hidden = matrix(40, 15, 0.4)
-    hidden = hidden[np.diff(hidden.indptr) > 0]
-    scores = random.random(hidden.shape)
-    found = evaluate(Fixed(scores), Fold(sparse.csr_matrix(hidden.shape), hidden), ["ndcg@5"])
-    assert math.isclose(found["ndcg@5"], ndcg_score(hidden.toarray(), scores, k=5), rel_tol=1e-9)
+    held_out = matrix(40, 15, 0.4)
+    held_out = held_out[np.diff(held_out.indptr) > 0]
+    scores = random.random(held_out.shape)
+    found = evaluate(Fixed(scores), Fold(sparse.csr_matrix(held_out.shape), held_out), ["ndcg@5"])
+    assert math.isclose(found["ndcg@5"], ndcg_score(held_out.toarray(), scores, k=5), rel_tol=1e-9)
 
 
 def test_comparisons_are_paired():
     random = np.random.default_rng(0)
     fold = Fold(sparse.csr_matrix((200, 15)), matrix(200, 15, 0.4))
     scores = random.random((200, 15))
-    users = np.flatnonzero(np.diff(fold.hidden.indptr))
-    good = evaluate(Fixed((scores + 0.5 * fold.hidden.toarray())[users]), fold, ["ndcg@5", "coverage@5"])
+    users = np.flatnonzero(np.diff(fold.held_out.indptr))
+    good = evaluate(Fixed((scores + 0.5 * fold.held_out.toarray())[users]), fold, ["ndcg@5", "coverage@5"])
     plain = evaluate(Fixed(scores[users]), fold, ["ndcg@5", "coverage@5"])
     found = good.compare(plain, "ndcg@5")
     assert math.isclose(found.difference, good["ndcg@5"] - plain["ndcg@5"])
@@ -714,9 +716,9 @@ def test_comparisons_are_paired():
 
 
 def test_always_right_against_never_right_is_no_coincidence():
-    hidden = sparse.identity(12, format="csr")
-    fold = Fold(sparse.csr_matrix((12, 12)), hidden)
-    right, wrong = (evaluate(Fixed(sign * hidden.toarray()), fold, ["hit@1"]) for sign in (1, -1))
+    held_out = sparse.identity(12, format="csr")
+    fold = Fold(sparse.csr_matrix((12, 12)), held_out)
+    right, wrong = (evaluate(Fixed(sign * held_out.toarray()), fold, ["hit@1"]) for sign in (1, -1))
     found = right.compare(wrong, "hit@1")
     assert (found.difference, found.standard_error, found.p_value) == (1.0, 0.0, 2.0**-11)
     assert wrong.compare(right, "hit@1").p_value == 2.0**-11
@@ -742,7 +744,7 @@ def test_a_model_that_was_trained_on_what_it_is_to_find_is_said_so():
         warnings.simplefilter("error")
         evaluate(honest, strong.test, "hit@5")
         evaluate(earlier, by_user.valid, "hit@5")
-        evaluate(Popularity().fit(by_user.test.seen), by_user.test, "hit@5")
+        evaluate(Popularity().fit(by_user.test.fold_in), by_user.test, "hit@5")
     for model, fold in ((remembered, strong.test), (remembered, by_user.valid), (honest, Fold(*cut_of(strong.train)))):
         with pytest.warns(ElbowroomWarning, match="were in training"):
             evaluate(model, fold, "hit@5")
@@ -919,39 +921,39 @@ def test_what_is_no_matrix_of_numbers_is_refused(X):
 def test_a_fold_has_no_stored_zeros_and_any_format():
     zeros = sparse.csr_matrix(([1.0, 0.0, 1.0], ([0, 0, 1], [0, 1, 1])), (2, 3))
     fold = Fold(zeros.tocsc(), zeros.tocoo())
-    assert (fold.seen.nnz, fold.hidden.nnz, zeros.nnz) == (2, 2, 3)
-    assert fold.hidden[[0]].nnz == 1
+    assert (fold.fold_in.nnz, fold.held_out.nnz, zeros.nnz) == (2, 2, 3)
+    assert fold.held_out[[0]].nnz == 1
 
 
 def test_a_test_of_ones_is_taken_as_it_is_whatever_the_threshold():
     X = matrix(20, 10, 0.6, high=5)
     given = sparse.csr_matrix(([1.0, 1.0], ([0, 1], [0, 1])), X.shape)
-    assert Split.per_user(X, given, reading=Reading(threshold=4)).test.hidden.nnz == 2
-    assert Split.per_user(X, given * 3, reading=Reading(threshold=4)).test.hidden.nnz == 0
+    assert Split.per_user(X, given, reading=Reading(threshold=4)).test.held_out.nnz == 2
+    assert Split.per_user(X, given * 3, reading=Reading(threshold=4)).test.held_out.nnz == 0
 
 
 def test_a_split_counts_the_users_that_are_evaluated():
-    X = sparse.csr_matrix(np.vstack([np.eye(20, 12), np.ones((30, 12))]))  # of one interaction nothing can be hidden
+    X = sparse.csr_matrix(np.vstack([np.eye(20, 12), np.ones((30, 12))]))  # a single interaction is never held out
     split = Split.per_user(X, share=0.3, valid=0.3, random_state=0)
     assert "30 users for validation, 30 for the test" in str(split)
     assert len(evaluate(Popularity().fit(split.train), split.test, "ndcg@5").users) == 30
 
 
-def test_what_is_seen_already_is_not_to_be_found():
-    seen = sparse.csr_matrix(np.array([[1, 1, 0, 0], [0, 1, 1, 0], [1, 0, 1, 0], [0, 0, 1, 1]]))
-    hidden = np.array([[1, 0, 1, 0], [0, 1, 0, 1], [1, 0, 0, 1], [0, 1, 1, 0]])
-    oracle = Fixed(hidden.astype(float))
+def test_held_out_items_in_the_history_are_left_out():
+    fold_in = sparse.csr_matrix(np.array([[1, 1, 0, 0], [0, 1, 1, 0], [1, 0, 1, 0], [0, 0, 1, 1]]))
+    held_out = np.array([[1, 0, 1, 0], [0, 1, 0, 1], [1, 0, 0, 1], [0, 1, 1, 0]])
+    oracle = Fixed(held_out.astype(float))
     with pytest.warns(ElbowroomWarning, match=r"^4 held-out interactions are .* \(first: user 0, item 0\)"):
-        assert evaluate(oracle, Fold(seen, hidden), "recall@1[plain]")["recall@1[plain]"] == 1
+        assert evaluate(oracle, Fold(fold_in, held_out), "recall@1[plain]")["recall@1[plain]"] == 1
     with pytest.raises(DataError, match="it has none"), pytest.warns(ElbowroomWarning):
-        evaluate(oracle, Fold(seen, seen))
+        evaluate(oracle, Fold(fold_in, fold_in))
 
 
 def test_a_metric_may_be_named_twice_or_alone():
     X = matrix(40, 12, 0.4)
     model, fold = Popularity().fit(X), Fold(X[:20], X[20:])
     assert evaluate(model, fold, ["ndcg@5", "ndcg@5"])["ndcg@5"] == evaluate(model, fold, "ndcg@5")["ndcg@5"]
-    double = Fold(fold.seen.astype(np.float64), fold.hidden.astype(np.float64))
+    double = Fold(fold.fold_in.astype(np.float64), fold.held_out.astype(np.float64))
     assert evaluate(EASE().fit(X), double, "hit@5")["hit@5"] >= 0
 
 

@@ -113,23 +113,23 @@ def rated(users: int = 300, items: int = 40, seed: int = 0) -> pd.DataFrame:
 
 
 def test_ratings_are_predicted(tmp_path):
-    """Closer to hidden ratings than the item's mean, and nearly as close as chance allows."""
+    """Closer to held-out ratings than the item's mean, and nearly as close as chance allows."""
     frame, options = rated(), {"ratings": True, "value": "stars", "init": "random"}
-    hidden = np.random.default_rng(1).random(len(frame)) < 0.1
-    model = vae(**options, n_latents=2, epochs=150, learning_rate=1e-2).fit(frame[~hidden])
+    held_out = np.random.default_rng(1).random(len(frame)) < 0.1
+    model = vae(**options, n_latents=2, epochs=150, learning_rate=1e-2).fit(frame[~held_out])
     assert model.likelihood_ == "ratings"
     assert model.likelihood_reason_ == "ratings of some of the items"
     ids, scores = model.recommend(model.users_, N=40, filter_already_liked_items=False)
     table = np.empty(ids.shape)
     np.put_along_axis(table, ids, scores, 1)
-    test = frame[hidden]
-    means = frame[~hidden].groupby("item")["stars"].mean()
+    test = frame[held_out]
+    means = frame[~held_out].groupby("item")["stars"].mean()
     ours = np.sqrt(np.mean((table[test["user"], test["item"]] - test["stars"]) ** 2))
     theirs = np.sqrt(np.mean((means[test["item"]].to_numpy() - test["stars"]) ** 2))
     assert ours < 0.5 * theirs
     model.save(tmp_path / "model")
     again = elbowroom.load(tmp_path / "model")
-    history = frame[~hidden & (frame["user"] == 3)]
+    history = frame[~held_out & (frame["user"] == 3)]
     as_dict = dict(zip(history["item"], history["stars"], strict=True))
     for one, other in zip(model.recommend(3, N=4), again.recommend([as_dict], N=4), strict=True):
         np.testing.assert_array_equal(one, other[0])
@@ -141,20 +141,20 @@ def test_ratings_are_predicted(tmp_path):
         again.sample(3)
 
 
-def test_errors_of_ratings_are_those_on_what_is_hidden(monkeypatch):
-    """By their definitions, with each user's hidden ratings expected from those that are shown."""
+def test_errors_of_ratings_are_those_on_held_out_ratings(monkeypatch):
+    """By their definitions, with each user's held-out ratings predicted from the others."""
     options = {"ratings": True, "value": "stars", "init": "random"}
     model = vae(**options, n_latents=2, epochs=60, learning_rate=1e-2)
     split = Split.strong(rated(), held_out=30, reading=model.reading)
     model.fit(split.train)
     found = evaluate(model, split.test, ["rmse", "ndcg@5", "mae"])
     assert list(found.values) == ["rmse", "ndcg@5", "mae"]
-    hidden = split.test.hidden
-    dicts = [dict(zip(row.indices.tolist(), row.data.tolist(), strict=True)) for row in split.test.seen]
+    held_out = split.test.held_out
+    dicts = [dict(zip(row.indices.tolist(), row.data.tolist(), strict=True)) for row in split.test.fold_in]
     ids, scores = model.recommend(dicts, N=40, filter_already_liked_items=False)
     table = np.empty(ids.shape)
     np.put_along_axis(table, ids, scores, 1)
-    errors = [table[user, row.indices] - row.data for user, row in enumerate(hidden)]
+    errors = [table[user, row.indices] - row.data for user, row in enumerate(held_out)]
     assert found["rmse"] == pytest.approx(np.sqrt(np.mean(np.concatenate(errors) ** 2)), abs=1e-5)
     assert found["mae"] == pytest.approx(np.mean([np.abs(each).mean() for each in errors]), abs=1e-5)
     means = evaluate(RatingMeans().fit(split.train), split.test, ["rmse", "mae"])
@@ -305,10 +305,10 @@ def test_how_high_somebody_rates_is_seen():
     ids, scores = model.recommend(X[400:], N=30, filter_already_liked_items=False)
     found = np.empty(ids.shape)
     np.put_along_axis(found, ids, scores, 1)
-    hidden, truth = ~shown[400:], stars[400:]
-    own = (truth * ~hidden).sum(1) / (~hidden).sum(1)
+    held_out, truth = ~shown[400:], stars[400:]
+    own = (truth * ~held_out).sum(1) / (~held_out).sum(1)
     ours, items, theirs = (
-        np.sqrt(np.mean((guess - truth)[hidden] ** 2))
+        np.sqrt(np.mean((guess - truth)[held_out] ** 2))
         for guess in (found, np.asarray(X[:400].sum(0) / shown[:400].sum(0)), own[:, None])
     )
     assert ours < 0.9 * theirs < items
@@ -495,7 +495,7 @@ def test_a_matrix_is_one_everywhere(model, kind):
         (model.rank(X, 5), model.rank(CLICKS, 5)),
         (model.recommend(X, 5), model.recommend(range(60), 5)),
         (model.explain(kind(CLICKS[[1]].toarray()), 4), model.explain(1, 4)),
-        (Fold(X, X).hidden.toarray(), CLICKS.toarray()),
+        (Fold(X, X).held_out.toarray(), CLICKS.toarray()),
         (copy.deepcopy(model).partial_fit(X).known_.matrix.toarray(), CLICKS.toarray()),
     ):
         np.testing.assert_array_equal(mine, theirs)
@@ -785,8 +785,8 @@ def test_a_range_is_picked_by_a_metric():
     found = {beta: evaluate(model.at(beta), split.valid, ["ndcg@5"])["ndcg@5"] for beta in betas}
     assert model.pick(split.valid, "ndcg@5", betas) == max(found, key=found.get)
     assert model.pick(split.valid, lambda m, fold: -abs(np.log(m._beta_now / 0.1)), betas) == 0.1
-    assert model.pick(split.valid.seen, "elbo", betas) in betas
-    assert len(model.curve(split.valid.seen).betas) == 13
+    assert model.pick(split.valid.fold_in, "elbo", betas) in betas
+    assert len(model.curve(split.valid.fold_in).betas) == 13
 
 
 @pytest.mark.parametrize("break_it", ["users.ends", "items.ids", "values", "columns", "gone", "not listed"])
@@ -863,7 +863,7 @@ def test_it_is_ahead_of_popularity_on_real_clicks():
     found, popular = (evaluate(m, split.test, ["ndcg@10"]) for m in (model, Popularity().fit(split.train)))
     ahead = found.compare(popular, "ndcg@10")
     assert ahead.difference > 5 * ahead.standard_error
-    assert EASE().fit(split.train).rank(split.test.seen, 3).shape == (500, 3)
+    assert EASE().fit(split.train).rank(split.test.fold_in, 3).shape == (500, 3)
 
 
 # ---- the page and the command line -----------------------------------------------------------------------------------
@@ -1002,6 +1002,6 @@ def test_wrong_commands_are_told_in_one_line(words, part, tmp_path, capsys, monk
 
 def test_a_fold_can_hold_users_without_anything():
     X = sparse.csr_matrix((3, 25), dtype=np.float32)
-    hidden = sparse.csr_matrix(np.eye(3, 25, dtype=np.float32))
-    found = evaluate(_fitted(), Fold(X, hidden), ["ndcg@5"])
+    held_out = sparse.csr_matrix(np.eye(3, 25, dtype=np.float32))
+    found = evaluate(_fitted(), Fold(X, held_out), ["ndcg@5"])
     assert len(found.users) == 3

@@ -118,7 +118,7 @@ right.plot(
     rank, np.cumsum(visits[order]) / visits.sum(), color=INK, lw=1.5, label="visits"
 )
 for name, each in recommenders.items():
-    lists = np.bincount(each.rank(split.test.seen, 20).ravel(), minlength=len(order))
+    lists = np.bincount(each.rank(split.test.fold_in, 20).ravel(), minlength=len(order))
     right.plot(rank, np.cumsum(lists[order]) / lists.sum(), **styles[name])
 right.set(
     xscale="log",

@@ -75,7 +75,7 @@ def recommend(folder: Path, verbose: bool) -> Answer:
 
 
 def _clicks(fold: elbowroom.Fold) -> dict[str, np.ndarray]:
-    pairs = (fold.seen + fold.hidden).tocoo()
+    pairs = (fold.fold_in + fold.held_out).tocoo()
     return {"user": pairs.row, "item": pairs.col}
 
 

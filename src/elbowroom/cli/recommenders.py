@@ -111,7 +111,7 @@ def evaluate(model: str, file: str, fold_in: float, metrics: Sequence[str], know
     data, _ = data_for(estimator, file)
     fold, about = _of_known(estimator, data) if known else _of_new(estimator, data, fold_in)
     _check_some(fold)
-    metrics = fitting(metrics, fold.seen.shape[1]) if tuple(metrics) == USUAL else metrics
+    metrics = fitting(metrics, fold.fold_in.shape[1]) if tuple(metrics) == USUAL else metrics
     found, _, chosen = side_by_side(estimator, fold, metrics)
     facts = {
         "model": model,
@@ -135,14 +135,14 @@ def _of_new(estimator: Any, data: Data, fold_in: float) -> tuple[elbowroom.Fold,
         rows = sparse.vstack([known.matrix, nobody]).tocsr()[known.users.positions(ids)]  # of -1 the last one
         if trained_on(fold, rows):
             warn(TRAINED_ON, 2)
-    return fold, f"{counted(len(fold), 'user')}, {fold_in:.0%} of their interactions shown, the others to be found"
+    return fold, f"{counted(len(fold), 'user')}, {fold_in:.0%} of their interactions folded in, the others held out"
 
 
 def _check_some(fold: elbowroom.Fold) -> None:
-    """Refuse a fold that has nothing to be found, and say why."""
-    if not fold.hidden.nnz:
+    """Refuse a fold without held-out interactions, and say why."""
+    if not fold.held_out.nnz:
         raise DataError(
-            "there must be interactions to find, of items that the model knows and beyond what is shown",
+            "there must be held-out interactions, of items that the model knows and that are not in the history",
             "the file has none",
             "Give it new interactions.",
         )
@@ -154,11 +154,11 @@ def _of_known(estimator: Any, data: Data) -> tuple[elbowroom.Fold, str]:
         raise ParameterError(
             "--known needs ids of users", "the file is a matrix", "Give it a row for each interaction."
         )
-    hidden = task.histories(data.x, estimator.known_, estimator.reading)[0]
-    seen = task.histories(users, estimator.known_, estimator.reading)[0]
-    new = hidden - hidden.multiply(seen != 0)
+    held_out = task.histories(data.x, estimator.known_, estimator.reading)[0]
+    fold_in = task.histories(users, estimator.known_, estimator.reading)[0]
+    new = held_out - held_out.multiply(fold_in != 0)
     new.eliminate_zeros()
-    return elbowroom.Fold(seen, new.tocsr()), f"{counted(len(users), 'known user')}, new interactions to be found"
+    return elbowroom.Fold(fold_in, new.tocsr()), f"{counted(len(users), 'known user')}, new interactions held out"
 
 
 def table(found: dict[str, Evaluation]) -> str:

@@ -23,15 +23,15 @@ FOLDED, LONGEST, SHOWN_USERS, SHOWN_ITEMS = 5000, 20, 8, 10
 
 
 def summarise_lists(estimator: Any, X: Any) -> Report:
-    """The report of a fitted recommender on a `Fold`, or on interactions, of which a fifth is then to be found."""
+    """The report of a fitted recommender on a `Fold`, or on interactions, of which a fifth is then held out."""
     fold, protocol = fold_of(estimator, X)
     some = evenly(len(fold), FOLDED).numpy()
-    fold = Fold(fold.seen[some], fold.hidden[some])
-    rows = fold.seen[evenly(len(fold), SCORED).numpy()]
+    fold = Fold(fold.fold_in[some], fold.held_out[some])
+    rows = fold.fold_in[evenly(len(fold), SCORED).numpy()]
     diagnosis = estimator.diagnose(rows)
-    mapped = fold.seen[evenly(len(fold), MAPPED).numpy()]
+    mapped = fold.fold_in[evenly(len(fold), MAPPED).numpy()]
     points, axes = latent_map(estimator.transform(mapped))
-    metrics = fitting(METRICS, fold.seen.shape[1])
+    metrics = fitting(METRICS, fold.fold_in.shape[1])
     recommended = _recommended(estimator, fold, protocol, metrics)
     nothing = np.empty((0, 0))
     return Report(
@@ -61,8 +61,8 @@ def fold_of(estimator: Any, X: Any) -> tuple[Fold, str]:
     """A fold, and what it is in words."""
     if isinstance(X, Fold):
         return X, f"{counted(len(X), 'user')}, as the fold has them"
-    seen, hidden = cut(estimator._read(X, reset=False), 0.2, np.random.default_rng(0), 1)
-    return Fold(seen, hidden), f"{counted(seen.shape[0], 'user')}, a fifth of their interactions to be found"
+    fold_in, held_out = cut(estimator._read(X, reset=False), 0.2, np.random.default_rng(0), 1)
+    return Fold(fold_in, held_out), f"{counted(fold_in.shape[0], 'user')}, a fifth of their interactions held out"
 
 
 def _recommended(estimator: Any, fold: Fold, protocol: str, metrics: Sequence[str]) -> Recommended:
@@ -70,32 +70,32 @@ def _recommended(estimator: Any, fold: Fold, protocol: str, metrics: Sequence[st
     found, others, chosen = side_by_side(estimator, fold, metrics)
     if trained_on(fold, train):
         protocol += ". " + TRAINED_ON[0].upper() + TRAINED_ON[1:]
-    seen = np.asarray((train != 0).sum(0)).ravel()
-    order = np.argsort(-seen, kind="stable")
+    n_interactions = np.asarray((train != 0).sum(0)).ravel()
+    order = np.argsort(-n_interactions, kind="stable")
     n = min(LONGEST, train.shape[1])
-    lists = {type(estimator).__name__: estimator.rank(fold.seen, n)}
-    lists |= {type(other).__name__: other.rank(fold.binary.seen, n) for other in others}
+    lists = {type(estimator).__name__: estimator.rank(fold.fold_in, n)}
+    lists |= {type(other).__name__: other.rank(fold.binary.fold_in, n) for other in others}
     popularity = {
-        name: np.bincount(found[found >= 0], minlength=len(seen))[order]
+        name: np.bincount(found[found >= 0], minlength=len(n_interactions))[order]
         for name, found in lists.items()
         if name != "ItemKNN"
     }
     users = _users(estimator, fold, next(iter(lists.values())))
     over_beta = _over_beta(estimator, fold, metrics[0])
-    return Recommended(f"{protocol}. {chosen}", found, popularity, seen[order], users, *over_beta)
+    return Recommended(f"{protocol}. {chosen}", found, popularity, n_interactions[order], users, *over_beta)
 
 
 def _users(estimator: Any, fold: Fold, lists: np.ndarray) -> list[User]:
-    """Some users with a history and something to be found."""
-    able = np.flatnonzero((np.diff(fold.seen.indptr) > 0) & (np.diff(fold.hidden.indptr) > 0))
+    """Some users with a history and held-out interactions."""
+    able = np.flatnonzero((np.diff(fold.fold_in.indptr) > 0) & (np.diff(fold.held_out.indptr) > 0))
     names = estimator.items_
     users = []
     for user in able[evenly(len(able), SHOWN_USERS).numpy()]:
-        seen, hidden = (matrix[[user]].indices for matrix in (fold.seen, fold.hidden))
+        fold_in, held_out = (matrix[[user]].indices for matrix in (fold.fold_in, fold.held_out))
         shown = lists[user, :SHOWN_ITEMS]
-        items = [(str(names[item]), bool(item in hidden)) for item in shown if item >= 0]
-        missed = [str(names[item]) for item in hidden if item not in shown]
-        users.append(User([str(names[item]) for item in seen], items, missed))
+        items = [(str(names[item]), bool(item in held_out)) for item in shown if item >= 0]
+        missed = [str(names[item]) for item in held_out if item not in shown]
+        users.append(User([str(names[item]) for item in fold_in], items, missed))
     return users
 
 
@@ -110,7 +110,10 @@ def _over_beta(estimator: Any, fold: Fold, metric: str) -> tuple[Any, ...]:
 def _numbers(recommended: Recommended, diagnosis: Any) -> list[Number]:
     model = next(iter(recommended.found.values()))
     ndcg, recall, _, coverage, _ = recommended.metrics
-    meanings = {ndcg: "gain of the first places, over the ideal", recall: "share of the hidden items that is found"}
+    meanings = {
+        ndcg: "gain of the first places, over the ideal",
+        recall: "share of the held-out items that are recommended",
+    }
     best = [
         Number(name, model[name], unit="over users", error=model.standard_error(name), meaning=meaning)
         for name, meaning in meanings.items()

@@ -16,7 +16,7 @@ DASHES = ("-", "--", ":", "-.")
 
 @dataclass(frozen=True)
 class User:
-    """A user in a report: what was shown of one, and the list that was made, with what was to be found in it."""
+    """A user in a report: the history that was folded in, and the list, with which of its items were held out."""
 
     history: Sequence[str]
     items: Sequence[tuple[str, bool]]
@@ -35,8 +35,8 @@ class Recommended:
         By the name of the recommender; the first one is the model.
     popularity : mapping of str to array (items,)
         By the same names, how often each item is in a list; items by their popularity in training.
-    seen : array (items,)
-        How often each was trained on, in the same order.
+    n_interactions : array (items,)
+        The number of training interactions of each item, in the same order.
     users : sequence of User
     metric, betas, values, errors
         What a metric is at the betas of a range, with standard errors; empty for a model of one beta.
@@ -45,7 +45,7 @@ class Recommended:
     protocol: str
     found: Mapping[str, Evaluation]
     popularity: Mapping[str, np.ndarray]
-    seen: np.ndarray
+    n_interactions: np.ndarray
     users: Sequence[User]
     metric: str = ""
     betas: Sequence[float] = ()
@@ -85,8 +85,8 @@ def popularity_curves(recommended: Recommended) -> Figure:
     """Draw the share of all recommendations that falls on the most popular items, beside that of the interactions."""
     figure = new_figure(300)
     axes = figure.add_subplot(xlabel="items, most popular first", ylabel="share of all recommendations")
-    rank = np.arange(1, len(recommended.seen) + 1)
-    axes.plot(rank, _share(recommended.seen), color=DATA, lw=1.8, label="interactions")
+    rank = np.arange(1, len(recommended.n_interactions) + 1)
+    axes.plot(rank, _share(recommended.n_interactions), color=DATA, lw=1.8, label="interactions")
     for (name, counts), dash in zip(recommended.popularity.items(), DASHES, strict=False):
         color = MODEL if dash == "-" else MUTED
         axes.plot(rank, _share(counts), dash, color=color, lw=1.8, label=short(name))

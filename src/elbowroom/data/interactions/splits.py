@@ -1,4 +1,4 @@
-"""Protocols for recommenders: which interactions are trained on, which are shown, and which are to be found."""
+"""Protocols for recommenders: which interactions are trained on, which are folded in, and which are held out."""
 
 from __future__ import annotations
 
@@ -15,14 +15,21 @@ from elbowroom.data.interactions.reading import Reading, reading_of
 from elbowroom.errors import DataError, ParameterError, counted
 from elbowroom.utils.randomness import resolve_seed
 
-MIN_SEEN = 1  # interactions of a user that are always shown
+MIN_FOLD_IN = 1  # interactions of a user that are never held out
 
 
 @dataclass(frozen=True)
 class Fold:
-    """Users to be recommended to: what is shown of them and what is to be found, two matrices (users, items).
+    """Users to recommend to: interactions that the model is given and interactions that are held out.
 
     Both are kept as CSR matrices, without stored zeros.
+
+    Parameters
+    ----------
+    fold_in : matrix (users, items)
+        The histories that the model is given.
+    held_out : matrix (users, items)
+        The interactions that it is evaluated on.
 
     Raises
     ------
@@ -30,31 +37,31 @@ class Fold:
         If they are no matrices of finite numbers, or of different shapes.
     """
 
-    seen: Any
-    hidden: Any
+    fold_in: Any
+    held_out: Any
 
     def __post_init__(self) -> None:
-        for name in ("seen", "hidden"):
+        for name in ("fold_in", "held_out"):
             object.__setattr__(self, name, _without_zeros(getattr(self, name)))
-        if self.seen.shape != self.hidden.shape:
+        if self.fold_in.shape != self.held_out.shape:
             raise DataError(
-                "what is seen and what is hidden must be of the same users and items",
-                f"their shapes are {self.seen.shape} and {self.hidden.shape}",
+                "fold_in and held_out must have the same users and items",
+                f"their shapes are {self.fold_in.shape} and {self.held_out.shape}",
                 "Cut both from the same interactions.",
             )
 
     def __len__(self) -> int:
-        return int(self.seen.shape[0])
+        return int(self.fold_in.shape[0])
 
     @property
     def n_evaluated(self) -> int:
-        """Users of whom something is to be found: the others are not evaluated."""
-        return int(np.count_nonzero(np.diff(self.hidden.indptr)))
+        """The number of users with held-out interactions: the others are not evaluated."""
+        return int(np.count_nonzero(np.diff(self.held_out.indptr)))
 
     @property
     def binary(self) -> Fold:
         """The same with every interaction counting once."""
-        return Fold(ones_of(self.seen), ones_of(self.hidden))
+        return Fold(ones_of(self.fold_in), ones_of(self.held_out))
 
 
 @dataclass(frozen=True)
@@ -87,19 +94,19 @@ class Split:
         random_state: int = 0,
         reading: Reading | None = None,
     ) -> Self:
-        """Strong generalisation (Marlin 2004, Liang et al. 2018): users are tested on that training has not seen.
+        """Strong generalisation (Marlin 2004, Liang et al. 2018): users of the test are not in training.
 
         `held_out` users (a share or a number) are for validation and as many for the test; a share `fold_in` of each
-        one's interactions is shown and the rest is to be found. Users of a single interaction are not held out.
+        one's interactions is folded in and the rest is held out. Users of a single interaction are not held out.
 
         Raises
         ------
         ParameterError
-            If these leave nothing to train on, or nothing to be found.
+            If these leave nothing to train on, or nothing to test on.
         """
         _check_shares(fold_in=fold_in)
         found, random = reading_of(reading).learn(X), np.random.default_rng(resolve_seed(random_state))
-        able = np.flatnonzero(np.diff(found.matrix.indptr) > MIN_SEEN)
+        able = np.flatnonzero(np.diff(found.matrix.indptr) > MIN_FOLD_IN)
         is_number = isinstance(held_out, Integral) and not isinstance(held_out, bool)
         if not is_number:
             _check_shares(held_out=held_out)
@@ -116,7 +123,9 @@ class Split:
             Fold(*cut(found.matrix[np.sort(users)], 1 - fold_in, random, 1))
             for users in (chosen[:count], chosen[count:])
         ]
-        name = f"strong generalisation: {counted(count, 'user')} held out, {fold_in:.0%} of their interactions shown"
+        name = (
+            f"strong generalisation: {counted(count, 'user')} held out, {fold_in:.0%} of their interactions folded in"
+        )
         return cls(found.matrix[kept], folds[0], folds[1], found.items.ids, name)
 
     @classmethod
@@ -130,11 +139,11 @@ class Split:
         random_state: int = 0,
         reading: Reading | None = None,
     ) -> Self:
-        """A share of every user's interactions is to be found (the protocol of NGCF and LightGCN).
+        """A share of every user's interactions is held out (the protocol of NGCF and LightGCN).
 
-        `test` are the interactions to be found, a matrix like X, where a split is given; else a `share` of each user's
+        `test` are the held-out interactions, a matrix like X, where a split is given; else a `share` of each user's
         is drawn. A share `valid` of what is left is for validation. Choose with `train` and `valid`; then train on
-        `test.seen`, which is all that is not to be found, and test.
+        `test.fold_in`, which is all that is not held out, and test.
         """
         _check_shares(share=share, valid=valid)
         reading = reading_of(reading)
@@ -144,17 +153,17 @@ class Split:
                 "test must be a matrix like X", f"it is of type {type(test).__name__}", "Use Fold for others."
             )
         given = None if test is None else reading.read_again(csr_of(test))
-        seen, hidden = cut(found.matrix, share, random) if given is None else (found.matrix, given)
-        rest, chosen = cut(seen, valid, random)
+        fold_in, held_out = cut(found.matrix, share, random) if given is None else (found.matrix, given)
+        rest, chosen = cut(fold_in, valid, random)
         drawn = "as given" if test is not None else f"{share:.0%}"
-        name = f"per user: {drawn} of each one's interactions to be found, {valid:.0%} of the others for validation"
-        return cls(rest, Fold(rest, chosen), Fold(seen, hidden), found.items.ids, name)
+        name = f"per user: {drawn} of each one's interactions held out, {valid:.0%} of the others for validation"
+        return cls(rest, Fold(rest, chosen), Fold(fold_in, held_out), found.items.ids, name)
 
     @classmethod
     def latest(
         cls, X: Any, time: str, *, share: float = 0.2, valid: float = 0.1, reading: Reading | None = None
     ) -> Self:
-        """The latest interactions of every user are to be found, from the earlier ones: what a recommender is asked.
+        """The latest interactions of every user are held out, and predicted from the earlier ones, as in practice.
 
         X is a frame with a column `time` of numbers, dates or ISO texts. An item counts from the first time that a user
         had it; of ratings the last one counts, from its time on. Of one time the first row is the earlier. A `share` of
@@ -166,16 +175,16 @@ class Split:
         frame = reading.in_time(X, time)
         found = reading.learn(frame)
         when = reading.order_of(frame, found)
-        seen, hidden = _latest(found.matrix, share, when)
-        rest, chosen = _latest(seen, valid, when)
-        name = f"by {time}: the latest {share:.0%} of each user's interactions to be found, {valid:.0%} of the others "
-        return cls(rest, Fold(rest, chosen), Fold(seen, hidden), found.items.ids, name + "for validation")
+        fold_in, held_out = _latest(found.matrix, share, when)
+        rest, chosen = _latest(fold_in, valid, when)
+        name = f"by {time}: the latest {share:.0%} of each user's interactions held out, {valid:.0%} of the others "
+        return cls(rest, Fold(rest, chosen), Fold(fold_in, held_out), found.items.ids, name + "for validation")
 
     @property
     def checksum(self) -> str:
         """A checksum of all that the protocol decides: figures of two runs compare where it is the same."""
         found = hashlib.blake2b(digest_size=8)
-        for matrix in (self.train, self.valid.seen, self.valid.hidden, self.test.seen, self.test.hidden):
+        for matrix in (self.train, self.valid.fold_in, self.valid.held_out, self.test.fold_in, self.test.held_out):
             for part in (matrix.indptr, matrix.indices, matrix.data):
                 found.update(np.ascontiguousarray(part, dtype=np.float64).tobytes())
         return found.hexdigest()
@@ -222,7 +231,7 @@ def _first(matrix: Any, share: float, key: np.ndarray, least: int) -> tuple[Any,
     row = np.repeat(np.arange(len(sizes)), sizes)
     order = np.lexsort((key, row))  # within every row
     rank = np.arange(matrix.nnz) - np.repeat(matrix.indptr[:-1], sizes)
-    some = np.minimum(np.maximum(np.rint(share * sizes), least), np.maximum(sizes - MIN_SEEN, 0))
+    some = np.minimum(np.maximum(np.rint(share * sizes), least), np.maximum(sizes - MIN_FOLD_IN, 0))
     drawn = np.zeros(matrix.nnz, bool)
     drawn[order] = rank < some[row]
     return _only(matrix, row, ~drawn), _only(matrix, row, drawn)

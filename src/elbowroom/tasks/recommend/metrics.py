@@ -44,7 +44,7 @@ class Found:
     ----------
     hits : bool array (users, n)
         Whether the item at each place of a user's list is a held-out one.
-    hidden : array (users,)
+    n_held_out : array (users,)
         The number of held-out items.
     lists : int array (users, n)
         The lists, as positions of items.
@@ -53,19 +53,19 @@ class Found:
     """
 
     hits: np.ndarray
-    hidden: np.ndarray
+    n_held_out: np.ndarray
     lists: np.ndarray
     popularity: np.ndarray
 
 
 def recall_plain(found: Found, k: int) -> np.ndarray:
     """The share of a user's held-out items that are among the first k."""
-    return found.hits[:, :k].sum(1) / found.hidden
+    return found.hits[:, :k].sum(1) / found.n_held_out
 
 
 def recall_min(found: Found, k: int) -> np.ndarray:
     """The same divided by the maximum, min(k, held-out items) (Liang et al. 2018)."""
-    return found.hits[:, :k].sum(1) / np.minimum(k, found.hidden)
+    return found.hits[:, :k].sum(1) / np.minimum(k, found.n_held_out)
 
 
 def precision(found: Found, k: int) -> np.ndarray:
@@ -82,7 +82,7 @@ def ndcg(found: Found, k: int) -> np.ndarray:
     """Discounted cumulative gain over the ideal one, which is truncated at k too (binary relevance)."""
     discount = 1 / np.log2(np.arange(2, k + 2))
     ideal = np.concatenate([[0.0], discount.cumsum()])
-    return found.hits[:, :k] @ discount / ideal[np.minimum(k, found.hidden.astype(int))]
+    return found.hits[:, :k] @ discount / ideal[np.minimum(k, found.n_held_out.astype(int))]
 
 
 def reciprocal_rank(found: Found, k: int) -> np.ndarray:
@@ -145,40 +145,40 @@ def evaluate(model: Ranks, fold: Fold, metrics: str | Sequence[str] | None = Non
     """
     if not isinstance(fold, Fold):
         raise DataError("a model is evaluated on a Fold", f"it is of type {type(fold).__name__}", "Write split.test.")
-    metrics, parsed = _parsed(metrics, fold.hidden.shape[1])
-    fold = _to_be_found(fold)
-    users = np.flatnonzero(np.diff(fold.hidden.indptr))
+    metrics, parsed = _parsed(metrics, fold.held_out.shape[1])
+    fold = _without_known(fold)
+    users = np.flatnonzero(np.diff(fold.held_out.indptr))
     if not len(users):
         raise DataError("a fold must have held-out items", "it has none", "Cut it with a larger share.")
-    hidden, values = fold.hidden[users], {}
+    held_out, values = fold.held_out[users], {}
     if parsed:
         longest = max(k for _, k in parsed.values())
         parts = _parts(users, validation.positive("batch", batch))
-        lists = np.concatenate([_ranked(model, fold.seen[part], longest) for part in parts])
-        seen = np.asarray((fold.seen != 0).mean(0)).ravel()
-        found = Found(_hits(hidden, lists), np.diff(hidden.indptr), lists, seen)
+        lists = np.concatenate([_ranked(model, fold.fold_in[part], longest) for part in parts])
+        popular = np.asarray((fold.fold_in != 0).mean(0)).ravel()
+        found = Found(_hits(held_out, lists), np.diff(held_out.indptr), lists, popular)
         values = {name: np.asarray(metric(found, k)) for name, (metric, k) in parsed.items()}
     if any(name in ERRORS for name in metrics):
-        errors = _expected(model, fold.seen[users], hidden) - hidden.data
-        values |= {name: np.asarray(ERRORS[name](errors, hidden.indptr)) for name in metrics if name in ERRORS}
+        errors = _expected(model, fold.fold_in[users], held_out) - held_out.data
+        values |= {name: np.asarray(ERRORS[name](errors, held_out.indptr)) for name in metrics if name in ERRORS}
     known = getattr(model, "known_", None)
     if isinstance(known, Interactions) and trained_on(fold, known.matrix):
         warn(TRAINED_ON, 2)
     return Evaluation({name: values[name] for name in metrics}, users)
 
 
-def _to_be_found(fold: Fold) -> Fold:
+def _without_known(fold: Fold) -> Fold:
     """A fold without held-out items that are also in the history."""
-    shown = fold.hidden.multiply(ones_of(fold.seen)).tocsr()
-    if not shown.nnz:
+    known = fold.held_out.multiply(ones_of(fold.fold_in)).tocsr()
+    if not known.nnz:
         return fold
-    user = int(np.flatnonzero(np.diff(shown.indptr))[0])
+    user = int(np.flatnonzero(np.diff(known.indptr))[0])
     warn(
-        f"{counted(shown.nnz, 'held-out interaction is', 'held-out interactions are')} also in the "
-        f"history, and left out: they are never recommended (first: user {user}, item {shown[user].indices[0]})",
+        f"{counted(known.nnz, 'held-out interaction is', 'held-out interactions are')} also in the "
+        f"history, and left out: they are never recommended (first: user {user}, item {known[user].indices[0]})",
         3,
     )
-    return Fold(fold.seen, fold.hidden - shown)
+    return Fold(fold.fold_in, fold.held_out - known)
 
 
 def _parsed(
@@ -208,7 +208,7 @@ def _of_places(name: str, most: int) -> str:
     return re.sub(r"(?<=@)[0-9]+", lambda found: str(min(int(found[0]), most)), name)
 
 
-def _ranked(model: Ranks, seen: Any, n: int) -> np.ndarray:
+def _ranked(model: Ranks, fold_in: Any, n: int) -> np.ndarray:
     """A model's lists for users with CSR histories, checked: (users, n)."""
     if not callable(getattr(model, "rank", None)):
         raise ParameterError(
@@ -216,7 +216,7 @@ def _ranked(model: Ranks, seen: Any, n: int) -> np.ndarray:
             f"it is of type {type(model).__name__}",
             "See help(elbowroom.evaluate).",
         )
-    given, (users, items) = model.rank(seen, n), seen.shape
+    given, (users, items) = model.rank(fold_in, n), fold_in.shape
     try:
         lists = np.asarray(given)
     except ValueError:  # of lists of several lengths
@@ -232,7 +232,7 @@ def _ranked(model: Ranks, seen: Any, n: int) -> np.ndarray:
     twice = (ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)
     if twice.any():
         raise _no_ranking("be different in each list", f"{ordered[:, 1:][twice][0]} comes more than once in a list")
-    again = _hits(seen, lists)
+    again = _hits(fold_in, lists)
     if again.any():
         raise _no_ranking("be of items that are not in the history", f"{lists[again][0]} is in its user's history")
     return lists
@@ -252,17 +252,17 @@ def trained_on(fold: Fold, train: Any) -> bool:
     """Whether most of a fold was among the training rows, a CSR matrix (rows, items).
 
     It was if nearly all held-out items are in the same rows of the training matrix, or if most users are training rows,
-    shown and held-out items together. Many users may have the same few items: only users whose items at most one
+    folded-in and held-out items together. Many users may have the same few items: only users whose items at most one
     training row has are counted. Most new users then match no row: the ratio of those without to those with a match is
     that of unique rows to rows with one duplicate (Good 1953).
     """
-    if fold.seen.shape[1] != train.shape[1]:
+    if fold.fold_in.shape[1] != train.shape[1]:
         return False
-    if fold.hidden.shape == train.shape and fold.hidden.multiply(train != 0).nnz > 0.9 * fold.hidden.nnz:
+    if fold.held_out.shape == train.shape and fold.held_out.multiply(train != 0).nnz > 0.9 * fold.held_out.nnz:
         return True
-    some = np.flatnonzero(np.diff(fold.hidden.indptr))
+    some = np.flatnonzero(np.diff(fold.held_out.indptr))
     keys, count = np.unique(_keys(train), return_counts=True)
-    asked = _keys((fold.seen + fold.hidden)[some])
+    asked = _keys((fold.fold_in + fold.held_out)[some])
     at = np.minimum(np.searchsorted(keys, asked), len(keys) - 1)
     times = np.where(keys[at] == asked, count[at], 0)
     return bool((times == 1).sum() > (times == 0).sum())
@@ -273,20 +273,20 @@ def _keys(matrix: Any) -> np.ndarray:
     return normal_by_row(ones_of(matrix), 1, 1).ravel()
 
 
-def _expected(model: Ranks, seen: Any, hidden: Any) -> np.ndarray:
+def _expected(model: Ranks, fold_in: Any, held_out: Any) -> np.ndarray:
     if not isinstance(model, Expects):
         raise ParameterError(
             "errors need a model of ratings",
             f"this is of the kind {type(model).__name__}",
             "Ask for metrics of its lists.",
         )
-    if (hidden.data == 1).all():
+    if (held_out.data == 1).all():
         raise DataError(
             "errors of ratings need held-out ratings",
             "all held-out values are 1",
             "Split with reading=Reading(ratings=True, ...).",
         )
-    return model.expect(seen, hidden)
+    return model.expect(fold_in, held_out)
 
 
 def gain(model: Ranks, fold: Fold, metric: str) -> float:
@@ -298,9 +298,9 @@ def _parts(users: np.ndarray, batch: int) -> list[np.ndarray]:
     return [users[start : start + batch] for start in range(0, len(users), batch)]
 
 
-def _hits(hidden: Any, lists: np.ndarray) -> np.ndarray:
+def _hits(held_out: Any, lists: np.ndarray) -> np.ndarray:
     row = np.repeat(np.arange(len(lists)), lists.shape[1])
-    values = np.asarray(hidden[row, np.maximum(lists, 0).ravel()]).reshape(lists.shape)
+    values = np.asarray(held_out[row, np.maximum(lists, 0).ravel()]).reshape(lists.shape)
     return (values != 0) & (lists >= 0)
 
 

@@ -85,7 +85,7 @@ def memory(name: str) -> int:
 
 def outcome(targets: Targets, name: str, seed: int, folder: Path, watch: Watch) -> dict[str, Any]:
     """What came of one case."""
-    from elbowroom.errors import UNSEEN, ElbowroomError
+    from elbowroom.errors import CONTROL, ElbowroomError
 
     make, read = targets[name]
     path = make(folder, Random(seed))
@@ -102,7 +102,7 @@ def outcome(targets: Targets, name: str, seed: int, folder: Path, watch: Watch) 
         except ElbowroomError as error:
             found["error"] = message = str(error)
             whole = all(part.strip() for part in (error.expected, error.got, error.do))
-            found["faults"] += [] if whole and not UNSEEN.search(message) and len(message) < 900 else ["not clear"]
+            found["faults"] += [] if whole and not CONTROL.search(message) and len(message) < 900 else ["not clear"]
         except BaseException:
             found["error"] = traceback.format_exc()[-2000:]
             found["faults"].append("another error")

@@ -23,7 +23,7 @@ import elbowroom
 from elbowroom import CountVAE
 from elbowroom.cli.app import run
 from elbowroom.data.dataset import rows_of
-from elbowroom.data.io.images import check_scale, drawable, layout_of, pixels_of
+from elbowroom.data.images import check_scale, drawable, layout_of, pixels_of
 from elbowroom.data.io.readers import read
 from elbowroom.errors import DataError, ElbowroomWarning
 from elbowroom.estimators.reporting import summarise
@@ -226,7 +226,7 @@ def test_colours_of_16_bits_are_said_to_have_8(tmp_path: Path) -> None:
     content = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
     (tmp_path / "a.png").write_bytes(content)
     (tmp_path / "b.png").write_bytes(content)
-    with pytest.warns(ElbowroomWarning, match=r"of 16 in a\.png, and of 1 more the upper 8 are read"):
+    with pytest.warns(ElbowroomWarning, match=r"of 16 in a\.png, and of 1 more the upper 8 are kept"):
         data = read(str(tmp_path))
     assert_array_equal(data.x[1], colours.reshape(3, 4, 3) // 256)
 

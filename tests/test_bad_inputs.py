@@ -508,8 +508,8 @@ CONDITIONS: dict[str, Case] = {
     "text for a number": (lambda: drawn(x="1"), "a number, but it is '1'"),
     "a truth value for a number": (lambda: drawn(x=True), "a number, but it is True"),
     "a complex number": (lambda: drawn(x=1j), "a number, but it is 1j"),
-    "a number for a truth value": (lambda: drawn(flag=1), "a truth value, but it is 1"),
-    "text for a truth value": (lambda: drawn(flag="yes"), "a truth value, but it is 'yes'"),
+    "a number for a truth value": (lambda: drawn(flag=1), "True or False, but it is 1"),
+    "text for a truth value": (lambda: drawn(flag="yes"), "True or False, but it is 'yes'"),
     "two for a zero or one": (lambda: drawn(zero=2), "0 or 1, but it is 2"),
     "an unknown category": (lambda: drawn(churn="Maybe"), "'Maybe'. Known are 'No', 'Yes'"),
     "an unknown level": (lambda: drawn(size="xl"), "'xl'. Known are 's', 'm', 'l'"),
@@ -519,8 +519,8 @@ CONDITIONS: dict[str, Case] = {
     "a time for a day": (lambda: drawn(born="2020-05-05 12:00"), "nearest are 2020-05-05 and 2020-05-06"),
     "a time for a date": (lambda: drawn(day=datetime.datetime(2020, 5, 5, 3)), "nearest are 2020-05-05 and 2020-05-06"),
     "a zone where there is none": (lambda: drawn(stamp="2024-05-05T12:00+02:00"), "without a time zone"),
-    "a time that was skipped": (lambda: drawn(seen="2024-03-31 02:30"), "2024-03-31 02:30:00 is there never"),
-    "a time that was twice": (lambda: drawn(seen="2024-10-27 02:30"), "2024-10-27 02:30:00 is there twice"),
+    "a time that was skipped": (lambda: drawn(seen="2024-03-31 02:30"), "2024-03-31 02:30:00 occurs there never"),
+    "a time that was twice": (lambda: drawn(seen="2024-10-27 02:30"), "2024-10-27 02:30:00 occurs there twice"),
     "a time finer than its dtype": (lambda: drawn(stamp=np.datetime64(1, "ps")), "nanoseconds or coarser"),
     "a year that is none": (lambda: drawn(stamp=np.datetime64("20000-01-01")), "years 1 to 9999"),
     "NaN for a column that has none": (lambda: drawn(x=np.nan), "'x' is never missing, but it is given as nan"),
@@ -1096,8 +1096,8 @@ def with_model(text: str) -> Callable[[Path], Any]:
 
 
 IDS_COMMANDS: dict[str, Command] = {
-    "an empty user": (in_file("user,item\na,x\n,y\n"), FIT, "column 'user' has an empty one (row 1)"),
-    "an empty item in quotes": (in_file('user,item\na,""\nb,y\n'), FIT, "column 'item' has an empty one (row 0)"),
+    "an empty user": (in_file("user,item\na,x\n,y\n"), FIT, "column 'user' has an empty value (row 1)"),
+    "an empty item in quotes": (in_file('user,item\na,""\nb,y\n'), FIT, "column 'item' has an empty value (row 0)"),
     "a log whose first column is none of users": (
         in_file("timestamp,who,what\n1,a,x\n2,b,y\n"), FIT, "Name it with --user"),
     "a file of dates, who and what": (
@@ -1180,8 +1180,8 @@ CONDITIONS_COMMANDS: dict[str, Command] = {
     "--given a word for a number": (kinds, SAMPLE + "x=high", "column 'x' must be given a number, but it is 'high'"),
     "--given digits in groups": (kinds, SAMPLE + "x=1_000", "'1_000'"),
     "--given infinity": (kinds, SAMPLE + "x=inf", "finite"),
-    "--given a word for a truth value": (kinds, SAMPLE + "flag=yes", "a truth value, but it is 'yes'"),
-    "--given a number for a truth value": (kinds, SAMPLE + "flag=1", "a truth value"),
+    "--given a word for a truth value": (kinds, SAMPLE + "flag=yes", "True or False, but it is 'yes'"),
+    "--given a number for a truth value": (kinds, SAMPLE + "flag=1", "True or False"),
     "--given a word for a date": (kinds, SAMPLE + "born=soon", "'soon'"),
     "--given a time that was skipped": (kinds, SAMPLE + "'seen=2024-03-31 02:30'", "never"),
     "--given no column": (kinds, SAMPLE + "chrun=Yes", "Did you mean 'churn'?"),

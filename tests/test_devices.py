@@ -36,7 +36,7 @@ def test_a_device_that_is_not_there(name: str) -> None:
     with pytest.raises(ParameterError) as caught:
         device_of(name)
     assert str(caught.value) == (
-        f'device must be available on this machine, but {name!r} can not be used. Use device="auto" or "cpu".'
+        f'device must be available on this machine, but {name!r} cannot be used. Use device="auto" or "cpu".'
     )
 
 

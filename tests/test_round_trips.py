@@ -264,7 +264,7 @@ def test_ids_are_those_that_were_written(tmp_path_factory, users, items, ending,
     patch = without(*(hidden if ending != ".parquet" else ()))
     try:
         if ending != ".parquet" and "" in (*users, *items):
-            with pytest.raises(DataError, match=r"has an empty one \(row"):
+            with pytest.raises(DataError, match=r"has an empty value \(row"):
                 read(str(path))
             return
         found = Reading().learn(read(str(path)).x)

@@ -1,4 +1,4 @@
-"""What went wrong, in three parts: what was expected, what came, what to do."""
+"""Exceptions and warnings. Messages have three parts: what was expected, what was passed, and what to do."""
 
 from __future__ import annotations
 
@@ -8,33 +8,32 @@ import warnings
 from collections.abc import Iterable
 from contextlib import suppress
 
-# what a terminal acts on instead of showing it: control characters, and those that turn the direction of text;
-# also separators of lines, and bytes of a file's name that are no text
-UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+# characters that a terminal interprets instead of showing: control characters, directional marks, line separators, and
+# undecodable bytes of file names
+CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def escaped(text: str, keep: str = "") -> str:
-    """Text from data or from a file's name, safe for a terminal: what it would act on is written out.
+    """Escape the control characters in a text from data or from a file name, so that it is safe to print.
 
-    The characters of `keep`, such as newlines of a layout of our own, stay.
+    Characters in `keep`, such as the newlines of a layout, are not escaped.
 
     >>> print(escaped("red \\x1b[31m text\\n"))
     red \\x1b[31m text\\n
     """
-    return UNSEEN.sub(lambda c: c[0] if c[0] in keep else c[0].encode("unicode_escape").decode("ascii"), text)
+    return CONTROL.sub(lambda c: c[0] if c[0] in keep else c[0].encode("unicode_escape").decode("ascii"), text)
 
 
 class ElbowroomError(Exception):
-    """Base of all errors that Elbowroom raises on purpose.
+    """Base class of all errors that Elbowroom raises.
 
     Parameters
     ----------
     expected, got, do : str
-        The three parts of the message. They are kept as attributes, so that a program can show them apart; what is in
-        them of the data is escaped.
+        The three parts of the message, which are also attributes. Control characters are escaped.
     """
 
-    _keep = ""  # of the characters that are escaped
+    _keep = ""  # control characters that are not escaped
 
     def __init__(self, expected: str, got: str, do: str) -> None:
         self.expected, self.got, self.do = (escaped(part, self._keep) for part in (expected, got, do))
@@ -50,39 +49,39 @@ class DataError(ElbowroomError, ValueError):
 
 
 class ParameterError(ElbowroomError, ValueError):
-    """A parameter has a value that can not be used."""
+    """A parameter has an invalid value."""
 
 
 class TrainingError(ElbowroomError, RuntimeError):
-    """Training can not go on; what was trained before is kept where the message says."""
+    """Training cannot continue; the message says where the model trained so far is kept."""
 
 
 class ArtefactError(ElbowroomError, ValueError):
-    """A saved model or checkpoint is missing, broken, foreign or newer than this library."""
+    """A saved model or checkpoint is missing, corrupted, of another format, or newer than this library."""
 
 
 class MissingDependencyError(ElbowroomError, ImportError):
-    """An optional package is needed for this and is not installed."""
+    """An optional package is required but not installed."""
 
 
 class ElbowroomWarning(UserWarning):
-    """Something worth a look: the result is right, but perhaps not what was meant."""
+    """The result is correct, but may not be what the caller intended."""
 
     def __init__(self, message: str) -> None:
         super().__init__(escaped(message))
 
 
 def warn(message: str, stacklevel: int = 1) -> None:
-    """Give an `ElbowroomWarning`; one that can not be written to stderr is lost, and nothing else with it.
+    """Issue an `ElbowroomWarning`; errors while writing it to stderr are ignored.
 
-    `stacklevel` counts as that of `warnings.warn` does in the calling function.
+    `stacklevel` is that of `warnings.warn`, counted from the calling function.
     """
-    with suppress(OSError, ValueError, AttributeError):  # of a stream that is closed, or is none
+    with suppress(OSError, ValueError, AttributeError):  # if stderr is closed or None
         warnings.warn(message, ElbowroomWarning, stacklevel=stacklevel + 1)
 
 
 def counted(n: int, one: str, many: str = "") -> str:
-    """A number and what it counts.
+    """Format a number with its noun.
 
     >>> counted(1, "row"), counted(2000, "row"), counted(0, "is", "are")
     ('1 row', '2,000 rows', '0 are')
@@ -100,7 +99,7 @@ def missing(package: str, purpose: str) -> MissingDependencyError:
 
 
 def unknown(what: str, name: object, known: Iterable[str]) -> ParameterError:
-    """The error for a name that is in no family, with the nearest known name.
+    """The error for an unknown name, which suggests the closest known one.
 
     >>> print(unknown("likelihood", "bernouli", ["bernoulli", "poisson"]))
     likelihood must be one of bernoulli, poisson, but 'bernouli' is none of them. Did you mean 'bernoulli'?

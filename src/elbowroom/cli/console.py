@@ -19,7 +19,7 @@ from typing import Any, TextIO
 from cyclopts import CycloptsError, UnknownOptionError
 
 from elbowroom.cli.options import Parameters
-from elbowroom.errors import UNSEEN, ElbowroomError, ElbowroomWarning, ParameterError, escaped
+from elbowroom.errors import CONTROL, ElbowroomError, ElbowroomWarning, ParameterError, escaped
 from elbowroom.utils.progress import Log
 from elbowroom.utils.signals import Stopped, stopping
 
@@ -240,7 +240,7 @@ def _first_line(error: BaseException) -> str:
 def as_json(facts: Mapping[str, Any]) -> str:
     """JSON of the strict kind: NaN and infinities are null, and control characters of all kinds are escaped."""
     text = json.dumps(plain(facts), ensure_ascii=False, allow_nan=False)
-    return UNSEEN.sub(lambda c: f"\\u{ord(c[0]):04x}", text)
+    return CONTROL.sub(lambda c: f"\\u{ord(c[0]):04x}", text)
 
 
 def plain(value: Any) -> Any:

@@ -1,1 +1,1 @@
-"""The user's data as rows to train on, and results in the user's type."""
+"""The user's data as rows to train on, and results in the user's types."""

@@ -1,4 +1,4 @@
-"""AnnData, without importing the package: the matrix of counts, the labels of the cells, the names of the variables."""
+"""Access to AnnData without importing the package: the matrix of counts, labels of cells, names of variables."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ def labels(adata: Any, key: str) -> np.ndarray:
     column = member(adata.obs, key, "batch_key")
     if column.ndim != 1:
         raise DataError("the columns of .obs must have different names", f"{key!r} comes more than once", "Rename it.")
-    found = column.to_numpy()
-    validation.refuse_missing(found, f"batch_key={key!r} must hold a label for every cell")
-    return found
+    values = column.to_numpy()
+    validation.refuse_missing(values, f"batch_key={key!r} must hold a label for every cell")
+    return values
 
 
 def check_variables(adata: Any) -> None:
-    """Refuse variables of the same name."""
+    """Raise if variables have duplicate names."""
     twice = np.flatnonzero(adata.var_names.duplicated())
     if len(twice):
         name = adata.var_names[twice[0]]
@@ -47,7 +47,7 @@ def check_variables(adata: Any) -> None:
 
 
 def same_variables(adata: Any, names: np.ndarray | None) -> Any:
-    """An AnnData with its variables in the order of the names that a model was fitted on."""
+    """An AnnData with its variables in the order of those that a model was fitted on."""
     if names is None or list(adata.var_names) == list(names):
         return adata
     check_variables(adata)
@@ -63,7 +63,7 @@ def same_variables(adata: Any, names: np.ndarray | None) -> Any:
 
 
 def check_counts(adata: Any, layer: str | None) -> None:
-    """Refuse a matrix that does not hold counts where another one of the AnnData does."""
+    """Raise if a matrix does not hold counts and another one of the AnnData does."""
     values = _stored(matrix(adata, layer))
     if values is None or _are_counts(values):
         return
@@ -78,7 +78,7 @@ def check_counts(adata: Any, layer: str | None) -> None:
 
 
 def _elsewhere(adata: Any, layer: str | None) -> Iterator[tuple[str, str]]:
-    """Where else an AnnData has counts, and what to do to have them read; the most usual place first."""
+    """Other places of an AnnData that hold counts, and how to use them; the most common place first."""
     for name in sorted(adata.layers, key=lambda name: (name != "counts", name)):
         if name != layer and _hold_counts(adata.layers[name]):
             yield f"layer {name!r}", f"Choose layer='{name}'."
@@ -94,7 +94,7 @@ def _hold_counts(matrix: Any) -> bool:
 
 
 def _stored(matrix: Any) -> np.ndarray | None:
-    """The numbers that a matrix stores, flat; None where they are not in memory."""
+    """The stored numbers of a matrix, flat; None if they are not in memory."""
     values = matrix.data if sparse.issparse(matrix) else matrix
     return values.reshape(-1) if isinstance(values, np.ndarray) and values.dtype.kind in "biuf" else None
 
@@ -105,7 +105,7 @@ def _are_counts(values: np.ndarray) -> bool:
 
 
 def member(mapping: Any, key: str, what: str) -> Any:
-    """mapping[key], or an error that lists the keys."""
+    """mapping[key]; raises an error that lists the keys if it is missing."""
     if key not in mapping:
         raise DataError(
             f"{what} must name a member of the AnnData",
@@ -115,5 +115,5 @@ def member(mapping: Any, key: str, what: str) -> Any:
     return mapping[key]
 
 
-AT_ONCE = 2**22  # values that are looked at at once
+AT_ONCE = 2**22  # values per pass
 LAYER = "Choose the layer that has them, such as layer='counts'."

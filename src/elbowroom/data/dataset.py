@@ -1,4 +1,4 @@
-"""Rows: what training and tasks read. A length, and batches of rows by index."""
+"""Rows, the data set of training and tasks: a length, and batches of rows by index."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from elbowroom.data.streams import changed, fingerprint
 from elbowroom.utils.devices import free_memory
 from elbowroom.utils.randomness import normal_by_row
 
-VALUES = 2**18  # that are read at once where all rows are read: what is made of them stays in the cache
-SHARE = 0.5  # of a device's free memory that rows may take
+VALUES = 2**18  # read at once in passes over all rows, so that intermediate results stay in the cache
+SHARE = 0.5  # of a device's free memory that rows may use
 
 
 class Batch(NamedTuple):
@@ -33,7 +33,7 @@ class Batch(NamedTuple):
 class Mapped:
     """The file behind a memory map, which must not be changed while rows are read from it.
 
-    A file that was deleted or replaced by another one keeps the rows that are mapped.
+    A mapped file that was deleted or replaced remains readable.
     """
 
     def __init__(self, array: np.memmap) -> None:
@@ -44,7 +44,7 @@ class Mapped:
 
     @classmethod
     def behind(cls, array: Any) -> Self | None:
-        """That of an array that is a view of a memory map, else None."""
+        """The file of an array if it is a view of a memory map, else None."""
         while isinstance(array, np.ndarray):
             if isinstance(array, np.memmap) and array.filename is not None:
                 return cls(array)
@@ -52,26 +52,26 @@ class Mapped:
         return None
 
     def check(self) -> None:
-        """Raise `DataError` if the file was written to. To read rows that it no longer has would end the process."""
+        """Raise `DataError` if the file was modified: reading a truncated file could kill the process."""
         now = fingerprint(self.path)
         if now != self.before and now and self.before and now[:2] == self.before[:2]:
             raise changed(self.path)
 
 
 class Rows:
-    """Rows in memory, or mapped from a file, in the caller's dtype: a batch is gathered, nothing is copied before.
+    """Rows in memory, or mapped from a file, in the caller's dtype; only the rows of a batch are copied.
 
     Parameters
     ----------
     x : Tensor (n, D)
     context : Tensor (n, c) or None
     base : Tensor (n,) or None
-        The part of log p(x|z) that depends on x alone, where it was computed once for the data.
+        The part of log p(x|z) that depends on x alone, if it was precomputed.
     """
 
-    index: Tensor | None = None  # the rows of x that these are, where they are some of them
-    file: Mapped | None = None  # that x is mapped from
-    home = device = torch.device("cpu")  # where the rows are, and where their batches go
+    index: Tensor | None = None  # positions in x, if these are not all of its rows
+    file: Mapped | None = None  # the file that x is mapped from
+    home = device = torch.device("cpu")  # of the rows, and of their batches
 
     def __init__(self, x: Any, context: Tensor | None = None, base: Tensor | None = None) -> None:
         self.x, self.context, self.base = x, context, base
@@ -86,16 +86,16 @@ class Rows:
 
     @property
     def at_once(self) -> int:
-        """How many rows to read at once where all are read."""
+        """Number of rows per read in passes over all rows."""
         return max(1, min(4096, VALUES // max(1, self.features)))
 
     def batch(self, index: Tensor, generator: Generator | None = None) -> Batch:
-        """Rows by index with all that belongs to them; `generator` feeds rows that are drawn anew each time."""
+        """Rows by index, with their context and base; `generator` is used by rows that are sampled anew each time."""
         at = self._at(index)
         return Batch(self._gather(at), self._select(self.context, at), self._select(self.base, at))
 
     def dense(self, index: Tensor) -> Tensor:
-        """Rows by index (n, D), as they are stored."""
+        """Rows by index, (n, D), as a dense tensor."""
         return self._gather(self._at(index))
 
     def in_order(self, size: int = 1024) -> Iterator[Batch]:
@@ -103,28 +103,28 @@ class Rows:
         return map(self.batch, self._indices(size))
 
     def spread(self, most: int) -> Tensor:
-        """At most `most` rows (m, D), evenly spaced: enough to learn units and marginals from."""
+        """At most `most` evenly spaced rows (m, D), from which units and marginals are learned."""
         return self.dense(evenly(len(self), most))
 
     def take(self, index: Tensor) -> Self:
-        """The rows at `index`, as a view: nothing is copied."""
+        """The rows at `index`, as a view."""
         some = copy.copy(self)
         some.index = self._at(index)
         return some
 
     def stored(self, index: Tensor) -> tuple[Tensor, ...]:
-        """All that is stored of rows, whatever they show: what makes these rows these rows."""
+        """All tensors that are stored for some rows, which identify them."""
         at = self._at(index)
         context = self._select(self.context, at)
         return (self._gather(at),) if context is None else (self._gather(at), context)
 
     @property
     def row_bytes(self) -> int:
-        """Bytes of a row, about."""
+        """Approximate number of bytes of a row."""
         return max(1, self.features * self._gather(self._at(torch.arange(1))).element_size())
 
     def with_base(self, base: Tensor) -> Self:
-        """These rows with the known part of their log-probability (len(self),)."""
+        """The rows with a precomputed part of their log-probability (len(self),)."""
         rows = copy.copy(self)
         rows.base = base
         if self.index is not None:
@@ -132,9 +132,9 @@ class Rows:
         return rows
 
     def to(self, device: torch.device) -> Self:
-        """The rows with their batches on a device. They move there, unless they would take much of its free memory.
+        """The rows with their batches on a device. The rows move there too, unless they need much of its free memory.
 
-        Rows that stay where they are, and sparse rows, are gathered there, and each batch is moved alone.
+        Sparse rows, and rows that do not move, are gathered in their place, and each batch is moved.
         """
         moved = copy.copy(self)
         moved.device = device
@@ -173,10 +173,10 @@ class Rows:
         return None if values is None else self._sent(values.index_select(0, at))
 
     def _sent(self, values: Tensor) -> Tensor:
-        """What was gathered at home, on the device."""
+        """Gathered values, moved to the device."""
         if self.device == self.home:
             return values
-        if self.device.type == "mps" and values.dtype == torch.float64:  # which it does not have
+        if self.device.type == "mps" and values.dtype == torch.float64:  # which MPS does not support
             values = values.float()
         if self.device.type == "cuda" and values.device.type == "cpu":
             values = values.pin_memory()  # so that the copy does not wait for the device
@@ -184,33 +184,33 @@ class Rows:
 
 
 class BinarizedRows(Rows):
-    """Rows of chances in [0, 1] that are drawn as zeros and ones (dynamic binarisation).
+    """Rows of probabilities in [0, 1] from which zeros and ones are sampled (dynamic binarisation).
 
-    A generator draws them anew each time; without one, each row's draw is fixed by its content.
+    With a generator they are sampled anew each time; without one, a row's sample is a function of its content.
     """
 
     def batch(self, index: Tensor, generator: Generator | None = None) -> Batch:
-        chance, context, _ = super().batch(index)
+        probability, context, _ = super().batch(index)
         if generator is None:
             return Batch(self.dense(index), context, None)
-        noise = torch.rand(chance.shape, generator=generator, device=chance.device)
-        return Batch((noise < chance).to(torch.float32), context, None)
+        noise = torch.rand(probability.shape, generator=generator, device=probability.device)
+        return Batch((noise < probability).to(torch.float32), context, None)
 
     def dense(self, index: Tensor) -> Tensor:
-        chance = super().dense(index)
-        uniform = ndtr(normal_by_row(chance.numpy(force=True), 1, self.features)[0])
-        return (torch.from_numpy(uniform).to(chance.device) < chance).to(torch.float32)
+        probability = super().dense(index)
+        uniform = ndtr(normal_by_row(probability.numpy(force=True), 1, self.features)[0])
+        return (torch.from_numpy(uniform).to(probability.device) < probability).to(torch.float32)
 
 
 class SparseRows(Rows):
-    """Rows of a scipy CSR matrix, made dense batch by batch."""
+    """Rows of a scipy CSR matrix, whose batches are dense."""
 
     def _gather(self, at: Tensor) -> Tensor:
         return self._sent(torch.from_numpy(self.x[at.numpy()].toarray()))
 
 
 class InteractionRows(Rows):
-    """Rows of a scipy CSR matrix whose batches stay sparse: a row costs what is stored of it, however wide it is."""
+    """Rows of a scipy CSR matrix whose batches are sparse: the cost of a row is its number of stored values."""
 
     @property
     def at_once(self) -> int:
@@ -222,7 +222,7 @@ class InteractionRows(Rows):
         return self.x if self.index is None else self.x[self.index.numpy()]
 
     def spread(self, most: int) -> Any:
-        return self.dense(torch.arange(len(self)))  # of all rows: what is stored of them is there already
+        return self.dense(torch.arange(len(self)))  # all rows: their stored values are in memory anyway
 
     def stored(self, index: Tensor) -> tuple[Tensor, ...]:
         batch = self._gather(self._at(index))
@@ -237,7 +237,7 @@ class InteractionRows(Rows):
 
 
 def rows_of(x: Any, context: np.ndarray | None = None) -> Rows:
-    """Rows from a NumPy array (n, D) or a scipy sparse matrix, without a copy where that is possible."""
+    """Rows from a NumPy array (n, D) or a scipy sparse matrix, without a copy if possible."""
     context_tensor = None if context is None else torch.from_numpy(np.ascontiguousarray(context, dtype=np.float32))
     if hasattr(x, "tocsr"):
         return SparseRows(x.tocsr().astype(torch_dtype(x.dtype), copy=False), context_tensor)
@@ -249,7 +249,7 @@ def rows_of(x: Any, context: np.ndarray | None = None) -> Rows:
 
 
 def tensor_of(x: np.ndarray) -> Tensor:
-    """A tensor on the memory of an array; what torch can not read in place, or might write to, is copied."""
+    """A tensor that shares an array's memory, or a copy if torch cannot read it in place or might write to it."""
     x = np.asarray(x).astype(torch_dtype(x.dtype), copy=False)
     owner = x if x.base is None else x.base
     readable = x.flags.c_contiguous and (x.flags.writeable or isinstance(owner, np.memmap))
@@ -259,7 +259,7 @@ def tensor_of(x: np.ndarray) -> Tensor:
 
 
 def torch_dtype(dtype: np.dtype) -> np.dtype:
-    """The dtype in the machine's byte order that torch computes with and that holds these values."""
+    """The dtype, in native byte order, that torch supports and that holds the values of `dtype`."""
     if dtype.kind == "b":
         return np.dtype(np.uint8)
     if dtype.kind == "u" and 1 < dtype.itemsize < 8:
@@ -269,10 +269,10 @@ def torch_dtype(dtype: np.dtype) -> np.dtype:
 
 
 def joined(parts: Iterable[Tensor], n: int, dim: int = 0) -> Tensor:
-    """Parts of n rows in all as one tensor, each written to its place when it comes.
+    """Concatenate parts that have n rows in total, writing each to its place when it arrives.
 
-    Thousands of small parts that are kept until the end lie scattered between the large blocks that come and go
-    beside them, and the process grows by gigabytes.
+    torch.cat would need all parts at once: thousands of small tensors, allocated between large temporary ones, fragment
+    the memory, and the process grows by gigabytes.
     """
     whole, at = torch.empty(0), 0
     for part in parts:
@@ -284,5 +284,5 @@ def joined(parts: Iterable[Tensor], n: int, dim: int = 0) -> Tensor:
 
 
 def evenly(n: int, most: int) -> Tensor:
-    """At most `most` indices of n rows, evenly spaced."""
+    """At most `most` evenly spaced indices of n rows."""
     return torch.linspace(0, n - 1, min(n, most), dtype=torch.float64).long()

@@ -1,4 +1,4 @@
-"""Data that the package brings along."""
+"""Data sets that come with the package."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from scipy import sparse
 
 
 def msweb() -> Any:
-    """Which of 285 areas of www.microsoft.com 32,710 visitors saw in a week of 1998: CSR (users, items) of ones.
+    """Visits of 32,710 users to 285 areas of www.microsoft.com in a week of 1998: a CSR matrix (users, items) of ones.
 
     Anonymous Microsoft Web Data by J. S. Breese, D. Heckerman and C. M. Kadie, donated to the UCI Machine Learning
     Repository in 1998 and licensed under CC BY 4.0. Ids were replaced by positions.

@@ -37,10 +37,10 @@ YEAR = 365.2425 * 86_400  # seconds
 
 
 class Series(NamedTuple):
-    """A column: float64 with NaN for a missing value, or objects with None: texts, and whole numbers beyond 2**53.
+    """A column: float64 with NaN for missing values, or objects with None: strings, and whole numbers beyond 2**53.
 
-    `sort` is what it holds: "number", "flag", "text" or "time" (in seconds since 1970, UTC where it has a time zone);
-    `dtype` is the library's own name; `categories` are those of a categorical column, `ordered` if they have an order.
+    `sort` is what it holds: "number", "flag", "text" or "time" (seconds since 1970, in UTC if it has a time zone);
+    `dtype` is the library's name; `categories` are those of a categorical column, `ordered` whether they have an order.
     """
 
     values: np.ndarray
@@ -51,7 +51,7 @@ class Series(NamedTuple):
 
     @property
     def shown(self) -> np.ndarray:
-        """The values as people read them in a picture: times as years, with a fraction."""
+        """The values for plots: times are fractional years."""
         if self.sort == "number":
             return as_floats(self.values)
         return 1970 + self.values / YEAR if self.sort == "time" else self.values
@@ -63,36 +63,36 @@ def series_of(frame: Any) -> dict[str, Series]:
     Raises
     ------
     DataError
-        If a column holds something else than numbers, truth values, text or dates, or several of them.
+        If a column does not hold numbers, booleans, text or dates, or mixes them.
     """
     return {name: _series(name, column) for name, column in columns_of(frame).items()}
 
 
 def columns_of(frame: Any) -> dict[str, nw.Series[Any]]:
-    """The columns of a data frame by name, as narwhals has them.
+    """The columns of a data frame by name, as narwhals series.
 
     Raises
     ------
     DataError
         If two of them have the same name.
     """
-    found = opened(frame)
-    columns = {str(name): found.get_column(name) for name in found.columns}
-    if len(columns) < len(found.columns):
+    known = opened(frame)
+    columns = {str(name): known.get_column(name) for name in known.columns}
+    if len(columns) < len(known.columns):
         raise DataError("column names must be unique", "two are the same as text, such as 1 and '1'", "Rename one.")
     return columns
 
 
 def series_of_array(x: np.ndarray, names: Sequence[str]) -> dict[str, Series]:
     """The columns of an array of numbers (n, D)."""
-    found = {name: Series(_canonical(x[:, i]), "number", str(x.dtype)) for i, name in enumerate(names)}
-    for name, series in found.items():
+    columns = {name: Series(_canonical(x[:, i]), "number", str(x.dtype)) for i, name in enumerate(names)}
+    for name, series in columns.items():
         _refuse_infinite(name, series.values)
-    return found
+    return columns
 
 
 def _canonical(values: np.ndarray) -> np.ndarray:
-    """Float64 in which every NaN has the same bits, on which the noise of a row's score depends."""
+    """Float64 in which every NaN has the same bits: a row's bits seed the noise of its score."""
     values = np.array(values, dtype=np.float64)
     values[np.isnan(values)] = np.nan
     return values
@@ -114,7 +114,8 @@ def _series(name: str, column: nw.Series[Any]) -> Series:
         moments = column.cast(nw.Datetime("us")) if dtype == nw.Date else column
         return Series(_seconds(moments), "time", native)
     missing = _missing(name, column)
-    objects = np.array([None, *column.to_list()], dtype=object)[1:]  # so that no length is taken for a shape
+    # None first, so that NumPy makes the array one-dimensional
+    objects = np.array([None, *column.to_list()], dtype=object)[1:]
     objects[missing] = None
     if dtype in (nw.Categorical, nw.Enum):
         return _categorical(name, column, objects, native)
@@ -122,32 +123,32 @@ def _series(name: str, column: nw.Series[Any]) -> Series:
         return _of_objects(name, objects, native)
     kind = re.sub(r"[\[(].*", "", str(dtype)).lower()
     do = "Drop the column, or turn it into numbers, such as seconds."
-    raise DataError("a column must hold numbers, truth values, text or dates", f"{name!r} holds {kind}", do)
+    raise DataError("a column must hold numbers, booleans, text or dates", f"{name!r} holds {kind}", do)
 
 
 def _missing(name: str, column: nw.Series[Any]) -> np.ndarray:
-    """Where a column has no value, (n,)."""
+    """Whether each value of a column is missing, (n,)."""
     try:
         return np.array(column.is_null().to_list(), dtype=bool)
-    except ArithmeticError as error:  # what a signalling NaN of decimal does when it is compared
+    except ArithmeticError as error:  # from comparing a signalling NaN of decimal
         do = "Write None in its place."
         raise DataError("a column must hold values", f"{name!r} holds a signalling NaN", do) from error
 
 
 def _ends(column: nw.Series[Any]) -> list[Any]:
-    """The smallest and the largest value, where there are any."""
+    """The smallest and the largest value, if there are any."""
     return [] if len(column) == 0 else [end for end in (column.min(), column.max()) if not is_missing(end)]
 
 
 def _whole(values: Sequence[Any]) -> np.ndarray:
-    """Whole numbers of any size as objects (n,), None for a missing one."""
-    found = np.empty(len(values), dtype=object)
-    found[:] = [None if is_missing(value) else int(value) for value in values]
-    return found
+    """Whole numbers of any size as objects (n,), None if missing."""
+    whole = np.empty(len(values), dtype=object)
+    whole[:] = [None if is_missing(value) else int(value) for value in values]
+    return whole
 
 
 def _of_decimals(name: str, values: Sequence[Any], dtype: str) -> np.ndarray:
-    """Decimals as float64, which has the digits of those that are not too long."""
+    """Decimals as float64; raises if one has more digits than float64 represents."""
     digits = decimals_of(dtype)
     assert digits is not None
     for row, value in enumerate(values):
@@ -155,19 +156,19 @@ def _of_decimals(name: str, values: Sequence[Any], dtype: str) -> np.ndarray:
             got = f"row {row}, column {name!r} holds {value!s:.60}"
             do = "Round it, or turn the column into floats, for example by .astype(float)."
             raise DataError(f"decimals must have at most {DIGITS} digits", got, do)
-    found = _canonical(np.array([math.nan if is_missing(v) else float(v) for v in values], dtype=float))
-    _refuse_infinite(name, found)
-    return found
+    floats = _canonical(np.array([math.nan if is_missing(v) else float(v) for v in values], dtype=float))
+    _refuse_infinite(name, floats)
+    return floats
 
 
 def _native_dtype(name: str, column: nw.Series[Any]) -> str:
-    """The library's own name of a dtype, by which it is found again."""
+    """The library's name of a dtype, from which `native` restores it."""
     series = column.to_native()
     dtype = series.type if hasattr(series, "type") else series.dtype
     if column.implementation.is_pandas() and str(dtype) == "string":
         return f"string:{dtype.storage}"
     if column.dtype == nw.Enum and column.implementation.is_polars():
-        return "Enum"  # its categories, of which there may be many, are kept beside it
+        return "Enum"  # its categories, perhaps many, are stored separately
     zone = getattr(dtype, "tz", None) if column.implementation.is_pandas() else None
     if zone is None:
         return str(dtype)
@@ -175,12 +176,12 @@ def _native_dtype(name: str, column: nw.Series[Any]) -> str:
 
 
 def _name_of_zone(name: str, zone: datetime.tzinfo) -> str:
-    found = name_of_zone(zone)
-    if found is None:
+    zone_name = name_of_zone(zone)
+    if zone_name is None:
         got = f"that of {name!r} is {str(zone)!r:.60}"
         do = "Turn it into one with a name: X[column].dt.tz_convert('Europe/Berlin')."
-        raise DataError("a time zone must have a name by which it is found again", got, do)
-    return found
+        raise DataError("a time zone must have a name, so that it can be restored", got, do)
+    return zone_name
 
 
 def _seconds(column: nw.Series[Any]) -> np.ndarray:
@@ -195,27 +196,27 @@ def _nanoseconds(column: nw.Series[Any]) -> list[int | None]:
 
 
 def nanoseconds_of(column: nw.Series[Any], series: Series) -> np.ndarray:
-    """The times of a column, which was read as `series`, as whole nanoseconds since 1970: objects (n,)."""
-    if column.dtype not in (nw.Datetime, nw.Date):  # but objects, which go to the microsecond
+    """The times of a column in nanoseconds since 1970, objects (n,); `series` is the same column."""
+    if column.dtype not in (nw.Datetime, nw.Date):  # objects, which have microseconds
         return np.array([None, *ticks_of(series.values, Stamp("ns"))], dtype=object)[1:]
     moments = column.cast(nw.Datetime("us")) if column.dtype == nw.Date else column
     return np.array([None, *_nanoseconds(moments)], dtype=object)[1:]
 
 
 def _categorical(name: str, column: nw.Series[Any], objects: np.ndarray, native: str) -> Series:
-    """A categorical column: its categories where they are declared, for those that are not used may have an order."""
+    """A categorical column with all declared categories, also those without rows."""
     categories, ordered = _declared(column)
     strange = [v for v in (*(categories or ()), *objects) if not (v is None or isinstance(_plain(v), PLAIN))]
     if strange:
         got = f"column {name!r} has {str(strange[0])!r:.60}"
-        raise Refused("categories must be text, numbers or truth values", f"A category of {got}", AS_TEXT)
-    _of_objects(name, objects.copy(), native)  # which refuses several kinds
+        raise Refused("categories must be text, numbers or booleans", f"A category of {got}", AS_TEXT)
+    _of_objects(name, objects.copy(), native)  # raises if types are mixed
     native += ":ordered" if native == "category" and ordered else ""
     return Series(objects, "text", native, categories, ordered)
 
 
 def _declared(column: nw.Series[Any]) -> tuple[tuple[Any, ...] | None, bool]:
-    """The categories that the dtype of a column lists, if it lists any, and whether they have an order."""
+    """The categories of a column's dtype, None if it has none, and whether they are ordered."""
     series = column.to_native()
     if hasattr(series, "cat") and hasattr(series.cat, "ordered"):  # of pandas
         return tuple(_plain(c) for c in series.cat.categories), bool(series.cat.ordered)
@@ -233,7 +234,7 @@ def _declared(column: nw.Series[Any]) -> tuple[tuple[Any, ...] | None, bool]:
 
 
 def _of_objects(name: str, objects: np.ndarray, native: str) -> Series:
-    """A column of Python objects, by what they are."""
+    """A column of Python objects, by their type."""
     objects[[is_missing(value) for value in objects.tolist()]] = None
     _refuse_mixed(name, objects)
     known = [value for value in objects.tolist() if value is not None]
@@ -261,7 +262,7 @@ def _of_objects(name: str, objects: np.ndarray, native: str) -> Series:
 
 
 def _refuse_mixed(name: str, objects: np.ndarray) -> None:
-    """Refuse objects of several kinds, or of none that a column may hold."""
+    """Raise if objects have several types, or one that a column cannot hold."""
     first: dict[tuple[str, bool], tuple[int, Any]] = {}
     for row, value in enumerate(objects.tolist()):
         if value is not None:
@@ -270,14 +271,14 @@ def _refuse_mixed(name: str, objects: np.ndarray) -> None:
         row, value = list(first.values())[-1]
         others = f", others are {type(next(iter(first.values()))[1]).__name__}" if len(first) > 1 else ""
         raise Refused(
-            "a column must hold numbers, truth values, text or dates, all of one kind",
+            "a column must hold numbers, booleans, text or dates, all of one kind",
             f"Row {row}, column {name!r} holds {str(value)[:40]!r}{others}",
             "Turn all of its values into one kind, for example by .astype(str).",
         )
 
 
 def _suffix(name: str, known: Sequence[Any], sort: str) -> str:
-    """What a dtype of objects leaves open: dates without a time, whole numbers, the digits of decimals."""
+    """A suffix for the dtype "object": dates without a time, whole numbers, the digits of decimals."""
     if sort == "time":
         if not any(isinstance(value, datetime.datetime) for value in known):
             return ":date"
@@ -292,7 +293,7 @@ def _suffix(name: str, known: Sequence[Any], sort: str) -> str:
 
 
 def _zone_of(name: str, known: Sequence[Any]) -> str | None:
-    """The time zone that all of some times have, None if none has any."""
+    """The common time zone of times, None if they have none."""
     zones = {None if getattr(v, "tzinfo", None) is None else _name_of_zone(name, v.tzinfo) for v in known}
     if len(zones) > 1:
         got = f"column {name!r} has {' and '.join(sorted(str(zone or 'none') for zone in zones)[:3])}"
@@ -330,7 +331,7 @@ def _refuse_infinite(name: str, values: np.ndarray) -> None:
 
 
 def _plain(value: Any) -> Any:
-    """A category as JSON knows it."""
+    """A category as a JSON value."""
     return value.item() if isinstance(value, np.generic) else value
 
 
@@ -338,7 +339,7 @@ def _plain(value: Any) -> Any:
 
 
 def frame_of(columns: Mapping[str, Any], library: str, like: Any = None) -> Any:
-    """A frame of native columns; one of pandas has the labels of `like` if that is one of pandas too."""
+    """A frame of native columns; with the index and columns of `like`, if both are pandas frames."""
     if library == "pandas":
         import pandas as pd
 
@@ -355,9 +356,9 @@ def frame_of(columns: Mapping[str, Any], library: str, like: Any = None) -> Any:
 
 
 def native(values: np.ndarray, dtype: str, library: str, categories: Sequence[Any] | None = None) -> Any:
-    """A column of a library, of a dtype by the library's own name where that can hold the values.
+    """A column of a library, with the dtype of this name if it can hold the values.
 
-    `values` are those of a `Series`; times may also be whole nanoseconds, as objects.
+    `values` are as in a `Series`; times may also be integer nanoseconds, as objects.
     """
     stamp = stamp_of(dtype)
     if stamp is not None and not dtype.startswith("object"):
@@ -369,7 +370,7 @@ def native(values: np.ndarray, dtype: str, library: str, categories: Sequence[An
 
 
 def objects_of(values: np.ndarray, dtype: str) -> list[Any]:
-    """The values as Python has them in a column of a dtype, None for a missing one."""
+    """The values as Python objects of a dtype, None if missing."""
     stamp, digits = stamp_of(dtype), decimals_of(dtype)
     if stamp is not None:
         return [None if tick is None else _clock(tick * stamp.tick, stamp) for tick in ticks_of(values, stamp)]
@@ -380,10 +381,10 @@ def objects_of(values: np.ndarray, dtype: str) -> list[Any]:
         make = partial(decimal_of, scale=digits[1])
     elif integers_of(dtype) or dtype == "object:whole":
         make = round
-    found = values.tolist()
+    objects = values.tolist()
     if values.dtype != object:
-        found = [None if math.isnan(value) else value for value in found]
-    return found if make is None else [None if value is None else make(value) for value in found]
+        objects = [None if math.isnan(value) else value for value in objects]
+    return objects if make is None else [None if value is None else make(value) for value in objects]
 
 
 def _truth(share: float) -> bool:
@@ -391,14 +392,14 @@ def _truth(share: float) -> bool:
 
 
 def ticks_of(values: np.ndarray, stamp: Stamp) -> list[int | None]:
-    """Times as whole ticks of a dtype, from seconds as floats (to the microsecond), or from nanoseconds as objects."""
+    """Times as integer ticks of a dtype, from float seconds (to the microsecond) or nanoseconds as objects."""
     if values.dtype == object:
         return [None if value is None else value // stamp.tick for value in values.tolist()]
     return [None if math.isnan(v) else round(v * 1e6) * 1000 // stamp.tick for v in values.tolist()]
 
 
 def _clock(moment: int, stamp: Stamp) -> datetime.date:
-    """A time in nanoseconds as Python has it, on the clock of its zone."""
+    """A time in nanoseconds as a Python datetime in its time zone, or a date."""
     clock = EPOCH + datetime.timedelta(microseconds=moment // 1000)
     if stamp.zone is not None:
         return clock.replace(tzinfo=UTC).astimezone(zone_named(stamp.zone))
@@ -458,7 +459,7 @@ def _of_pandas(objects: list[Any], dtype: str, categories: Sequence[Any] | None)
 
 
 def _arrow_of_pandas(array: Any) -> Any:
-    """A column of pandas on an array of pyarrow."""
+    """A pandas column backed by a pyarrow array."""
     import pandas as pd
 
     return pd.Series(pd.arrays.ArrowExtensionArray(array))
@@ -496,7 +497,7 @@ def _of_pyarrow(objects: list[Any], dtype: str, categories: Sequence[Any] | None
 
 
 def _type_of_pyarrow(dtype: str) -> Any:
-    """The type with this name, or None to have it inferred."""
+    """The type with this name, or None to infer it."""
     import pyarrow as pa
 
     digits = decimals_of(dtype)

@@ -1,4 +1,4 @@
-"""Sparse batches: rows of which most values are zero, as the values that are not."""
+"""Sparse batches of rows, in the layout of a CSR matrix."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from torch import Tensor, nn
 
 
 class SparseBatch:
-    """Rows (n, D) of which most values are zero: the others lie one row after the other.
+    """Rows (n, D) that are mostly zero: the other values are stored row by row, as in a CSR matrix.
 
     Parameters
     ----------
     starts : Tensor (n + 1,)
-        Where the values of each row begin, and where those of the last one end.
+        Where the values of each row start, and where those of the last row end.
     columns, values : Tensor (m,)
-        Column and value of every value that is stored.
+        Column and value of every stored entry.
     features : int
         D.
     """
@@ -54,7 +54,7 @@ class SparseBatch:
         return SparseBatch(nn.functional.pad(ends, (1, 0)), self.columns[at], self.values[at], self.features)
 
     def with_values(self, values: Tensor) -> SparseBatch:
-        """Other values in the same places."""
+        """A batch with other values at the same positions."""
         other = SparseBatch(self.starts, self.columns, values, self.features)
         other.__dict__.update({name: v for name, v in self.__dict__.items() if name == "row"})
         return other
@@ -67,7 +67,7 @@ class SparseBatch:
         return SparseBatch(starts, columns, values, self.features)
 
     def by_row(self, terms: Tensor) -> Tensor:
-        """Sum terms (..., m), one for every stored value, over each row: (..., n)."""
+        """Sum terms (..., m), one for each stored value, over each row: (..., n)."""
         return terms.new_zeros(*terms.shape[:-1], len(self)).index_add(-1, self.row, terms)
 
     def sum(self, dim: int = -1, keepdim: bool = False) -> Tensor:
@@ -76,15 +76,15 @@ class SparseBatch:
         return total.unsqueeze(-1) if keepdim else total
 
     def min(self) -> Tensor:
-        """The least value that is stored, or zero if it is less."""
+        """The minimum of the stored values and zero."""
         return torch.cat([self.values.new_zeros(1), self.values]).min()
 
     def at(self, table: Tensor) -> Tensor:
-        """The entries of a table (..., n, D) at the stored places: (..., m)."""
+        """The entries of a tensor (..., n, D) at the stored positions: (..., m)."""
         return table.flatten(-2).index_select(-1, self.row * self.features + self.columns)
 
     def times(self, table: Tensor) -> Tensor:
-        """The rows times a table (D, k), in its dtype: (n, k), which is batch-invariant: no row changes another."""
+        """The product with a matrix (D, k), in its dtype: (n, k). It is batch-invariant: no row affects another."""
         return nn.functional.embedding_bag(
             self.columns,
             table,
@@ -95,19 +95,19 @@ class SparseBatch:
         )
 
     def unit_length(self, dtype: torch.dtype) -> SparseBatch:
-        """Every row divided by its Euclidean norm; rows of nothing stay so."""
+        """Every row divided by its Euclidean norm; empty rows remain zero."""
         values = self.values.to(dtype)
         norm = self.by_row(values.square()).sqrt().clamp_min(1e-12)
         return self.with_values(values / norm[self.row])
 
     def dense(self, dtype: torch.dtype | None = None) -> Tensor:
-        """The rows as a table (n, D)."""
+        """The rows as a dense tensor (n, D)."""
         values = self.values if dtype is None else self.values.to(dtype)
         table = values.new_zeros(len(self) * self.features)
         return table.index_copy_(0, self.row * self.features + self.columns, values).view(self.shape)
 
     def dense_at(self, columns: Tensor) -> Tensor:
-        """The given columns (k,) of the rows as a table (n, k); a column may come more than once."""
+        """The given columns (k,) of the rows as a dense tensor (n, k); a column may be repeated."""
         order = columns.argsort()
         ranked = columns[order]
         first, last = (torch.searchsorted(ranked, self.columns, right=right) for right in (False, True))
@@ -125,7 +125,7 @@ class SparseBatch:
 
 
 def dot(x: Tensor | SparseBatch, table: Tensor) -> Tensor:
-    """The sum over features of rows x (n, D) times a table (..., n, D), in the table's dtype: (..., n)."""
+    """The sum over features of rows x (n, D) times a tensor (..., n, D), in the tensor's dtype: (..., n)."""
     if isinstance(x, SparseBatch):
         return x.by_row(x.values.to(table.dtype) * x.at(table))
     return (x.to(table.dtype) * table).sum(-1)

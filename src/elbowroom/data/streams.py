@@ -1,4 +1,4 @@
-"""Bytes of data files: regular files alone, unpacked with a limit, and errors that say which one is broken and why."""
+"""Bytes of data files: regular files only, decompressed up to a limit, with errors that say what is wrong."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from elbowroom.errors import DataError, ElbowroomError
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
-PACKED, RATIO = 2**30, 200  # what unpacks to more than PACKED bytes and to more than RATIO times its size is refused
-LINE = 2**26  # bytes of a line of text, at most
+PACKED, RATIO = 2**30, 200  # larger than PACKED bytes and than RATIO times the compressed size is an error
+LINE = 2**26  # the most bytes of a line of text
 KINDS = {
     stat.S_IFDIR: "a folder",
     stat.S_IFIFO: "a pipe",
@@ -31,32 +31,32 @@ KINDS = {
 
 
 def regular(path: Path) -> os.stat_result:
-    """The status of a regular file, or of the one that a link leads to; all that is read as a file passes here first.
+    """The status of a regular file, with links followed. Every file is checked by this function before it is opened.
 
-    Opening a pipe, a socket or a device may wait for ever, or never come to an end.
+    Opening a pipe, a socket or a device may block, and reading it may never end.
 
     Raises
     ------
     DataError
-        If the path is something else, or leads nowhere.
+        If the path does not exist or is not a regular file.
     """
-    found = status(path)
-    if found is None:
+    info = status(path)
+    if info is None:
         raise DataError("a file must be there", f"{path} does not exist", "Check the path.")
-    if not stat.S_ISREG(found.st_mode):
-        kind = KINDS.get(stat.S_IFMT(found.st_mode), "something else")
-        do = "Name a file in it." if stat.S_ISDIR(found.st_mode) else "Write it to a file first, and name that."
+    if not stat.S_ISREG(info.st_mode):
+        kind = KINDS.get(stat.S_IFMT(info.st_mode), "something else")
+        do = "Name a file in it." if stat.S_ISDIR(info.st_mode) else "Write it to a file first, and name that."
         raise DataError("what is read as a file must be a regular file", f"{path} is {kind}", do)
-    return found
+    return info
 
 
 def status(path: Path) -> os.stat_result | None:
-    """The status of a path with all links followed, None where nothing is.
+    """The status of a path, with links followed; None if it does not exist.
 
     Raises
     ------
     DataError
-        If the system refuses the path: links in a circle, a name that is too long, a folder that must not be read.
+        If the system refuses the path: circular links, a name that is too long, or a folder without permission.
     """
     try:
         return path.stat()
@@ -67,7 +67,7 @@ def status(path: Path) -> os.stat_result | None:
 
 
 def fingerprint(path: Path) -> tuple[int, ...] | None:
-    """What is another one when a file was changed or replaced, None where nothing is."""
+    """A value that changes if a file is changed or replaced; None if it does not exist."""
     found = status(path)
     return found and (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
 
@@ -79,14 +79,14 @@ def changed(path: Path) -> DataError:
 
 
 def refused(path: Path, error: Exception) -> DataError:
-    """The error for what the system will not open or read."""
+    """The error for a file that the system does not open or read."""
     reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return DataError("a file must be one that the system reads", f"{path}: {reason}", "Check path and permissions.")
 
 
 @contextmanager
 def whole(path: Path, what: str) -> Iterator[None]:
-    """Turn what a reader raises on broken content, what the system says, and a lack of memory into a `DataError`."""
+    """Turn errors of a reader on corrupted content, errors of the system and MemoryError into a `DataError`."""
     try:
         yield
     except ElbowroomError:
@@ -101,18 +101,16 @@ def whole(path: Path, what: str) -> Iterator[None]:
         why = "a cell has more than 100,000 characters: a quote may never be closed" if quotes else f"{error}"
         raise broken(path, what, why) from error
     except Exception as error:
-        by_content = not isinstance(error, OSError) or error.errno in (
-            None,
-            errno.EINVAL,
-        )  # or a place before its start
+        # EINVAL: the content told the reader to seek to before the start of the file
+        by_content = not isinstance(error, OSError) or error.errno in (None, errno.EINVAL)
         if not by_content:
             raise refused(path, error) from error
         reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise broken(path, what, f"it can not be read ({reason[0][:160].rstrip('.')})") from error
+        raise broken(path, what, f"it cannot be read ({reason[0][:160].rstrip('.')})") from error
 
 
 def broken(path: Path, what: str, why: str) -> DataError:
-    """The error for a file whose content is not what its name says."""
+    """The error for a file whose content does not match its extension."""
     return DataError(f"{path} must be {what}", why, "Check the file, or export it again.")
 
 
@@ -128,7 +126,7 @@ def _other_encoding(path: Path, what: str, error: UnicodeDecodeError) -> DataErr
 
 
 def check_ratio(path: Path, packed: int, unpacked: int) -> None:
-    """Refuse what unpacks to far more than it is."""
+    """Raise if a file decompresses to far more than its size."""
     if unpacked > PACKED and unpacked > RATIO * packed:
         raise DataError(
             "a packed file must unpack to a usual size",
@@ -138,10 +136,10 @@ def check_ratio(path: Path, packed: int, unpacked: int) -> None:
 
 
 class Unpacked(io.RawIOBase):
-    """The content of a .gz file, which stops with an error where it grows out of proportion."""
+    """The decompressed content of a .gz file; raises if it is far larger than the file."""
 
     def __init__(self, path: Path) -> None:
-        self.path, self.size, self.seen = path, path.stat().st_size, 0
+        self.path, self.size, self.unpacked = path, path.stat().st_size, 0
         self.file = gzip.GzipFile(path)
 
     def readable(self) -> bool:
@@ -149,8 +147,8 @@ class Unpacked(io.RawIOBase):
 
     def readinto(self, buffer: WriteableBuffer) -> int:
         count = self.file.readinto(buffer)
-        self.seen += count
-        check_ratio(self.path, self.size, self.seen)
+        self.unpacked += count
+        check_ratio(self.path, self.size, self.unpacked)
         return count
 
     def close(self) -> None:
@@ -159,7 +157,7 @@ class Unpacked(io.RawIOBase):
 
 
 class Lines(io.RawIOBase):
-    """Bytes of a text, which stop with an error at a line without end, and at NUL bytes, which no text has."""
+    """Bytes of a text file; raises at a line that is too long, and at NUL bytes."""
 
     def __init__(self, path: Path, file: BinaryIO) -> None:
         self.path, self.file, self.length = path, file, 0
@@ -174,7 +172,7 @@ class Lines(io.RawIOBase):
         self.length = len(chunk) - 1 - end + (self.length if end < 0 else 0)
         if self.length > LINE:
             raise broken(self.path, "a table as text", f"it has a line of more than {LINE:,} bytes")
-        if b"\0" in chunk and not chunk.startswith((b"\xff\xfe", b"\xfe\xff")):  # of which more is said elsewhere
+        if b"\0" in chunk and not chunk.startswith((b"\xff\xfe", b"\xfe\xff")):  # which has its own error
             raise broken(self.path, "a table as text", "it has NUL bytes, as UTF-16 and binary files have")
         taken[: len(chunk)] = chunk
         return len(chunk)
@@ -185,7 +183,7 @@ class Lines(io.RawIOBase):
 
 
 def open_bytes(path: Path) -> io.BufferedReader[Any]:
-    """A regular file to read bytes from, unpacked if its name ends in .gz, with a look at the lines of a table."""
+    """Open a regular file for reading bytes: decompressed if it ends in .gz, with lines checked in .csv and .tsv."""
     regular(path)
     name = path.name.lower()
     file = io.BufferedReader(Unpacked(path), 2**18) if name.endswith(".gz") else path.open("rb")
@@ -193,16 +191,16 @@ def open_bytes(path: Path) -> io.BufferedReader[Any]:
 
 
 def rows_of_text(path: Path, lines: Iterable[str], separator: str) -> Iterator[tuple[int, list[str]]]:
-    """The rows of a table as text, those of empty lines too, and the numbers of the lines where they end.
+    """The rows of a delimited text, including empty lines, each with the number of its last line.
 
     Raises
     ------
     DataError
-        If a quote is never closed: all that follows it would be one cell.
+        If a quote is never closed.
     """
     reader, before = csv.reader(chain(lines, ["\0"]), delimiter=separator, skipinitialspace=True), 0
     for row in reader:
-        if row and row[-1].endswith("\0"):  # the end, which no text has within
+        if row and row[-1].endswith("\0"):  # the end mark, which does not occur in text
             if row != ["\0"]:
                 raise broken(path, "a table as text", f"a quote is opened in line {before + 1} and never closed")
             return
@@ -211,12 +209,12 @@ def rows_of_text(path: Path, lines: Iterable[str], separator: str) -> Iterator[t
 
 
 def read_text(path: Path, what: str) -> str:
-    """The text of a small regular file, UTF-8.
+    """Read a small regular file as UTF-8 text.
 
     Raises
     ------
     DataError
-        If it is missing, something else, too large or no text.
+        If it is missing, not a regular file, too large or not text.
     """
     if regular(path).st_size > LINE:
         raise broken(path, what, f"it has more than {LINE:,} bytes")

@@ -1,4 +1,4 @@
-"""Validation: what a caller's X must be, checked once, with errors that say where and what to do."""
+"""Validation of a caller's X, once, with errors that say where the problem is and what to do."""
 
 from __future__ import annotations
 
@@ -26,33 +26,33 @@ AS_NUMBERS = (
     "text, categories and dates."
 )
 
-FEW_LABELS = 20  # that real numbers may be, and rows of which each has its own
+FEW_LABELS = 20  # labels that are always allowed: real ones, and a different one in each row
 
 IMPUTE = "Drop those rows or fill them in, for example with VAEImputer; TableVAE with likelihood='auto' takes them."
 CORRECT = "Correct those values, or drop those rows."
 
-MOST = 2**31 - 1  # of anything that is counted
+MOST = 2**31 - 1  # of any count
 LONGEST_NAME, LONGEST_PATH = 255, 4095  # bytes, of a file's name and of a path
 
 
 class InvalidParameter(ParameterError, InvalidParameterError):
-    """A constructor parameter that scikit-learn's constraints refuse, in its words, and what to do."""
+    """A constructor parameter that violates its constraints, with scikit-learn's message and what to do."""
 
     def __str__(self) -> str:
         return f"{self.expected}. {self.got}. {self.do}"
 
 
 class Refused(DataError, TypeError):
-    """What scikit-learn refuses to read, in its words, and what to do."""
+    """Data that scikit-learn does not accept, with its message and what to do."""
 
-    _keep = "\n"  # it lists names line by line
+    _keep = "\n"  # scikit-learn lists names line by line
 
     def __str__(self) -> str:
         return f"{self.got}{'' if self.got.endswith(chr(10)) else '. '}{self.do}"
 
 
 def check_parameters(estimator: Any) -> None:
-    """scikit-learn's check of an object's parameters, with its errors in three parts; True is no number."""
+    """Check an object's parameters as scikit-learn does, with errors in three parts; booleans are not numbers."""
     kind, do = type(estimator).__name__, f"See help({type(estimator).__name__})."
     values = {name: getattr(estimator, name) for name in estimator._parameter_constraints}
     try:
@@ -67,7 +67,7 @@ def check_parameters(estimator: Any) -> None:
 
 
 def positive(name: str, value: Any) -> int:
-    """Refuse what is not a whole number of at least 1."""
+    """Return a value as int; raise unless it is a whole number of at least 1."""
     number = 0 if isinstance(value, bool) or not isinstance(value, Integral) else int(value)
     if not 1 <= number <= MOST:
         expected = f"{name} must be a whole number, at least 1" + f" and at most {MOST:,}" * (number > MOST)
@@ -76,14 +76,14 @@ def positive(name: str, value: Any) -> int:
 
 
 def flag(name: str, value: Any) -> bool:
-    """Refuse what is neither true nor false: a text such as "no", or an array, is not taken as one of them."""
+    """Return a value as bool; raise unless it is one: a string such as "no", or an array, is not converted."""
     if not isinstance(value, bool | np.bool_):
         raise ParameterError(f"{name} must be True or False", f"it is {value!r:.60}", f"Write {name}=True.")
     return bool(value)
 
 
 def path_of(value: Any, name: str) -> Path:
-    """The path of a file or a folder, where ~ is the home folder; what can not be one is refused."""
+    """The path of a file or folder, with ~ expanded; raises if the value cannot be a path."""
     try:
         path = os.path.expanduser(os.fspath(value))
         parts = os.fsencode(path).split(b"/")
@@ -97,7 +97,7 @@ def path_of(value: Any, name: str) -> Path:
 
 
 def as_array(x: Any) -> Any:
-    """Tensors, masked arrays and matrices as NumPy arrays, masked cells as NaN; anything else as it is."""
+    """Tensors, masked arrays and matrices as NumPy arrays, masked cells as NaN; anything else unchanged."""
     if isinstance(x, torch.Tensor):
         return _of_tensor(x)
     if isinstance(x, list | tuple) and any(isinstance(row, np.ma.MaskedArray) for row in x):
@@ -111,7 +111,7 @@ def _of_tensor(x: torch.Tensor) -> np.ndarray:
     if x.requires_grad:
         raise Refused("X must be data", "X is a tensor that requires a gradient", "Pass X.detach().")
     if x.dtype.is_floating_point and x.dtype not in (torch.float16, torch.float32, torch.float64):
-        kept = x.float  # of bfloat16 and its like, which NumPy does not have: float32 holds all of their values
+        kept = x.float  # bfloat16 and the like, which NumPy lacks; float32 holds all of their values
     else:
         kept = x.resolve_conj
     try:
@@ -132,9 +132,9 @@ def _of_masked(x: Any) -> np.ndarray:
 
 
 def validated(estimator: Any, x: Any, reset: bool, missing: bool = False, **options: Any) -> Any:
-    """scikit-learn's `validate_data`, with its errors in three parts; NaN and infinities are refused by their place.
+    """scikit-learn's `validate_data`, with errors in three parts; those for NaN and infinity say where.
 
-    With `missing`, NaN is not refused.
+    With `missing`, NaN is allowed.
     """
     if is_anndata(x):
         raise DataError(
@@ -148,9 +148,9 @@ def validated(estimator: Any, x: Any, reset: bool, missing: bool = False, **opti
         checked = validate_data(estimator, x, reset=reset, dtype="numeric", ensure_all_finite=False, **options)
     except MemoryError:
         raise
-    except Exception as error:  # whatever the X of another library does when it is read
+    except Exception as error:  # any exception of another library's X
         raise _refused(x, str(error)) from error
-    if checked.dtype.kind == "O":  # of a list, whose None is a missing value as it is in an array of objects
+    if checked.dtype.kind == "O":  # a list with None, which is a missing value as in an array of objects
         checked = _floats(checked)
     if checked.dtype.kind not in "biuf":
         raise _no_numbers(x)
@@ -160,9 +160,9 @@ def validated(estimator: Any, x: Any, reset: bool, missing: bool = False, **opti
 
 
 def check_sparse(matrix: Any, name: str = "X") -> None:
-    """Refuse a scipy matrix whose indices point outside of it: compiled code follows them without a look.
+    """Raise if indices of a scipy matrix are out of bounds, which compiled code does not check.
 
-    All that takes a matrix from elsewhere calls this before anything else; what is not sparse passes.
+    Called on every matrix of a caller before anything else; does nothing if it is not sparse.
     """
     if not sparse.issparse(matrix) or matrix.ndim != 2:
         return
@@ -173,7 +173,7 @@ def check_sparse(matrix: Any, name: str = "X") -> None:
         parts = {"row": (matrix.row, rows), "column": (matrix.col, columns)}
         fits = matrix.row.shape == matrix.col.shape == matrix.data.shape
     else:
-        if matrix.format == "bsr":  # of which an index is that of a block
+        if matrix.format == "bsr":  # whose indices count blocks
             rows, columns = rows // matrix.blocksize[0], columns // matrix.blocksize[1]
         parts = {"row": (matrix.indices, rows)} if matrix.format == "csc" else {"column": (matrix.indices, columns)}
         starts = matrix.indptr
@@ -190,7 +190,7 @@ def check_sparse(matrix: Any, name: str = "X") -> None:
 
 
 def check_columns(estimator: Any, x: Any, reset: bool) -> None:
-    """scikit-learn's checks of the names and the number of a frame's columns, whatever they hold."""
+    """Check the names and the number of a frame's columns as scikit-learn does, whatever their dtypes."""
     frame = opened(x)
     if 0 in frame.shape:
         raise DataError(TABLE, f"X has the shape {frame.shape}", "Pass at least one row and one column.")
@@ -204,7 +204,7 @@ def check_columns(estimator: Any, x: Any, reset: bool) -> None:
 
 
 def opened(x: Any) -> Any:
-    """A data frame as narwhals has it; anything else as it is."""
+    """A data frame as a narwhals frame; anything else unchanged."""
     refuse_collections(x)
     try:
         frame = nw.from_native(x, pass_through=True)
@@ -226,7 +226,7 @@ def rows_at(x: Any, at: np.ndarray) -> Any:
 
 
 def is_mixed(x: Any) -> bool:
-    """Whether a data frame holds what an array of numbers does not: text, categories, dates, or missing values."""
+    """Whether a data frame has text, categories, dates or missing values, which an array of numbers cannot hold."""
     frame = opened(x)
     if not isinstance(frame, nw.DataFrame):
         return False
@@ -239,7 +239,7 @@ def _has_missing(column: Any) -> bool:
 
 
 def numeric_frame(x: Any) -> Any:
-    """Refuse columns that are not numbers; turn the frames that scikit-learn can not read into ones that it can."""
+    """Raise if a column is not numeric; convert frames that scikit-learn cannot read."""
     frame = opened(x)
     if not isinstance(frame, nw.DataFrame):
         return x
@@ -256,7 +256,7 @@ def numeric_frame(x: Any) -> Any:
 
 
 def _first_of(column: Any) -> str:
-    """The first value of a column, in brackets; nothing where Python has none such, as of dates after the year 9999."""
+    """The first value of a column, in parentheses; empty if Python cannot represent it, as dates after 9999."""
     try:
         return f" (first: {str(next(value for value in column.to_list() if value is not None))[:40]!r})"
     except (StopIteration, ValueError, OverflowError):
@@ -264,13 +264,13 @@ def _first_of(column: Any) -> str:
 
 
 def _is_one(x: Any) -> bool:
-    """Whether x is no collection of rows: a number, a text, a path, a mapping, a generator."""
+    """Whether x is not a collection of rows, but a number, string, path, mapping or generator."""
     one = isinstance(x, str | bytes | os.PathLike | Mapping | AnySet | Iterator) or getattr(x, "shape", None) == ()
     return one or not (hasattr(x, "__len__") or hasattr(x, "__array__"))
 
 
 def _floats(x: np.ndarray) -> np.ndarray:
-    """Objects as float64 where they all are numbers."""
+    """Objects as float64 if all are numbers, else unchanged."""
     try:
         return x.astype(np.float64)
     except (TypeError, ValueError, ArithmeticError):
@@ -278,7 +278,7 @@ def _floats(x: np.ndarray) -> np.ndarray:
 
 
 def _refused(x: Any, words: str) -> Refused:
-    """The error for data that scikit-learn refused with these words."""
+    """The error for data that scikit-learn refused with this message."""
     words = "scalar array" if _is_one(x) else words
     for pattern, expected, got, do in REFUSALS:
         if re.search(pattern, words):
@@ -292,12 +292,12 @@ def _first_sentence(words: str) -> str:
 
 
 def _no_numbers(x: Any, reason: str = "") -> Refused:
-    """The error for an X with something else than numbers: where the first such value is."""
+    """The error for an X with values that are not numbers, which says where the first one is."""
     names = list(x.columns) if hasattr(x, "columns") else None
     try:
         values = np.atleast_1d(np.asarray(x, dtype=object))
-    except Exception as error:  # whatever the X of another library does when it is read
-        got = f"X can not be read as an array ({type(error).__name__})"
+    except Exception as error:  # any exception of another library's X
+        got = f"X cannot be read as an array ({type(error).__name__})"
         return Refused("every value must be a number", got, "Pass a NumPy array or a data frame.")
     for (row, *rest), value in np.ndenumerate(values):
         try:
@@ -342,7 +342,7 @@ def refuse_negative(x: Any, who: str, names: Sequence[str] | None) -> None:
 
 
 def first_of(x: Any, broken: np.ndarray, names: Sequence[str] | None = None) -> tuple[int, str, Any]:
-    """How many values of x, or of those that it stores, are broken, where the first of them is, and what it is."""
+    """The number of broken values (of the stored ones, if x is sparse), and the place and value of the first."""
     values = x.data if sparse.issparse(x) else x
     first = tuple(int(i) for i in np.argwhere(broken)[0])
     value = values[first]
@@ -353,7 +353,7 @@ def first_of(x: Any, broken: np.ndarray, names: Sequence[str] | None = None) -> 
 
 
 def _place(index: tuple[int, ...], names: Sequence[str] | None) -> str:
-    """A cell of a table, or a pixel of an image, in words."""
+    """The index of a table's cell or an image's pixel in words."""
     row, *rest = index
     if len(rest) != 1:
         return f"row {row}" + f", pixel {tuple(rest)}" * bool(rest)
@@ -361,7 +361,7 @@ def _place(index: tuple[int, ...], names: Sequence[str] | None) -> str:
 
 
 def check_names(estimator: Any, given: Any) -> None:
-    """Refuse names of features that are not those of a fitted estimator."""
+    """Raise if feature names differ from those of a fitted estimator."""
     try:
         names = list(given)
     except TypeError:
@@ -382,7 +382,7 @@ def frame_kind(x: Any) -> str | None:
 
 
 def to_frame(values: np.ndarray, names: Sequence[str] | None, kind: Any, like: Any = None) -> Any:
-    """A frame of the given library from an array (n, D), with the labels of the pandas frame `like` if there is one."""
+    """A frame of the given library from an array (n, D), with the labels of the pandas frame `like`, if given."""
     known = [f"x{i}" for i in range(values.shape[1])] if names is None else names
     frame = nw.from_dict({name: values[:, i] for i, name in enumerate(known)}, backend=kind).to_native()
     if kind == "pandas" and like is not None:
@@ -391,7 +391,7 @@ def to_frame(values: np.ndarray, names: Sequence[str] | None, kind: Any, like: A
 
 
 def one_hot(labels: Any, n: int, categories: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-    """Context labels (n,), or one for all, as indicators (n, c), and their categories; unknown ones are refused."""
+    """One-hot encode context labels (n,), or one for all rows: (n, c), and the categories. Raises if one is unknown."""
     labels = np.asarray(as_array(labels))
     if labels.ndim == 0 and labels.dtype.kind != "O":
         labels = np.broadcast_to(labels, (n,))
@@ -407,7 +407,7 @@ def one_hot(labels: Any, n: int, categories: np.ndarray | None) -> tuple[np.ndar
     if categories is None:
         categories = np.unique(labels)
         refuse_many(labels, categories)
-    codes = labels[:, None] == categories[None, :]  # which compares whole numbers of any dtype exactly
+    codes = labels[:, None] == categories[None, :]  # exact for integers of any dtype
     if (labels.dtype.kind == "b") != (categories.dtype.kind == "b"):
         codes = np.zeros_like(codes)
     unknown = ~codes.any(1)
@@ -421,7 +421,7 @@ def one_hot(labels: Any, n: int, categories: np.ndarray | None) -> tuple[np.ndar
 
 
 def refuse_missing(labels: np.ndarray, expected: str = "every row must have a context label") -> None:
-    """Raise `DataError` at the first label that is missing, in whatever way."""
+    """Raise `DataError` at the first missing label."""
     if labels.dtype.kind in "iubU":
         return
     missing = [is_missing(label) for label in labels]
@@ -432,23 +432,23 @@ def refuse_missing(labels: np.ndarray, expected: str = "every row must have a co
 
 
 def refuse_many(labels: np.ndarray, categories: np.ndarray, what: str = "context") -> None:
-    """Raise `DataError` for labels (n,) that are no categories: measurements, or a name for every row."""
+    """Raise `DataError` if labels (n,) are not categories, but measurements or a name for every row."""
     most = FEW_LABELS if labels.dtype.kind == "f" and (labels % 1 != 0).any() else max(FEW_LABELS, len(labels) // 2)
     if len(categories) > most:
         raise DataError(
             f"{what} must hold categories, each the label of several rows",
             f"its {len(labels):,} rows have {len(categories):,} different ones (first: {labels[0]!s:.40})",
-            "Choose what says the batch or the class, or make bins of the numbers, as pandas.cut does.",
+            "Use a column such as the batch or the class, or bin the numbers with pandas.cut.",
         )
 
 
 def is_anndata(x: Any) -> bool:
-    """Whether x is an AnnData, or of a subclass, without importing the package."""
+    """Whether x is an instance of AnnData, without importing the package."""
     return "AnnData" in _classes(x) and hasattr(x, "obsm")
 
 
 def refuse_collections(x: Any) -> None:
-    """Refuse what holds AnnData, or part of one: NumPy would read it one row after the other, without an end."""
+    """Raise if X is a container of AnnData, or part of one: NumPy would read it row by row, endlessly."""
     do = next((COLLECTIONS[name] for name in _classes(x) if name in COLLECTIONS), None)
     if do is not None:
         raise DataError("X must be one matrix of rows", f"it is of type {type(x).__name__}", do)
@@ -469,7 +469,7 @@ COLUMNS = "X must have the columns that the model was fitted on"
 TABLE = "X must be a table with rows and columns"
 NAME_COLUMNS = "Write X.columns = X.columns.astype(str)."
 RESHAPE = "Reshape your data: X.reshape(1, -1) makes it one row, X.reshape(-1, 1) one column."
-REFUSALS = (  # a part of scikit-learn's message; what was expected; what came, where we say it better; what to do
+REFUSALS = (  # a part of scikit-learn's message; what was expected; got, if it needs other words; what to do
     ("features as input", COLUMNS, "", "Pass the same columns, in the same order."),
     ("feature names should match", COLUMNS, "", "Pass X[list(model.feature_names_in_)]."),
     ("string names", "column names must all be text", "", NAME_COLUMNS),

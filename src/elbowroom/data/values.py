@@ -1,4 +1,4 @@
-"""What a dtype of a column holds, by its library's own name; and one value of it, exactly, however it is written."""
+"""Dtypes of columns by their library's name, and single values of them, without loss of digits."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ UTC = datetime.UTC
 EPOCH = datetime.datetime(1970, 1, 1)
 TICKS = {"D": 86_400 * 10**9, "h": 3600 * 10**9, "m": 60 * 10**9, "s": 10**9, "ms": 10**6, "us": 1000, "ns": 1}
 FIRST, LAST = (days * 86_400 * 10**9 for days in (2 - EPOCH.toordinal(), EPOCH.max.toordinal() - EPOCH.toordinal()))
-DIGITS = 15  # of a decimal that float64 holds
+DIGITS = 15  # of a decimal that float64 represents
 
 
 # ---- dtypes ----------------------------------------------------------------------------------------------------------
 
 
 class Stamp(NamedTuple):
-    """What a dtype of times holds: whole ticks of so many nanoseconds since 1970, in a time zone or none."""
+    """A dtype of times: ticks of a unit since 1970, in a time zone or none."""
 
     unit: str
     zone: str | None = None
@@ -39,7 +39,7 @@ class Stamp(NamedTuple):
 
 
 def sort_of(dtype: str) -> str:
-    """What a dtype holds: "flag", "number", "time" or "text"; "" for any of these, or where it does not say.
+    """What a dtype holds: "flag", "number", "time" or "text"; "" if its name does not determine this.
 
     >>> [sort_of(name) for name in ("boolean", "Int64", "timestamp[us]", "object:whole", "large_string", "object")]
     ['flag', 'number', 'time', 'number', 'text', '']
@@ -56,7 +56,7 @@ def sort_of(dtype: str) -> str:
 
 
 def stamp_of(dtype: str) -> Stamp | None:
-    """What a dtype of times holds; None for all others.
+    """The unit and time zone of a dtype of times; None for all others.
 
     >>> stamp_of("datetime64[ns, Europe/Berlin]"), stamp_of("Date")
     (Stamp(unit='ns', zone='Europe/Berlin'), Stamp(unit='D', zone=None))
@@ -65,32 +65,32 @@ def stamp_of(dtype: str) -> Stamp | None:
         return Stamp("D")
     if dtype == "object:time":
         return Stamp("us")
-    found = re.match(
+    match = re.match(
         r"(?:datetime64|timestamp|object:time)\[(s|ms|us|ns)(?:, (?:tz=)?([^\]]+))?\]"
         r"|Datetime\(time_unit='(ms|us|ns)', time_zone=(?:None|'(.+)')\)",
         dtype,
     )
-    return Stamp(found[1] or found[3], found[2] or found[4]) if found else None
+    return Stamp(match[1] or match[3], match[2] or match[4]) if match else None
 
 
 def integers_of(dtype: str) -> tuple[int, int] | None:
     """The smallest and the largest number of a dtype of whole numbers; None for all others."""
-    found = re.match(r"(?:sparse\[)?(u?)int(\d+)", dtype.lower())
-    if not found:
+    match = re.match(r"(?:sparse\[)?(u?)int(\d+)", dtype.lower())
+    if not match:
         return None
-    bits = int(found[2])
-    return (0, 2**bits - 1) if found[1] else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+    bits = int(match[2])
+    return (0, 2**bits - 1) if match[1] else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
 
 
 def float_of(dtype: str) -> Any:
-    """The NumPy type of a dtype of floats that are shorter than float64; else float64."""
+    """The NumPy type of a float dtype: float16, float32 or float64."""
     if re.match(r"float16|half", dtype.lower()):
         return np.float16
     return np.float32 if re.match(r"float(32|$|\[)", dtype.lower()) else np.float64
 
 
 def long_enough(dtype: str, low: float, high: float) -> str | None:
-    """A dtype of numbers if it holds those from low to high, else the longest one of its kind; None if none does.
+    """A number dtype if it holds the range low to high, else the widest of its kind; None if none holds it.
 
     >>> long_enough("Int8", 0, 300), long_enough("uint8[pyarrow]", 0, 2**63), long_enough("float16", 0, 1e6)
     ('Int64', 'uint64[pyarrow]', 'float64')
@@ -113,17 +113,17 @@ def long_enough(dtype: str, low: float, high: float) -> str | None:
 
 
 def decimals_of(dtype: str) -> tuple[int, int] | None:
-    """How many digits a dtype of decimals has, and how many of them after the point; None for all others.
+    """The precision and scale of a decimal dtype; None for all others.
 
     >>> decimals_of("decimal128(10, 2)"), decimals_of("Decimal(precision=38, scale=4)"), decimals_of("float64")
     ((10, 2), (38, 4), None)
     """
-    found = re.match(r"(?:object:)?decimal\d*\((?:precision=)?(\d+), (?:scale=)?(-?\d+)\)", dtype.lower())
-    return (int(found[1]), int(found[2])) if found else None
+    match = re.match(r"(?:object:)?decimal\d*\((?:precision=)?(\d+), (?:scale=)?(-?\d+)\)", dtype.lower())
+    return (int(match[1]), int(match[2])) if match else None
 
 
 def decimal_of(number: Any, scale: int) -> Decimal:
-    """The decimal with so many digits after the point that is nearest to a number."""
+    """The nearest decimal with `scale` digits after the point."""
     exact = number if isinstance(number, Decimal) else Decimal(repr(number))
     return exact.quantize(Decimal(1).scaleb(-scale), context=Context(prec=400))
 
@@ -145,12 +145,12 @@ def is_missing(value: Any) -> bool:
 
 
 def scalar(name: str, value: Any) -> Any:
-    """One value as it is, out of an array without axes or of pyarrow.
+    """A single value, unwrapped if it is a 0-d array or a pyarrow scalar.
 
     Raises
     ------
     ParameterError
-        If it is several.
+        If it is more than one value.
     """
     if hasattr(value, "as_py"):
         value = value.as_py()
@@ -160,24 +160,24 @@ def scalar(name: str, value: Any) -> Any:
     if several or isinstance(value, slice | Mapping) or hasattr(value, "__next__"):
         got = f"it is the {type(value).__name__} {value!r:.60}"
         do = "Sample once for each of its values."
-        raise ParameterError(f"what is given must be one value for a column, here {name!r}", got, do)
+        raise ParameterError(f"given must have a single value for each column, here {name!r}", got, do)
     return value
 
 
 def held(name: str, value: Any, dtype: str) -> Any:
-    """A value as a column of a dtype holds it: bool, int, float, Decimal, text, or nanoseconds since 1970 of a time.
+    """A value as a column of a dtype holds it: bool, int, float, Decimal, str, or nanoseconds since 1970 for a time.
 
-    Floats are rounded to the dtype's own precision; nothing else is.
+    Only floats are rounded, to the precision of the dtype.
 
     Raises
     ------
     DataError
-        If the dtype does not hold it.
+        If the dtype cannot hold it.
     """
     sort = sort_of(dtype)
     if sort == "flag":
         if not isinstance(value, bool | np.bool_):
-            raise _refused(name, "a truth value", value, "Give True or False.")
+            raise _refused(name, "True or False", value, "Give True or False.")
         return bool(value)
     if sort == "number":
         return _number(name, value, dtype)
@@ -235,22 +235,22 @@ def _float(name: str, number: Any, dtype: str) -> float:
     kind = float_of(dtype)
     try:
         with np.errstate(over="ignore"):
-            found = float(kind(float(number)))
+            rounded = float(kind(float(number)))
     except OverflowError:
-        found = math.inf
-    if math.isinf(found):
+        rounded = math.inf
+    if math.isinf(rounded):
         raise _refused(name, f"a number that {np.dtype(kind).name} holds", number, "Correct it.")
-    if isinstance(number, int) and found != number:
+    if isinstance(number, int) and rounded != number:
         wanted = f"a whole number that {np.dtype(kind).name} holds"
-        raise _refused(name, wanted, number, f"The nearest is {int(found)}.")
-    return found
+        raise _refused(name, wanted, number, f"The nearest is {int(rounded)}.")
+    return rounded
 
 
 # ---- times -----------------------------------------------------------------------------------------------------------
 
 
 def _time(name: str, value: Any, stamp: Any) -> int:
-    """Nanoseconds since 1970: in UTC for a column with a time zone, else on the wall's clock."""
+    """Nanoseconds since 1970: in UTC for a column with a time zone, else in local time."""
     wall, offset = _moment(name, value)
     if offset is not None and stamp.zone is None:
         do = f"Give it as the column has it, without {shown_time(0, 'UTC')[-6:]} or the like."
@@ -269,20 +269,20 @@ def _time(name: str, value: Any, stamp: Any) -> int:
 
 
 def _moment(name: str, value: Any) -> tuple[int, int | None]:
-    """A time on its own clock, and that clock's distance from UTC, where it is said; both in nanoseconds."""
-    extra, found = 0, value
+    """A time in its own time zone, and the UTC offset, None if it has none; both in nanoseconds."""
+    extra, moment = 0, value
     if isinstance(value, np.datetime64):
         return _of_numpy(name, value), None
     if isinstance(value, str):
-        found, extra = _of_text(name, value)
+        moment, extra = _of_text(name, value)
     elif isinstance(value, datetime.date) and not isinstance(value, datetime.datetime):
-        found = datetime.datetime(value.year, value.month, value.day)
-    if not isinstance(found, datetime.datetime):
+        moment = datetime.datetime(value.year, value.month, value.day)
+    if not isinstance(moment, datetime.datetime):
         raise _refused(name, "a date or time", value, "Give one such as '2024-05-31' or '2024-05-31 14:30'.")
-    offset = found.utcoffset()
-    parts = (found.year, found.month, found.day, found.hour, found.minute, found.second, found.microsecond)
+    offset = moment.utcoffset()
+    parts = (moment.year, moment.month, moment.day, moment.hour, moment.minute, moment.second, moment.microsecond)
     wall = (datetime.datetime(*parts) - EPOCH) // datetime.timedelta(microseconds=1) * 1000
-    wall += extra + getattr(found, "nanosecond", 0)
+    wall += extra + getattr(moment, "nanosecond", 0)
     return wall, None if offset is None else offset // datetime.timedelta(microseconds=1) * 1000
 
 
@@ -296,7 +296,7 @@ def _of_numpy(name: str, value: np.datetime64) -> int:
 
 
 def _of_text(name: str, text: str) -> tuple[Any, int]:
-    """A time as text, up to microseconds, and the nanoseconds beyond."""
+    """Parse a time: a datetime up to microseconds, and the remaining nanoseconds."""
     fine = re.fullmatch(r"(.*\d:\d\d)[.,](\d{6})(\d+)(\D.*)?", text.strip())
     rest = fine[3].ljust(3, "0") if fine else "000"
     if rest[3:].strip("0"):
@@ -309,12 +309,12 @@ def _of_text(name: str, text: str) -> tuple[Any, int]:
 
 
 def zone_named(name: str) -> datetime.tzinfo:
-    """A time zone by its name, or by its distance from UTC such as +02:00.
+    """A time zone by its name, or by its UTC offset such as +02:00.
 
     Raises
     ------
     DataError
-        If there is none of this name.
+        If the name is unknown.
     """
     if name == "UTC":
         return UTC
@@ -330,7 +330,7 @@ def zone_named(name: str) -> datetime.tzinfo:
 
 
 def name_of_zone(zone: datetime.tzinfo) -> str | None:
-    """The name of a time zone by which it is found again, or None if it has none."""
+    """The name of a time zone by which `zone_named` finds it, or None if it has none."""
     fixed = zone.utcoffset(None)
     if fixed is not None:
         minutes, seconds = divmod(round(fixed.total_seconds()), 60)
@@ -345,23 +345,23 @@ def name_of_zone(zone: datetime.tzinfo) -> str | None:
 
 
 def _instant(name: str, wall: int, zone: str) -> int:
-    """Nanoseconds in UTC of a wall clock's time in a zone, where it is once on that clock."""
+    """Nanoseconds in UTC of a local time in a zone; raises if it is ambiguous or does not exist."""
     there = zone_named(zone)
     clock = EPOCH + datetime.timedelta(microseconds=wall // 1000)
-    found = set()
+    offsets = set()
     for fold in (0, 1):
         offset = clock.replace(tzinfo=there, fold=fold).utcoffset() or datetime.timedelta()
         instant = (clock - offset).replace(tzinfo=UTC)
         if instant.astimezone(there).replace(tzinfo=None, fold=0) == clock:
-            found.add(offset)
-    if len(found) != 1:
-        got = f"{shown_time(wall)} is there {'twice' if found else 'never'}"
-        raise DataError(f"column {name!r} must be given a time that is once on the clocks of {zone}", got, DO)
-    return wall - found.pop() // datetime.timedelta(microseconds=1) * 1000
+            offsets.add(offset)
+    if len(offsets) != 1:
+        got = f"{shown_time(wall)} occurs there {'twice' if offsets else 'never'}"
+        raise DataError(f"column {name!r} must be given a time that is unambiguous in {zone}", got, DO)
+    return wall - offsets.pop() // datetime.timedelta(microseconds=1) * 1000
 
 
 def shown_time(moment: int, zone: str | None = None) -> str:
-    """A time in nanoseconds since 1970 as people write it.
+    """Format a time in nanoseconds since 1970.
 
     >>> shown_time(86_400 * 10**9), shown_time(1), shown_time(0, "+02:00")
     ('1970-01-02', '1970-01-01 00:00:00.000000001', '1970-01-01 02:00:00+02:00')
@@ -374,4 +374,4 @@ def shown_time(moment: int, zone: str | None = None) -> str:
     return text.removesuffix(" 00:00:00")
 
 
-DO = "Give it with its distance from UTC, such as '2024-10-27 02:30+01:00'."
+DO = "Give it with its UTC offset, such as '2024-10-27 02:30+01:00'."

@@ -1,4 +1,4 @@
-"""What the words of a column of text are: numbers, truth values, ids, or text. All of a column is one thing."""
+"""Infer what the words of a text column are: numbers, booleans, ids, or text. A column has one type."""
 
 from __future__ import annotations
 
@@ -17,88 +17,88 @@ MISSING = frozenset(("", "na", "n/a", "nan", "null", "none", "<na>", "#n/a", "?"
 FLAGS = ("false", "true")
 NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?|[+-]?inf(inity)?", re.ASCII | re.IGNORECASE)
 WHOLE = re.compile(r"[+-]?[0-9]+")
-CODE = r"[+-]?(?:0[0-9]+|[0-9]{21,})"  # such as 007, or of more than 64 bits: as a number it would lose digits
-CANONICAL = re.compile(r"0|-?[1-9][0-9]{0,19}")  # what a whole number of 64 bits is written as
+CODE = r"[+-]?(?:0[0-9]+|[0-9]{21,})"  # such as 007, or more than 64 bits: digits would be lost as a number
+CANONICAL = re.compile(r"0|-?[1-9][0-9]{0,19}")  # the usual form of a 64-bit integer
 MOMENT = re.compile(r"\d{4}-\d\d-\d\d([ T]\d\d:\d\d(:\d\d(\.\d{1,6})?)?)?Z?")
 DIGITS = b"0123456789.eE+- ;"
-EXACT = 2**53  # up to which float64 holds every whole number
+EXACT = 2**53  # float64 represents every whole number up to this
 AT_ONCE = 2**17  # words
 AT_A_GLANCE = 100
-FEW_WORDS = 0.05  # share of a column's words, up to which they are said to be few
-SHORT = 2**12  # words, which are read one by one before a library has begun
+FEW_WORDS = 0.05  # at most this share of a column's words
+SHORT = 2**12  # words; below this, parsing in Python is faster than starting a library
 
 
 @dataclass
 class Words:
-    """A column of a text file, nothing of it read as something else.
+    """A column of a text file as strings.
 
     Parameters
     ----------
     series : narwhals Series or None
-        All words, where a library that holds text is installed.
+        All words, if a data frame library is installed.
     packed : sequence of str or list of str
-        Otherwise the words in pieces, also joined by NUL, which no text file has in it.
+        Otherwise the words in pieces: lists, or strings joined by NUL, which text files do not contain.
     """
 
     series: Any = None
     packed: Sequence[str | list[str]] = ()
 
     def lists(self) -> Iterator[list[str]]:
-        """The words, piece by piece."""
+        """Iterate over the words in lists."""
         if self.series is None:
             yield from (part.split("\0") if isinstance(part, str) else part for part in self.packed)
         else:
             yield from (self.series[at : at + AT_ONCE].to_list() for at in range(0, len(self.series), AT_ONCE))
 
     def texts(self) -> np.ndarray:
-        """The words (n,), as objects."""
+        """The words (n,), as an object array."""
         return objects_of(chain.from_iterable(self.lists()))
 
 
 def objects_of(values: Any) -> np.ndarray:
-    """Any values as an array (n,) of objects."""
-    found = list(values)
-    return np.fromiter(found, object, len(found))
+    """Any values as an object array (n,)."""
+    objects = list(values)
+    return np.fromiter(objects, object, len(objects))
 
 
 # ---- columns of tables -----------------------------------------------------------------------------------------------
 
 
 class Part(NamedTuple):
-    """A piece of a column: where words are missing, and what the others are."""
+    """A piece of a column: which words are missing, and the values of the others."""
 
-    missing: np.ndarray | None  # None: nowhere
-    values: np.ndarray  # float64, bool, or whole numbers: int64, or objects where these do not hold them
+    missing: np.ndarray | None  # None if none is missing
+    values: np.ndarray  # float64, bool, int64, or objects for integers beyond 64 bits
 
     @property
     def sort(self) -> str:
-        """What the words are: "flag", "whole", "real", or "" where all are missing."""
+        """What the words are: "flag", "whole", "real", or "" if all are missing."""
         return {"b": "flag", "f": "real"}.get(self.values.dtype.kind, "whole") if len(self.values) else ""
 
 
 def values_of(words: Words) -> np.ndarray:
     """The values (n,) of a column of a table.
 
-    Whole numbers are int64 or uint64 (1.0 is one too) and other numbers float64. Where words are missing, numbers are
-    float64 with NaN; whole numbers that float64 does not hold, and truth values, are then objects with None. All other
-    columns are text, as it is written, and so are codes with leading zeros and whole numbers of more than 64 bits.
+    Whole numbers (also 1.0) are int64 or uint64, other numbers float64. With missing words, numbers are float64 with
+    NaN; booleans, and integers that float64 does not represent, are then objects with None. All other columns are
+    text, and so are codes with leading zeros and integers of more than 64 bits.
     """
-    found = _by_library(words.series) if words.series is not None and len(words.series) > SHORT else None
-    if found is None:
+    values = _by_library(words.series) if words.series is not None and len(words.series) > SHORT else None
+    if values is None:
         parts: list[Part] = []
         for piece in words.lists():
             part = _in_digits(piece) or _with_missing(piece)
             if part is None:
                 return words.texts()
             parts.append(part)
-        found = _joined(parts)
-    return words.texts() if found is None else found
+        values = _joined(parts)
+    return words.texts() if values is None else values
 
 
 def words_among_numbers(values: np.ndarray) -> tuple[int, int, str] | None:
-    """Of a column (n,) of text in which nearly all is numbers, how many words are none, and the first: row and word.
+    """The few words that are not numbers in a column (n,) of numbers: how many, and row and word of the first.
 
-    None of all other columns, and of codes with leading zeros, which are digits too.
+    None for all other columns, and for codes with leading zeros.
     """
     if values.dtype != object or not all(isinstance(value, str) for value in values[:AT_A_GLANCE]):
         return None
@@ -115,15 +115,15 @@ def _is_no_number(word: Any) -> bool:
 
 
 def _by_library(series: Any) -> np.ndarray | None:
-    """The values of a column of plain numbers, which libraries read fast; None of all others."""
-    found = _numbers(series)
-    if found is None:
+    """The values of a column of plain numbers, which libraries parse fast; None for all others."""
+    values = _numbers(series)
+    if values is None:
         missing = series.str.to_lowercase().is_in(sorted(MISSING))
         if missing.any() and not missing.all():
-            found = _numbers(
+            values = _numbers(
                 series.to_frame().select(nw.when(~missing).then(nw.col(series.name))).get_column(series.name)
             )
-    return found
+    return values
 
 
 def _numbers(series: Any) -> np.ndarray | None:
@@ -138,7 +138,7 @@ def _numbers(series: Any) -> np.ndarray | None:
     fraction = known.str.contains("[.eE]")
     others = known.filter(~fraction)
     plain = len(others) < len(fraction) and not others.str.contains(f"^{CODE}$").any()
-    finite = np.isfinite(values).sum() == len(fraction)  # infinite ones are written in several ways
+    finite = np.isfinite(values).sum() == len(fraction)  # infinity has several spellings
     if not plain or not finite:
         return None
     return np.array(values, np.float64) if len(known) < len(series) else as_whole(values)
@@ -149,12 +149,12 @@ def _cast(series: Any, dtype: Any) -> Any:
         return series.cast(dtype)
     except MemoryError:
         raise
-    except Exception:  # each library has its own
+    except Exception:  # libraries have their own exceptions
         return None
 
 
 def _in_digits(words: list[str]) -> Part | None:
-    """A piece of finite numbers alone, without a look at each word."""
+    """A piece of finite numbers only, parsed without checking each word; None for others."""
     joined = ";".join(words)
     if not joined.isascii() or joined.encode().translate(None, DIGITS) or re.search(rf"(^|;) *{CODE} *(;|$)", joined):
         return None
@@ -168,7 +168,7 @@ def _in_digits(words: list[str]) -> Part | None:
 
 
 def _with_missing(words: list[str]) -> Part | None:
-    """A piece of numbers or truth values, perhaps with missing ones; None of text."""
+    """A piece of numbers or booleans, some perhaps missing; None for text."""
     stripped = [word.strip() for word in words]
     missing = np.array([word.lower() in MISSING for word in stripped], bool)
     known = [word for word, no in zip(stripped, missing.tolist(), strict=True) if not no]
@@ -182,14 +182,14 @@ def _with_missing(words: list[str]) -> Part | None:
 
 
 def _integers(words: list[str]) -> np.ndarray:
-    """Whole numbers as int64, or as objects if one of them does not fit."""
+    """Integers as int64, or as objects if one of them does not fit."""
     numbers = list(map(int, words))
     fit = min(numbers, default=0) >= -(2**63) and max(numbers, default=0) < 2**63
     return np.array(numbers, np.int64) if fit else objects_of(numbers)
 
 
 def _joined(parts: Sequence[Part]) -> np.ndarray | None:
-    """The values of all pieces; None if they are not of one kind, or do not fit 64 bits."""
+    """The values of all pieces; None if their types differ, or they do not fit into 64 bits."""
     sorts = {part.sort for part in parts} - {""}
     if not sorts:
         return np.full(sum(_length(part) for part in parts), np.nan)
@@ -212,7 +212,7 @@ def _joined(parts: Sequence[Part]) -> np.ndarray | None:
 
 
 def as_whole(values: np.ndarray) -> np.ndarray:
-    """Numbers that are all whole as int64, so that a class is called 3 and not 3.0; any other values as they are."""
+    """Floats as int64 if all are whole, so that a class is called 3 and not 3.0; other values unchanged."""
     for some in (values[:AT_A_GLANCE], values) if values.dtype.kind == "f" else ():
         if not ((some == np.rint(some)) & (np.abs(some) < EXACT)).all():
             return values
@@ -224,20 +224,20 @@ def _length(part: Part) -> int:
 
 
 def _beside(missing: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Values in their places among missing ones."""
+    """Insert values between missing ones."""
     real = values.dtype.kind == "f" or (values.dtype.kind in "iu" and _are_exact(values))
-    found = np.full(len(missing), np.nan) if real else np.full(len(missing), None, dtype=object)
-    found[~missing] = values if real else values.tolist()
-    return found
+    column = np.full(len(missing), np.nan) if real else np.full(len(missing), None, dtype=object)
+    column[~missing] = values if real else values.tolist()
+    return column
 
 
 def _are_exact(values: np.ndarray) -> bool:
-    """Whether float64 holds whole numbers as they are."""
+    """Whether float64 represents all of some integers."""
     return int(values.max()) <= EXACT and int(values.min()) >= -EXACT
 
 
 def whole_numbers(parts: Sequence[np.ndarray]) -> np.ndarray | None:
-    """Whole numbers, int64 or Python's own, as one array of int64, or of uint64 if need be; None if neither holds them.
+    """Join integers, int64 or Python's, into an array of int64, or of uint64 if necessary; None if neither holds them.
 
     >>> whole_numbers([np.array([2**63], object), np.array([1])]).dtype, whole_numbers([np.array([-1, 2**63], object)])
     (dtype('uint64'), None)
@@ -254,12 +254,12 @@ def whole_numbers(parts: Sequence[np.ndarray]) -> np.ndarray | None:
 
 
 def ids_of_words(words: Words, where: str) -> np.ndarray:
-    """The ids (n,) of a column of interactions: whole numbers if every word is how one is written, else the words.
+    """The ids (n,) of a column of interactions: integers if every word is in the usual form of one, else the words.
 
     Raises
     ------
     DataError
-        If one is empty.
+        If an id is empty.
     """
     if words.series is not None and (found := _canonical(words.series)) is not None:
         return found
@@ -267,7 +267,7 @@ def ids_of_words(words: Words, where: str) -> np.ndarray:
     at = 0
     for piece in words.lists():
         if "" in piece:
-            got = f"{where} has an empty one (row {at + piece.index('')})"
+            got = f"{where} has an empty value (row {at + piece.index('')})"
             raise DataError("every interaction must have a user and an item", got, "Fill it in, or drop the row.")
         at += len(piece)
         if numbers is not None:
@@ -277,6 +277,6 @@ def ids_of_words(words: Words, where: str) -> np.ndarray:
 
 
 def _canonical(series: Any) -> np.ndarray | None:
-    """The numbers of a column in which every word is how a number of int64 is written; None of all others."""
+    """The numbers of a column in which every word is in the usual form of an int64; None for all others."""
     whole = _cast(series, nw.Int64)
     return whole.to_numpy() if whole is not None and (whole.cast(nw.String) == series).all() else None

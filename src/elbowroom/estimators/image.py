@@ -12,9 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from elbowroom.data import validation
+from elbowroom.data import images, validation
 from elbowroom.data.dataset import BinarizedRows, Rows, rows_of
-from elbowroom.data.io import images
 from elbowroom.errors import DataError, ParameterError
 from elbowroom.estimators.base import BaseVAE
 from elbowroom.likelihoods import auto

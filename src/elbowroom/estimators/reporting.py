@@ -12,7 +12,7 @@ from elbowroom.beta.policies import Capacity, Constant, LogUniform, PerRow, Sche
 from elbowroom.data import validation
 from elbowroom.data.dataset import evenly
 from elbowroom.data.frames import series_of
-from elbowroom.data.io.images import drawable
+from elbowroom.data.images import drawable
 from elbowroom.errors import DataError, counted
 from elbowroom.persistence.card import facts
 from elbowroom.report.page import Along, Number, Report

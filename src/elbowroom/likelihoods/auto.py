@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from elbowroom.data.dataset import Rows
-from elbowroom.data.io.images import FEW_LEVELS
+from elbowroom.data.images import FEW_LEVELS
 from elbowroom.distributions.counts import MAX_COUNT
 from elbowroom.errors import ParameterError, unknown
 from elbowroom.likelihoods.base import Likelihood

@@ -1,4 +1,4 @@
-"""What parameters may be, in scikit-learn's words: by its module, which is private, or by ours where that is gone."""
+"""Parameter constraints of scikit-learn: from its private module, or from `plain_constraints` if it was removed."""
 
 try:
     from sklearn.utils._param_validation import (

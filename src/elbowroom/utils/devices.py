@@ -27,20 +27,20 @@ def device_of(name: str) -> torch.device:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
         raise ParameterError(
-            "device must be available on this machine", f"{name!r} can not be used", 'Use device="auto" or "cpu".'
+            "device must be available on this machine", f"{name!r} cannot be used", 'Use device="auto" or "cpu".'
         ) from error
     return device
 
 
 def autocast(precision: str, device: torch.device) -> Any:
-    """The context in which networks run: bfloat16 products if asked for."""
+    """The context in which networks run: with bfloat16 matrix products on request."""
     if precision not in PRECISIONS:
         raise unknown("precision", precision, PRECISIONS)
     return torch.autocast(device.type, torch.bfloat16) if precision == "bfloat16" else nullcontext()
 
 
 def free_memory(device: torch.device) -> float:
-    """Free bytes on a device; infinity where it does not report them."""
+    """Free bytes on a device; infinity if the device does not report it."""
     if device.type == "cuda":
         return float(torch.cuda.mem_get_info(device)[0])
     if device.type == "mps":
@@ -49,7 +49,7 @@ def free_memory(device: torch.device) -> float:
 
 
 def reproducibility_info(device: torch.device) -> dict[str, str | int]:
-    """The versions and settings that may change the last bits of a result."""
+    """The versions and settings on which the last bits of a result depend."""
     kind = " ".join(filter(None, processor()))
     return {"torch": torch.__version__, "threads": torch.get_num_threads(), "device": device.type, "processor": kind}
 
@@ -69,7 +69,7 @@ def keep_memory() -> None:
 
 
 def keep_all_memory() -> bool:
-    """Let glibc keep freed memory of any size, for the rest of the process; False where it is not glibc.
+    """Let glibc keep freed memory of any size, for the rest of the process; returns False on other C libraries.
 
     Trainers never call this: it affects the whole process, so a program should decide on it at its start. It helps
     where a step has blocks of more than 32 MB (20,000 items and a batch of 500), which glibc otherwise returns to

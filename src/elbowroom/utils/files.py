@@ -22,10 +22,10 @@ from pathlib import Path
 from typing import Any
 
 MAX_JSON = 32 * 2**20  # bytes of a JSON file
-MAX_MEMORY = 2**28  # bytes of memory that its values may take: up to sixty times their bytes in the file
-COSTS = {"{": 200, "[": 72, ",": 40}  # bytes in memory of what these begin or end
+MAX_MEMORY = 2**28  # bytes of memory that its values may take: up to sixty times their size in the file
+COSTS = {"{": 200, "[": 72, ",": 40}  # bytes in memory of the value that the character begins or ends
 ABANDONED = 3600.0  # seconds after which a temporary file is taken to be abandoned
-ASKED_AGAIN = 0.05  # seconds between looks at a lock that another process has, where the system does not wait for it
+RETRY = 0.05  # seconds between looks at a lock that another process has, where the system does not wait for it
 WINDOWS = sys.platform == "win32"
 
 
@@ -33,7 +33,7 @@ WINDOWS = sys.platform == "win32"
 
 
 def write_atomically(path: str | os.PathLike[str], content: bytes | str) -> None:
-    """Write a file atomically: it has either its whole old or its whole new content."""
+    """Write a file atomically: a reader sees either the complete old or the complete new content."""
     path = Path(path)
     _delete_abandoned(path)
     temporary = temporary_name(path)
@@ -51,9 +51,9 @@ def write_atomically(path: str | os.PathLike[str], content: bytes | str) -> None
 
 @contextmanager
 def folder_at_once(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """A new folder to fill, which is renamed to `path` when it is complete; until then it is not visible.
+    """Context manager that yields a new folder, and renames it to `path` when the block succeeds.
 
-    A non-empty folder of that name is an error.
+    Raises OSError if `path` is a non-empty folder.
     """
     path = Path(path)
     _delete_abandoned(path)
@@ -68,22 +68,22 @@ def folder_at_once(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def delete_folder(path: Path) -> None:
-    """Delete a folder atomically: its name is free at once, and a killed process leaves only a temporary one."""
+    """Delete a folder atomically: its name is free at once, and a killed process leaves only a temporary folder."""
     gone = temporary_name(path)
     try:
         path.rename(gone)
-    except OSError:  # the folder around it can not be written to
+    except OSError:  # the parent folder is not writable
         gone = path
     shutil.rmtree(gone, ignore_errors=True)
 
 
 def temporary_name(path: Path) -> Path:
-    """A new name beside a path for content that is not complete yet; `is_temporary` recognises it."""
+    """A new path next to `path` for incomplete content; `is_temporary` recognises it."""
     return path.with_name(f".{path.name[:40]}.{secrets.token_hex(8)}.tmp")
 
 
 def is_temporary(name: str, of: str) -> bool:
-    """Whether a name is a temporary one of the file or folder named `of`."""
+    """Whether a name is a temporary name for the file or folder named `of`."""
     return re.fullmatch(rf"\.{re.escape(of[:40])}\.[0-9a-f]{{16}}\.tmp", name) is not None
 
 
@@ -97,7 +97,7 @@ def delete(path: Path) -> None:
 
 
 def _delete_abandoned(path: Path) -> None:
-    """Delete temporary files that killed processes left beside a path."""
+    """Delete temporary files next to a path that killed processes left behind."""
     folder = path.absolute().parent
     with suppress(OSError):
         for name in os.listdir(folder):
@@ -106,7 +106,7 @@ def _delete_abandoned(path: Path) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Flush a folder, so that new names in it survive a crash of the machine where its file system supports this."""
+    """Flush a folder, so that new names in it survive a crash of the machine, if its file system supports this."""
     with suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
         try:
@@ -124,19 +124,19 @@ def read_file(path: str | os.PathLike[str], most: int) -> bytes:
     Raises
     ------
     OSError
-        Also for pipes and devices, which might never end, and for larger files.
+        Also for pipes and devices, which might never end, and for files larger than `most`.
     """
     handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     try:
-        found = os.fstat(handle)
-        if not stat.S_ISREG(found.st_mode):
+        status = os.fstat(handle)
+        if not stat.S_ISREG(status.st_mode):
             raise OSError(errno.EINVAL, "it is not a regular file", os.fspath(path))
-        if found.st_size > most:
+        if status.st_size > most:
             raise OSError(
-                errno.EFBIG, f"it has {found.st_size:,} bytes, more than the {most:,} allowed", os.fspath(path)
+                errno.EFBIG, f"it has {status.st_size:,} bytes, more than the {most:,} allowed", os.fspath(path)
             )
         with open(handle, "rb", closefd=False) as file:
-            return file.read(found.st_size)
+            return file.read(status.st_size)
     finally:
         os.close(handle)
 
@@ -147,7 +147,7 @@ def read_json(path: str | os.PathLike[str]) -> Any:
     Raises
     ------
     OSError, ValueError
-        If the file can not be read, or `parse_json` refuses it.
+        If the file cannot be read, or is not valid for `parse_json`.
     """
     return parse_json(read_file(path, MAX_JSON))
 
@@ -158,14 +158,14 @@ def parse_json(content: bytes | str) -> Any:
     Raises
     ------
     ValueError
-        If it is not JSON, holds more values than any file of this library, or has a name twice.
+        If it is not JSON, is nested too deeply, holds too many values, or has a duplicate name.
     """
     content = content.encode(errors="surrogatepass") if isinstance(content, str) else content
     memory = sum(cost * content.count(mark.encode()) for mark, cost in COSTS.items())
     if len(content) > MAX_JSON or memory > MAX_MEMORY:
         raise ValueError("it holds too many values")
     collected = gc.isenabled()
-    gc.disable()  # which scans all values again and again while more of them are made
+    gc.disable()  # which would scan all values again and again while new ones are created
     try:
         return json.loads(content, object_pairs_hook=_unique)
     except RecursionError:
@@ -176,11 +176,11 @@ def parse_json(content: bytes | str) -> Any:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    unique = dict(pairs)
+    if len(unique) < len(pairs):
         twice, _ = Counter(name for name, _ in pairs).most_common(1)[0]
         raise ValueError(f"it has {twice!r:.60} twice")
-    return found
+    return unique
 
 
 # ---- locking ---------------------------------------------------------------------------------------------------------
@@ -190,15 +190,15 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def held(path: str | os.PathLike[str], wait: bool = False) -> Iterator[bool]:
     """Lock a file or a folder. The system releases the lock when the process ends, however it ends.
 
-    On Windows the lock is one of this user on this machine. Where the system has none (some network drives) nothing is
-    locked, and the context's value is False.
+    On Windows the lock applies to this user on this machine. Where the system has no locks (some network drives)
+    nothing is locked, and the value is False.
 
     Raises
     ------
     BlockingIOError
-        If another process or another thread of this one has locked it, and waiting is not asked for.
+        If another process or thread has locked it, and `wait` is False.
     FileNotFoundError
-        If it does not exist, or was deleted during the wait.
+        If it does not exist, or was deleted while waiting.
     """
     with (_held_by_name if WINDOWS else _held_itself)(path, wait) as sure:
         yield sure
@@ -226,12 +226,12 @@ def _held_itself(path: str | os.PathLike[str], wait: bool) -> Iterator[bool]:
 
 @contextmanager
 def _held_by_name(path: str | os.PathLike[str], wait: bool) -> Iterator[bool]:
-    """Lock a file in the user's temporary folder that stands for the path.
+    """Lock a file in the user's temporary folder that represents the path.
 
-    Windows opens no folders, lets nobody read what is locked, and deletes and renames nothing that is open.
+    Windows cannot open folders, read locked files, or delete and rename open ones.
     """
     msvcrt: Any = importlib.import_module("msvcrt")
-    os.stat(path)  # which has to exist
+    os.stat(path)  # raises if it does not exist
     lock = _lock_of(path)
     handle, sure = _opened(lock), False
     try:
@@ -240,11 +240,11 @@ def _held_by_name(path: str | os.PathLike[str], wait: bool) -> Iterator[bool]:
                 msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
                 sure = True
             except OSError as error:
-                if error.errno not in (errno.EACCES, errno.EAGAIN, errno.EDEADLK):  # no locks here
+                if error.errno not in (errno.EACCES, errno.EAGAIN, errno.EDEADLK):  # locks are not supported
                     break
                 if not wait:
                     raise BlockingIOError(errno.EAGAIN, "it is locked", os.fspath(path)) from error
-                time.sleep(ASKED_AGAIN)
+                time.sleep(RETRY)
         if wait:
             os.stat(path)  # it may have been deleted meanwhile
         yield sure
@@ -253,22 +253,22 @@ def _held_by_name(path: str | os.PathLike[str], wait: bool) -> Iterator[bool]:
             os.lseek(handle, 0, os.SEEK_SET)
             msvcrt.locking(handle, msvcrt.LK_UNLCK, 1)
         os.close(handle)
-        with suppress(OSError):  # Windows deletes no file that another process has opened
+        with suppress(OSError):  # Windows cannot delete a file that another process has open
             lock.unlink()
 
 
 def _lock_of(path: str | os.PathLike[str]) -> Path:
-    """The file that stands for a path, whatever links lead there."""
+    """The lock file of a path, with links resolved."""
     place = os.path.normcase(os.path.realpath(path))
     name = hashlib.sha256(place.encode(errors="surrogatepass")).hexdigest()
     return Path(tempfile.gettempdir()) / "elbowroom-locks" / name
 
 
 def _opened(lock: Path) -> int:
-    """A handle of a file, which another process may be deleting at this moment."""
+    """A handle of a file that another process may be deleting."""
     lock.parent.mkdir(exist_ok=True)
     for _ in range(20):
         with suppress(PermissionError):
             return os.open(lock, os.O_RDWR | os.O_CREAT)
-        time.sleep(ASKED_AGAIN)
+        time.sleep(RETRY)
     return os.open(lock, os.O_RDWR | os.O_CREAT)

@@ -20,7 +20,7 @@ _chosen: ContextVar[str] = ContextVar("products", default="")
 
 
 class Processor(NamedTuple):
-    """A kind of processor, as far as the system reports it: vendor, family, model."""
+    """The vendor, family and model of a processor, as far as the system reports them."""
 
     vendor: str
     family: str = ""
@@ -29,24 +29,24 @@ class Processor(NamedTuple):
 
 @functools.cache
 def processor() -> Processor:
-    """The kind of this machine's processor."""
+    """This machine's processor."""
     try:
         lines = Path("/proc/cpuinfo").read_text(errors="replace").partition("\n\n")[0].splitlines()
     except OSError:
         lines = []
-    found = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
-    if "vendor_id" in found:
-        return Processor(found["vendor_id"], found.get("cpu family", ""), found.get("model", ""))
-    return Processor(platform.processor() or platform.machine())  # Windows names the maker at the end
+    info = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    if "vendor_id" in info:
+        return Processor(info["vendor_id"], info.get("cpu family", ""), info.get("model", ""))
+    return Processor(platform.processor() or platform.machine())  # on Windows it ends with the vendor
 
 
 # ---- products ----------------------------------------------------------------------------------------------------
 
 
 def fast_products(backend: str) -> AbstractContextManager[None]:
-    """Multiply float32 matrices on the CPU by the named backend, "default" or "onednn", and put the setting back.
+    """Multiply float32 matrices on the CPU by the named backend, "default" or "onednn", then restore the setting.
 
-    The setting is process-wide: while one run has it, it applies to the products of all threads.
+    The setting is process-wide: it applies to the products of all threads.
     """
     return _ONEDNN if backend == "onednn" else nullcontext()
 
@@ -77,8 +77,8 @@ def onednn_is_exact() -> bool:
 def product_backend() -> str:
     """Which of torch's two float32 products a run uses on this CPU: oneDNN on AMD processors, if it is exact there.
 
-    torch's default, MKL, reaches half the speed on these. The choice is a rule and not a timing, so that all runs on
-    one kind of processor have the same bits. Within `same_products` it is the backend that is named there.
+    torch's default, MKL, reaches half the speed on these. The choice is a fixed rule, not a timing, so that all runs
+    on one kind of processor have the same bits. Within `same_products` it is the backend given there.
     """
     if named := _chosen.get():
         return named
@@ -88,7 +88,7 @@ def product_backend() -> str:
 
 @contextmanager
 def same_products(backend: str) -> Iterator[None]:
-    """Use the products that another process has chosen, if available: the last bits of a result depend on them."""
+    """Use the backend that another process has chosen, if available: the last bits of a result depend on it."""
     token = _chosen.set("default" if backend == "onednn" and not onednn_is_exact() else backend)
     try:
         yield

@@ -1,4 +1,4 @@
-"""The constraints of scikit-learn that are used here, with the same answers in the same words."""
+"""The constraints of scikit-learn that this package uses, with the same results and messages."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from scipy import sparse
 
 
 class InvalidParameterError(ValueError, TypeError):
-    """A parameter is none of what it may be."""
+    """A parameter satisfies none of its constraints."""
 
 
 class Interval:
-    """Numbers of a type between two bounds, of which None is infinity; `closed` says which of them belong to it."""
+    """Numbers of a type between two bounds, where None is infinity; `closed` names the bounds that are included."""
 
     def __init__(self, type: Any, left: float | None, right: float | None, *, closed: str) -> None:
         self.type, self.left, self.right = type, left, right
         self.with_left, self.with_right = closed in ("left", "both"), closed in ("right", "both")
 
     def is_satisfied_by(self, value: Any) -> bool:
-        """Whether a value is one of them; NaN is not."""
+        """Whether a value is in the interval; NaN is not."""
         if not isinstance(value, self.type) or value != value:
             return False
         left = -math.inf if self.left is None else self.left
@@ -40,13 +40,13 @@ class Interval:
 
 
 class StrOptions:
-    """Some texts."""
+    """Any of some strings."""
 
     def __init__(self, options: AnySet[str]) -> None:
         self.options = options
 
     def is_satisfied_by(self, value: Any) -> bool:
-        """Whether a value is one of them."""
+        """Whether a value is one of the options."""
         return isinstance(value, str) and value in self.options
 
     def __str__(self) -> str:
@@ -118,7 +118,7 @@ class _AnyOf:
 
 
 def made(constraint: Any) -> Any:
-    """A constraint from what may stand for it: a type, None, or the name of one."""
+    """A constraint object from its short form: a type, None, or a name."""
     if constraint is None:
         return _Nothing()
     if constraint is callable:
@@ -140,12 +140,12 @@ def made(constraint: Any) -> Any:
 
 
 def validate_parameter_constraints(constraints: Mapping[str, Any], values: Mapping[str, Any], kind: str) -> None:
-    """Refuse the first of the values that satisfies none of its constraints.
+    """Raise for the first value that satisfies none of its constraints.
 
     Raises
     ------
     InvalidParameterError
-        With what it may be, and what it is.
+        With the allowed and the actual value.
     """
     for name, value in values.items():
         allowed = constraints.get(name, "no_validation")

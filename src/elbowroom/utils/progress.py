@@ -16,9 +16,9 @@ from elbowroom.errors import escaped
 
 
 class Log:
-    """A stream for optional output: after the first write that fails it is silent, and no error is raised.
+    """A stream for optional output: after the first failed write it is silent; no error is raised.
 
-    Disks get full, pipes and terminals are closed, streams are replaced: none of this may end a run. None is silent.
+    A full disk, or a closed pipe or terminal, must not end a run. If `stream` is None, nothing is written.
     """
 
     def __init__(self, stream: TextIO | None) -> None:
@@ -67,7 +67,7 @@ def tell(logger: logging.Logger, message: str, verbose: bool) -> None:
 
 
 class Progress:
-    """Report epochs as they end. Use as a context manager; `silent` shows nothing.
+    """Report each epoch when it ends. Use as a context manager; if `silent`, nothing is shown.
 
     With a stream of its own it writes there only. Without one, where `logging` takes records of level INFO, epochs and
     messages are such records instead of lines on stderr; if it is silent they are of level DEBUG.
@@ -100,7 +100,7 @@ class Progress:
             self.bar.stop()
 
     def epoch(self, done: int, record: dict[str, float]) -> None:
-        """Show that `done` epochs have ended, the last with this record."""
+        """Show that `done` epochs have ended; `record` is the last one's."""
         if self.log.stream is None and not self.logged:
             return
         note = f"distortion {record['distortion']:.2f}  rate {record['rate']:.2f}  beta {record['beta']:.3g}"

@@ -25,13 +25,13 @@ def seed_of(seed: int, *place: object) -> int:
 
 
 def generator_at(seed: int, *place: object, device: torch.device | str = "cpu") -> torch.Generator:
-    """A generator for a place in the run: the same place gives the same numbers, whatever was drawn before."""
+    """A generator for a place in the run; the same place gives the same numbers, whatever was drawn before."""
     return torch.Generator(device=device).manual_seed(seed_of(seed, *place))
 
 
 @contextmanager
 def drawing_from(generator: torch.Generator) -> Iterator[None]:
-    """Within, modules of this thread draw initial weights, dropout and sampled items from a generator."""
+    """Context manager in which modules of this thread draw weights, dropout and sampled items from `generator`."""
     token = _GENERATOR.set(generator)
     try:
         yield
@@ -40,7 +40,7 @@ def drawing_from(generator: torch.Generator) -> Iterator[None]:
 
 
 def module_generator() -> torch.Generator | None:
-    """The generator that modules draw from; None, torch's global stream, outside of `drawing_from`."""
+    """The generator that modules draw from; None, for torch's global stream, outside of `drawing_from`."""
     return _GENERATOR.get()
 
 
@@ -48,7 +48,7 @@ _GENERATOR: ContextVar[torch.Generator | None] = ContextVar("generator", default
 
 
 def resolve_seed(random_state: Any) -> int:
-    """An int seed from scikit-learn's `random_state`; None takes fresh entropy, never NumPy's global stream."""
+    """An int seed from scikit-learn's `random_state`; None draws fresh entropy, never from NumPy's global stream."""
     if random_state is None:
         return secrets.randbits(31)
     if isinstance(random_state, np.random.RandomState):
@@ -65,23 +65,23 @@ def resolve_seed(random_state: Any) -> int:
 
 
 def normal_by_row(rows: Any, draws: int, size: int, counter: Occurrences | None = None) -> np.ndarray:
-    """Standard normal noise (draws, n, size) that depends on each row's content alone.
+    """Standard normal noise (draws, n, size) that depends only on each row's content.
 
-    A row's score is then batch-invariant, and the errors of different rows are independent. With a counter, those of
-    equal rows are independent too, as a standard error over rows assumes. The counter-based generator is SplitMix64
-    (Steele et al. 2014), keyed by a hash of the row, which is the same for a scipy CSR matrix as for an array.
+    A row's score is then batch-invariant, and the errors of different rows are independent. With a counter, the errors
+    of equal rows are independent too, as a standard error over rows assumes. The counter-based generator is SplitMix64
+    (Steele et al. 2014), keyed by a hash of the row, which is equal for a scipy CSR matrix and an array.
     """
     with np.errstate(over="ignore"):
         keys = _mix(_sparse_sums(rows) if sparse.issparse(rows) else _sums(rows))
         if counter is not None:
-            keys += _mix(counter.count(keys) * _GOLDEN)  # of a first occurrence, zero
+            keys += _mix(counter.count(keys) * _GOLDEN)  # zero for a first occurrence
         counters = np.arange(1, draws * size + 1, dtype=np.uint64) * _GOLDEN
         bits = _mix(keys[None, :, None] + counters.reshape(draws, 1, size))
     return ndtri((bits >> np.uint64(12)).astype(np.float64) * 2.0**-52 + 2.0**-53)  # in the open interval (0, 1)
 
 
 class Occurrences:
-    """How often each row has occurred before, over successive batches of rows."""
+    """Counts how often each row has occurred before, over successive batches of rows."""
 
     def __init__(self) -> None:
         self.seen: dict[int, int] = {}
@@ -93,9 +93,9 @@ class Occurrences:
         within = np.arange(len(keys)) - first.repeat(counts)
         before = np.array([self.seen.get(key, 0) for key in known.tolist()], np.int64)
         self.seen.update(zip(known.tolist(), (before + counts).tolist(), strict=True))
-        found = np.empty(len(keys), np.uint64)
-        found[order] = within + before.repeat(counts)
-        return found
+        earlier = np.empty(len(keys), np.uint64)
+        earlier[order] = within + before.repeat(counts)
+        return earlier
 
 
 def _sums(rows: np.ndarray) -> np.ndarray:
@@ -133,7 +133,7 @@ ONE_STREAM = threading.RLock()
 
 @contextmanager
 def own_stream(seed: int) -> Iterator[None]:
-    """Seed torch's global stream, which custom modules draw from, for one thread at a time, and restore it."""
+    """Seed torch's global stream, which custom modules draw from, then restore it; one thread at a time."""
     with ONE_STREAM, torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         yield

@@ -15,7 +15,7 @@ import torch
 
 
 class Nested:
-    """Count the users of a process-wide setting, over all threads: the first saves the value that the last restores."""
+    """A process-wide setting for several threads: the first to enter saves the value that the last to exit restores."""
 
     def __init__(self, get: Callable[[], Any], put: Callable[[Any], object], value: Any) -> None:
         self.get, self.put, self.value = get, put, value
@@ -37,9 +37,9 @@ class Nested:
 
 @contextmanager
 def standard_defaults() -> Iterator[None]:
-    """torch's initial defaults, float32 on the CPU, whatever the caller has set.
+    """Context manager with torch's initial defaults, float32 on the CPU, whatever the caller has set.
 
-    The default dtype is process-wide: while one thread is within, new tensors of all threads are float32. All
+    The default dtype is process-wide: within the context, new tensors of all threads are float32. All
     functions that train or evaluate a model are decorated with `@standard_defaults()`.
     """
     elsewhere = torch.get_default_device().type != "cpu"
@@ -55,11 +55,11 @@ _DTYPE = Nested(torch.get_default_dtype, torch.set_default_dtype, torch.float32)
 
 @contextmanager
 def flushed_denormals() -> Iterator[None]:
-    """Flush numbers below 1e-38 to zero: dead units fill an optimiser with such numbers, which are slow.
+    """Flush denormal numbers (below 1e-38), which are slow, to zero: the optimiser state of dead units is full of them.
 
     The setting applies to the calling thread and its OpenMP threads, which inherit it when they start: they are
-    restarted. Where that is not possible, nothing is flushed unless there is only one thread, so that a result never
-    depends on what the process did before. torch has no getter, so the setting is found by a product.
+    restarted. If that is not possible, nothing is flushed unless there is only one thread, so that a result never
+    depends on what the process did before. torch has no getter, so a product shows the current setting.
     """
     if torch.get_num_threads() > 1 and not _restart_threads():
         yield
@@ -79,9 +79,9 @@ def _flushes() -> bool:
 
 
 def _restart_threads() -> bool:
-    """Let OpenMP end the threads that it keeps for the calling thread; False where this is not possible.
+    """Let OpenMP end the threads of the calling thread's pool; returns False if this is not possible.
 
-    The next product starts new ones.
+    The next product starts new threads.
     """
     if not sys.platform.startswith("linux"):
         return False

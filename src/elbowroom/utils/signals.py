@@ -1,4 +1,4 @@
-"""Deferred handling of signals that ask a program to end, so that no training step or file is left half done."""
+"""Deferred handling of signals that ask a program to end, so that no training step or file is left incomplete."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any, Self
 
 ENDING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
-AT_ONCE = 1.0  # seconds in which a signal that comes again is the same one: closing a terminal sends two
+AT_ONCE = 1.0  # seconds within which a repeated signal counts once: closing a terminal sends two
 
 
 class Stopped(KeyboardInterrupt):
@@ -22,19 +22,19 @@ class Stopped(KeyboardInterrupt):
 
 
 class Interrupt:
-    """Within this context the first SIGINT, SIGTERM or SIGHUP only sets `came`, to its number.
+    """Context manager in which the first SIGINT, SIGTERM or SIGHUP only sets `came` to its number.
 
-    A second SIGINT raises KeyboardInterrupt at once. SIGTERM and SIGHUP go to their handlers, of the program or of the
-    system, when the context ends. SIGINT ends here; an enclosing `Interrupt` is notified of all of them.
+    A second SIGINT raises KeyboardInterrupt immediately. SIGTERM and SIGHUP are passed on to their previous handlers
+    when the context ends; SIGINT is not. An enclosing `Interrupt` is notified of all of them.
 
-    Python allows this in the main thread only; in other threads, and for ignored signals, nothing changes.
+    Python allows this only in the main thread; in other threads, and for ignored signals, nothing changes.
 
     Parameters
     ----------
     act : callable, optional
         Called when a signal is received.
     whole : bool
-        Whether the work within is useless unless it is completed.
+        Whether the work in the context is useless unless it is completed.
     """
 
     def __init__(self, act: Callable[[], object] | None = None, whole: bool = False) -> None:
@@ -59,7 +59,7 @@ class Interrupt:
             signal.raise_signal(self.came)
 
     def end(self) -> None:
-        """Stop after a signal if the rest is not needed: it ends the process, or the context is `whole`."""
+        """Stop after a signal, if the signal ends the process or the context is `whole`."""
         handler = self.handlers.get(self.came)
         if handler == signal.SIG_DFL:
             self.__exit__()
@@ -67,7 +67,7 @@ class Interrupt:
             raise KeyboardInterrupt
 
     def note(self, number: int) -> None:
-        """Record a signal that was received here or by a context within this one."""
+        """Record a signal that was received here or in a nested context."""
         if not self.came or number in ENDING:
             self.came = number
         if self.act is not None:
@@ -88,7 +88,7 @@ def _interrupt(handler: Any) -> Interrupt | None:
 
 @contextmanager
 def stopping() -> Iterator[None]:
-    """Context in which SIGTERM and SIGHUP raise `Stopped`, so that a program ends cleanly, as it does at Ctrl-C."""
+    """Context manager in which SIGTERM and SIGHUP raise `Stopped`, so that a program ends cleanly, as with Ctrl-C."""
     last = -AT_ONCE
 
     def stop(number: int, _: object) -> None:

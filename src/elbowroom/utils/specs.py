@@ -36,7 +36,7 @@ def parse(text: str, family: Mapping[str, Callable[..., Any]], what: str) -> tup
 
 
 def literal(text: str) -> Any:
-    """Read a number, ``true``, ``false`` or ``none``; anything else stays text."""
+    """Read a number, ``true``, ``false`` or ``none``; anything else remains a string."""
     words = {"true": True, "false": False, "none": None}
     if text.lower() in words:
         return words[text.lower()]
@@ -48,7 +48,7 @@ def literal(text: str) -> Any:
 
 
 def make(text: str, family: Mapping[str, Callable[..., Any]], what: str, *args: Any) -> Any:
-    """Build the member of a family that a text form names; keyword-only arguments are not options."""
+    """Build a member of a family from its text form; keyword-only arguments are not options."""
     name, _ = parse(text, family, what)
     given = list(inspect.signature(family[name]).parameters)[: len(args)]
     return family[name](*args, **options_of(text, family, what, given))
@@ -74,7 +74,7 @@ def options_of(
 
 
 def text_form(name: str, options: Mapping[str, Any]) -> str:
-    """Join a name and its options into the text form that `parse` reads.
+    """Join a name and its options into a text form; the inverse of `parse`.
 
     >>> text_form("cyclical", {"cycles": 4, "ramp": 0.5})
     'cyclical:cycles=4,ramp=0.5'

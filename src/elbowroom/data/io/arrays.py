@@ -18,35 +18,35 @@ from elbowroom.data.streams import broken, check_ratio, open_bytes, regular, who
 from elbowroom.data.validation import check_sparse
 from elbowroom.errors import DataError, warn
 
-PREFERRED = ("x", "X", "data", "images", "x_train", "X_train", "train", "arr_0")  # where an .npz has several arrays
-SHARE = 0.5  # of the machine's memory that an array may take; a larger one stays in its file
-MOST_NAMES = 6  # of arrays, that are listed
+PREFERRED = ("x", "X", "data", "images", "x_train", "X_train", "train", "arr_0")  # if an .npz has several arrays
+SHARE = 0.5  # of the machine's memory that an array may use; larger ones are memory-mapped
+MOST_NAMES = 6  # of arrays in messages
 IDX = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 
 
-class Found(NamedTuple):
-    """An array, and 1-D arrays of the same length beside it."""
+class Contents(NamedTuple):
+    """An array, and the 1-D arrays of the same length in its file."""
 
     x: Any
     beside: dict[str, np.ndarray]
 
 
 class Header(NamedTuple):
-    """What a file says of its array before the values."""
+    """The header of an array in a file."""
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
 
     @property
     def size(self) -> int:
-        """Bytes of the values."""
+        """Number of bytes of the values."""
         return math.prod(self.shape) * self.dtype.itemsize
 
 
-def read_npy(path: Path) -> Found:
-    """One array: in memory, or where it would take more than SHARE of all that the machine has, mapped.
+def read_npy(path: Path) -> Contents:
+    """Read one array: into memory, or memory-mapped if it needs more than SHARE of the machine's memory.
 
-    Of a mapped one, rows are read from the file when they are needed.
+    The rows of a mapped array are read from the file when they are needed.
     """
     with whole(path, "an .npy file"), open_bytes(path) as file:
         header = _header(path, file)
@@ -55,19 +55,19 @@ def read_npy(path: Path) -> Found:
         if size > follow:
             raise broken(path, "a whole .npy file", f"it announces {size:,} bytes of values and {follow:,} follow")
         if size > SHARE * _memory():
-            return Found(np.load(path, mmap_mode="r", allow_pickle=False), {})
+            return Contents(np.load(path, mmap_mode="r", allow_pickle=False), {})
         file.seek(0)
-        return Found(np.lib.format.read_array(file, allow_pickle=False), {})
+        return Contents(np.lib.format.read_array(file, allow_pickle=False), {})
 
 
-def read_npz(path: Path, key: str = "") -> Found:
-    """An array from an .npz, with the 1-D arrays of its length beside it; or a scipy sparse matrix."""
+def read_npz(path: Path, key: str = "") -> Contents:
+    """Read an array from an .npz, with the 1-D arrays of its length; or a scipy sparse matrix."""
     size = regular(path).st_size
     with whole(path, "an .npz file"), zipfile.ZipFile(path) as archive:
         check_ratio(path, size, sum(member.file_size for member in archive.infolist()))
         headers = _headers(path, archive)
         if not key and {"format", "shape", "data"} <= headers.keys():
-            return Found(_sparse(path, size), {})
+            return Contents(_sparse(path, size), {})
         key = key or _choose(path, headers)
         if key not in headers:
             raise _no_array(path, key, list(headers))
@@ -75,27 +75,27 @@ def read_npz(path: Path, key: str = "") -> Found:
         rows = headers[key].shape[:1]
         beside = [name for name, (shape, dtype) in headers.items() if shape == rows and not dtype.hasobject]
         with np.load(path, allow_pickle=False) as arrays:
-            return Found(arrays[key], {name: arrays[name] for name in beside if name != key})
+            return Contents(arrays[key], {name: arrays[name] for name in beside if name != key})
 
 
-def read_idx(path: Path) -> Found:
-    """An array in the format of MNIST's files."""
+def read_idx(path: Path) -> Contents:
+    """Read an array in the format of MNIST's files."""
     with whole(path, "an IDX file"), open_bytes(path) as file:
         magic = file.read(4)
         if len(magic) < 4 or magic[:2] != b"\0\0" or magic[2] not in IDX:
             raise broken(path, "an IDX file", f"it begins with {magic!r}")
         shape, dtype = struct.unpack(f">{magic[3]}I", file.read(4 * magic[3])), np.dtype(IDX[magic[2]])
-        content = file.read()  # not as much as the header says: it may lie
+        content = file.read()  # all of it, as the header may be wrong
         size = math.prod(shape) * dtype.itemsize
         if len(content) != size:
             got = f"its header announces {size:,} bytes of values and {len(content):,} follow"
             raise broken(path, "a whole IDX file", got)
         values = np.frombuffer(content, dtype).reshape(shape)
-    return Found(values.astype(dtype.newbyteorder("="), copy=False), {})
+    return Contents(values.astype(dtype.newbyteorder("="), copy=False), {})
 
 
 def check_rows(source: str, x: Any) -> None:
-    """Refuse an array that is no rows of numbers."""
+    """Raise unless an array consists of rows of numbers."""
     if x.dtype.kind not in "biuf":
         raise DataError("an array must hold numbers", f"{source} holds {x.dtype}", "Save X.astype(float).")
     if x.ndim < 2:
@@ -122,7 +122,7 @@ def _header(path: Path, file: IO[bytes]) -> Header:
 
 
 def _headers(path: Path, archive: zipfile.ZipFile) -> dict[str, Header]:
-    found = {}
+    headers = {}
     for member in archive.infolist():
         if member.filename.endswith(".npy"):
             with archive.open(member) as file:
@@ -130,8 +130,8 @@ def _headers(path: Path, archive: zipfile.ZipFile) -> dict[str, Header]:
             if header.size > member.file_size and not header.dtype.hasobject:
                 got = f"{member.filename} announces {header.size:,} bytes of values and has {member.file_size:,}"
                 raise broken(path, "a whole .npz file", got)
-            found[member.filename.removesuffix(".npy")] = header
-    return found
+            headers[member.filename.removesuffix(".npy")] = header
+    return headers
 
 
 def _refuse_objects(path: Path, dtype: np.dtype[Any]) -> None:
@@ -144,7 +144,7 @@ def _refuse_objects(path: Path, dtype: np.dtype[Any]) -> None:
 
 
 def _choose(path: Path, headers: Mapping[str, Header]) -> str:
-    """The array that is most likely meant: the only one with rows of numbers, one with a usual name, or the first."""
+    """The most likely array: the only one with rows of numbers, one with a usual name, or the first."""
     fit = [name for name, (shape, dtype) in headers.items() if len(shape) > 1 and dtype.kind in "biuf"]
     if not fit:
         listed = [f"{name} {shape} {dtype!s:.40}" for name, (shape, dtype) in islice(headers.items(), MOST_NAMES)]
@@ -169,12 +169,12 @@ def _sparse(path: Path, size: int) -> Any:
 
     matrix = sparse.load_npz(path)
     check_sparse(matrix, str(path))
-    check_ratio(path, size, 8 * matrix.shape[0])  # of a row, an index is kept even if nothing else is
+    check_ratio(path, size, 8 * matrix.shape[0])  # even an empty row has an index
     return matrix.tocsr()
 
 
 def _memory() -> float:
-    """Bytes of memory that the machine has; infinity where it does not say."""
+    """Bytes of memory of the machine; infinity if unknown."""
     try:
         return float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
     except (AttributeError, ValueError, OSError):

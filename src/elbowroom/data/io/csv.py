@@ -1,4 +1,4 @@
-"""Tables as text (.csv, .tsv), read as columns of words: what these mean is decided in `words`, column by column."""
+"""Tables as text (.csv, .tsv), read as columns of words; `data.words` infers the type of each column."""
 
 from __future__ import annotations
 
@@ -25,25 +25,25 @@ from elbowroom.errors import counted, warn
 WHAT = "a table as text (UTF-8)"
 AT_ONCE = 2**20  # words
 BLOCK, CHUNK = 2**24, 2**18  # bytes
-OPENED = re.compile(r'(^|[,;]) *"')  # a quote within a word is a letter
+OPENED = re.compile(r'(^|[,;]) *"')  # a quote inside a word is an ordinary character
 QUOTED = re.compile(OPENED.pattern + r'[^"]*(""[^"]*)*"(?!")')
-MOST_LINES = 100  # that are looked through for the separator
+MOST_LINES = 100  # that are searched for the separator
 
 
 @dataclass(frozen=True)
 class Delimited:
-    """A table as text, which is read when it is known what for.
+    """A delimited text file, which is parsed when its columns are needed.
 
     Parameters
     ----------
     path : Path
     separator : str
     names : sequence of str
-        Names of the columns; where the file has none, numbers.
+        Names of the columns; numbers if the file has none.
     named : bool
-        Whether the names are the file's own.
+        Whether the file has names.
     header : int
-        How many lines the names take. Below them, an empty line is a row if there is one column, and else none.
+        Number of lines of the header. Below it, an empty line is a row only if there is a single column.
     """
 
     path: Path
@@ -53,69 +53,69 @@ class Delimited:
     header: int
 
     def columns(self, texts: Collection[str] = ()) -> dict[str, np.ndarray]:
-        """The columns by name, by the rule of tables (`values_of`); those in `texts` are text in any case."""
+        """The columns by name, with types inferred by `values_of`; those in `texts` are always text."""
         numbers = None if {*texts} & {*self.names} else self._numbers()
         if numbers is not None:
             return numbers
         words = self.words()
-        found = {name: words[name].texts() if name in texts else values_of(words[name]) for name in words}
-        for name in found:
-            if name not in texts and (few := words_among_numbers(found[name])):
+        values = {name: words[name].texts() if name in texts else values_of(words[name]) for name in words}
+        for name in values:
+            if name not in texts and (few := words_among_numbers(values[name])):
                 n, row, word = few
                 warn(
-                    f"column {name!r} of {self.path} is text, because of {counted(n, 'word')} in {len(found[name]):,} "
+                    f"column {name!r} of {self.path} is text, because of {counted(n, 'word')} in {len(values[name]):,} "
                     f"rows (first: row {row}, {word!r:.60}): all others are numbers",
                     2,
                 )
-        return found
+        return values
 
     def words(self) -> dict[str, Words]:
-        """The columns by name, as they are written."""
+        """The columns by name, as words."""
         with whole(self.path, WHAT):
-            found = _by_library(self) or _by_line(self)
-            words = dict(zip(self.names, found, strict=True))
+            columns = _by_library(self) or _by_line(self)
+            words = dict(zip(self.names, columns, strict=True))
             nameless = values_of(words[""]) if "" in words else None
             return words if nameless is None else _without_index(words, nameless)
 
     def _numbers(self) -> dict[str, np.ndarray] | None:
-        """The columns if all is numbers, which NumPy reads fast and in little memory; else None."""
+        """The columns if all are numeric, which NumPy reads fast and in little memory; else None."""
         with whole(self.path, WHAT), open_bytes(self.path) as file:
             try:
                 body = Digits(self.after_header(file), self.separator, len(self.names) == 1)
                 text = io.TextIOWrapper(io.BufferedReader(body, CHUNK), "ascii", newline="")
                 # Private in Python, and of no effect where it is gone: the usual 8 KB take as long as the numbers.
                 setattr(text, "_CHUNK_SIZE", CHUNK)  # noqa: B010
-                with warnings.catch_warnings(action="ignore"):  # of no rows
+                with warnings.catch_warnings(action="ignore"):  # about a file without rows
                     values = np.loadtxt(text, delimiter=self.separator, quotechar='"', comments=None, ndmin=2)
             except ValueError:
                 return None
         if values.shape[1] != len(self.names) or not len(values):
             return None
-        if values.min() <= -EXACT or values.max() >= EXACT:  # of which the words say more
+        if values.min() <= -EXACT or values.max() >= EXACT:  # float64 is not exact, so the words are parsed
             return None
-        found = {name: as_whole(values[:, j]) for j, name in enumerate(self.names)}
-        return _without_index(found, found[""]) if "" in found else found
+        columns = {name: as_whole(values[:, j]) for j, name in enumerate(self.names)}
+        return _without_index(columns, columns[""]) if "" in columns else columns
 
     def after_header(self, file: io.BufferedReader) -> io.BufferedReader:
-        """The opened file, read to where its rows begin.
+        """Move an opened file to its first row, and return it.
 
         Raises
         ------
         Unusual
-            If its lines end in several ways.
+            If the line ends are mixed.
         """
         if file.peek(3)[:3] == BOM_UTF8:
             file.read(3)
         if any(b"\r" in file.readline().rstrip(b"\r\n") for _ in range(self.header)):
-            raise Unusual("lines that end in several ways")
+            raise Unusual("mixed line ends")
         return file
 
 
 def read_delimited(path: Path) -> Delimited:
-    """A table as text: its names are read, and the first one of too many or of the same name is refused.
+    """Open a delimited text file and read its column names; raises for duplicate names.
 
-    The separator is a tab in a .tsv, and in a .csv the comma or the semicolon, whichever the first row has more of
-    outside quotes.
+    The separator is a tab in a .tsv, and in a .csv the comma or the semicolon, whichever is more frequent outside
+    quotes in the first row.
     """
     with whole(path, WHAT):
         with _opened(path) as file:
@@ -133,7 +133,7 @@ def read_delimited(path: Path) -> Delimited:
 
 
 def _first_row(file: io.TextIOWrapper) -> tuple[list[str], str]:
-    """The lines up to the end of the first row that is not empty, and what of this row is outside quotes."""
+    """The lines up to the end of the first non-empty row, and the part of this row outside quotes."""
     lines, row, outside = [], "", ""
     for line in file:
         lines.append(line)
@@ -149,7 +149,7 @@ def _opened(path: Path) -> io.TextIOWrapper:
 
 
 def _are_numbers(header: Sequence[str]) -> bool:
-    """Whether a first line is values and not names; 0, 1, 2, ... are names that pandas gave."""
+    """Whether a first line has values, not names; 0, 1, 2, ... are default names of pandas."""
     counted = list(header) == [str(i) for i in range(len(header))] and len(header) != 1
     words = [word.strip() for word in header]
     return bool(words) and not counted and all(NUMBER.fullmatch(word) or word.lower() == "nan" for word in words)
@@ -162,7 +162,7 @@ def _check_names(path: Path, names: Sequence[str]) -> None:
 
 
 def _without_index(columns: dict[str, Any], nameless: np.ndarray) -> dict[str, Any]:
-    """Leave out a column without a name that only counts the rows, as pandas writes an index, or that is empty."""
+    """Drop a column without a name that is empty, or numbers the rows, as an index written by pandas."""
     if len(columns) == 1 or nameless.dtype.kind not in "if":
         return columns
     first = next(iter(columns)) == ""
@@ -171,17 +171,17 @@ def _without_index(columns: dict[str, Any], nameless: np.ndarray) -> dict[str, A
     return {name: column for name, column in columns.items() if name} if useless else columns
 
 
-# ---- fast ways -------------------------------------------------------------------------------------------------------
+# ---- fast paths ------------------------------------------------------------------------------------------------------
 
 
 class Unusual(ValueError):
-    """Text that is not what a fast way to read it is for."""
+    """Text that a fast path cannot read."""
 
 
 class Digits(io.RawIOBase):
-    """Bytes of a table that holds nothing but plain numbers, none of them a code such as 007.
+    """Bytes of a table of plain numbers; raises `Unusual` at anything else, and at codes such as 007.
 
-    Of a column that is alone none is missing either: NumPy would leave out its empty lines.
+    If the table has a single column, empty lines are `Unusual` too: NumPy would skip them.
     """
 
     def __init__(self, file: BinaryIO, separator: str, alone: bool) -> None:
@@ -196,7 +196,7 @@ class Digits(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        """Pass on what is read, after a look at it."""
+        """Read and check bytes."""
         content = self.file.read(len(buffer))
         seen = self.last + content.translate(self.marks, b'+- "')
         if b"!" in seen or re.search(rb",0[01]", seen):
@@ -209,7 +209,7 @@ class Digits(io.RawIOBase):
 
 
 class Plain(io.RawIOBase):
-    """Bytes of a table without quotes, in lines that end in one way; anything else is `Unusual`."""
+    """Bytes of a table without quotes and with one kind of line end; raises `Unusual` at anything else."""
 
     def __init__(self, file: BinaryIO) -> None:
         self.file, self.last, self.spaces = file, b"", False
@@ -218,12 +218,12 @@ class Plain(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        """Pass on what is read, after a look at it."""
+        """Read and check bytes."""
         content = self.file.read(len(buffer))
         seen = self.last + content
         mixed = seen.count(b"\r", 0, -1) != seen.count(b"\r\n") or (not content and self.last == b"\r")
         if mixed or b'"' in content or (not self.last and content.startswith(BOM_UTF8)):
-            raise Unusual("lines that end in several ways, quotes, or a mark that others would skip")
+            raise Unusual("mixed line ends, quotes, or a byte order mark")
         self.last = content[-1:] or self.last
         self.spaces |= b" " in content
         buffer[: len(content)] = content
@@ -231,7 +231,7 @@ class Plain(io.RawIOBase):
 
 
 def _by_library(table: Delimited) -> list[Words] | None:
-    """The columns of a file that pyarrow or polars reads as the csv module does; None of any other."""
+    """The columns of a file that pyarrow or polars reads as the csv module does; None for any other."""
     library = _library()
     if library is None or not table.names:
         return None
@@ -241,7 +241,7 @@ def _by_library(table: Delimited) -> list[Words] | None:
             frame = READERS[library](plain, table.separator, [str(j) for j in range(len(table.names))])
         except (MemoryError, OSError):
             raise
-        except Exception:  # what is wrong with it, and where, is said by the other reader
+        except Exception:  # `_by_line` reports what is wrong, and where
             return None
     columns = [frame.get_column(name) for name in frame.columns]
     if any((column.str.len_chars().max() or 0) > csv.field_size_limit() for column in columns):
@@ -270,7 +270,7 @@ def _by_polars(file: Plain, separator: str, names: list[str]) -> Any:
 
     content, commas = file.read(), separator.encode()
     if not all(line and line.count(commas) == len(names) - 1 for line in content.splitlines()):
-        raise Unusual("empty lines are rows to polars, and it fills up rows that are too short")
+        raise Unusual("polars takes empty lines for rows, and pads short rows")
     schema = dict.fromkeys(names, pl.String)
     frame = pl.read_csv(content, has_header=False, separator=separator, quote_char=None, schema=schema).fill_null("")
     return nw.from_native(frame, eager_only=True)
@@ -300,7 +300,7 @@ def _by_line(table: Delimited) -> list[Words]:
 
 
 def _in_pieces(table: Delimited) -> Iterator[list[tuple[str, ...]]]:
-    """The columns of some rows after others."""
+    """The columns, in chunks of rows."""
     width = len(table.names)
     empty = [""] if width == 1 else []
     with _opened(table.path) as file:

@@ -1,4 +1,4 @@
-"""HDF5 files may name other files, and libraries that unpack them: those that do are refused before they are read."""
+"""Check HDF5 files before they are read: they may refer to other files and load filter libraries."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ FILTERS = (1, 2, 3, 4, 5, 6, 32000)  # of HDF5 and h5py: deflate, shuffle, fletc
 
 
 def check_hdf5(path: Path) -> None:
-    """Refuse an HDF5 file that is not complete in itself, leads in a circle, or is far larger than its bytes.
+    """Raise if an HDF5 file is not self-contained, is circular, or would be far larger in memory than its size.
 
-    Nothing is read but what the file says of its groups and arrays.
+    Only the metadata of groups and arrays is read.
 
     Raises
     ------
     DataError
-        If it has links that are not to its own objects, arrays that lie in other files, groups that are reached twice,
-        or filters that are not HDF5's own.
+        If it has external or soft links, arrays in other files, groups that are reached twice, or filters that are not
+        built in.
     """
     import h5py
 
@@ -61,7 +61,7 @@ def _check_dataset(path: Path, item: Any) -> None:
 
 
 def _check_texts(path: Path, item: Any, size: int) -> None:
-    """Refuse texts that are said to be longer than the file: HDF5 makes room for them before it looks."""
+    """Raise if a string claims to be longer than the file: HDF5 allocates memory before it checks this."""
     import h5py
 
     kind = item.id.get_type()
@@ -79,9 +79,9 @@ def _check_texts(path: Path, item: Any, size: int) -> None:
 
 
 def _stored(path: Path, item: Any, width: int) -> Iterator[bytes]:
-    """What a file stores of an array whose values of `width` bytes say where they are, in one piece or chunk by chunk.
+    """The stored bytes of an array of references of `width` bytes, in one piece or chunk by chunk.
 
-    Those that are packed by another filter than those that anndata uses are left out.
+    Chunks compressed by filters that anndata does not use are skipped.
     """
     start, count = item.id.get_offset(), math.prod(item.shape or ())
     if start is not None:
@@ -103,7 +103,7 @@ def _stored(path: Path, item: Any, width: int) -> Iterator[bytes]:
 
 
 def _address(item: Any) -> tuple[int, ...]:
-    """Where an object is, by whatever name."""
+    """The address of an object, which is independent of its name."""
     import h5py
 
     return tuple(h5py.h5g.get_objinfo(item.id).objno)

@@ -16,7 +16,7 @@ from elbowroom.data.streams import refused, regular, whole
 from elbowroom.errors import DataError, missing, warn
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pbm")
-FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")  # Pillow knows more, of which one runs Ghostscript
+FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")  # Pillow has more; one of them runs Ghostscript
 GRID, TILE, GAP = 400, 32, 2  # a grid shows at most GRID images, enlarged to TILE pixels or more, GAP pixels apart
 
 
@@ -42,7 +42,7 @@ def read_folder(folder: Path) -> tuple[np.ndarray, np.ndarray]:
     images, wide = zip(*map(read_image, paths), strict=True)
     if any(wide):
         several = f", and of {sum(wide) - 1} more" if sum(wide) > 1 else ""
-        message = f"colours have 8 bits: of those of 16 in {paths[wide.index(True)].name}{several} the upper 8 are read"
+        message = f"colours are read with 8 bits: of 16 in {paths[wide.index(True)].name}{several} the upper 8 are kept"
         warn(message, 2)
     first = images[0]
     for path, image in zip(paths, images, strict=True):
@@ -53,15 +53,15 @@ def read_folder(folder: Path) -> tuple[np.ndarray, np.ndarray]:
                 "Resize or crop them to one size.",
             )
     images = _of_one_scale(images, paths)
-    if len({image.ndim for image in images}) > 1:  # grey ones among coloured ones
+    if len({image.ndim for image in images}) > 1:  # some are grey, some coloured
         images = [image if image.ndim == 3 else np.repeat(image[..., None], 3, -1) for image in images]
     return np.stack(images), np.array([_name(path.relative_to(folder)) for path in paths])
 
 
 def _image_files(folder: Path) -> Iterator[Path]:
-    """The image files in a folder and its subfolders, but for what is hidden.
+    """The image files in a folder and its subfolders, except hidden ones.
 
-    Links to folders, which may lead in a circle, are not followed.
+    Links to folders, which may be circular, are not followed.
     """
 
     def refuse(error: OSError) -> None:
@@ -78,14 +78,14 @@ def _image_files(folder: Path) -> Iterator[Path]:
 
 
 def _name(path: Path) -> str:
-    """A path as text: bytes that are no UTF-8 are written out."""
+    """A path as text; bytes that are not UTF-8 are escaped."""
     return str(path).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _of_one_scale(images: Sequence[np.ndarray], paths: Sequence[Path]) -> Sequence[np.ndarray]:
-    """Images whose pixels mean the same: 8-bit ones, with the white of those of one bit among them; others as they are.
+    """Bring images to one scale: 1-bit images among 8-bit ones get the white of 8 bits; raises for other mixtures.
 
-    Images of one bit alone are zeros and ones.
+    If all images have 1 bit, their pixels are zeros and ones.
     """
     first: dict[Any, Path] = {}
     for path, image in zip(paths, images, strict=True):
@@ -99,7 +99,7 @@ def _of_one_scale(images: Sequence[np.ndarray], paths: Sequence[Path]) -> Sequen
         raise DataError(
             "all images must have pixels on one scale",
             f"{one_path} is of {_scale(one)}, and {other_path.name} of {_scale(other)}",
-            "Convert them to one kind, such as 8 bits, or leave those of the other out.",
+            "Convert them to one kind, such as 8 bits, or leave out those of the other.",
         )
     return images
 
@@ -114,7 +114,7 @@ def _size(image: np.ndarray) -> str:
 
 
 def read_image(path: Path) -> tuple[np.ndarray, bool]:
-    """One image, upright: (h, w) if it is grey, else (h, w, 3), and whether its colours had more than 8 bits.
+    """Read one image, rotated upright: (h, w) if grey, else (h, w, 3), and whether its colours had more than 8 bits.
 
     Transparency is dropped.
 
@@ -142,13 +142,13 @@ def read_image(path: Path) -> tuple[np.ndarray, bool]:
 
 
 def _refuse_frames(path: Path, file: Any) -> None:
-    """Refuse an animation or several pages; a photo of a camera (MPO) is its first frame, with others for previews."""
+    """Raise for animations and several pages; photos of cameras (MPO) have previews as further frames."""
     frames = getattr(file, "n_frames", 1)
     if frames > 1 and file.format != "MPO":
         raise DataError(
             "a file must hold one image",
             f"{path} has {frames} frames",
-            "Save each frame that is to be a row as a file of its own.",
+            "Save the frames as separate files.",
         )
 
 
@@ -171,7 +171,7 @@ def eight_bit(images: np.ndarray, pixels: tuple[float, float]) -> np.ndarray:
 
 
 def grid(images: np.ndarray, count: int) -> np.ndarray:
-    """One picture of the first 8-bit images of so many, row by row."""
+    """One picture of the first of `count` 8-bit images, row by row."""
     if count > GRID:
         warn(f"the picture shows the first {GRID} of {count} images", 2)
         images = images[:GRID]
@@ -188,6 +188,6 @@ def grid(images: np.ndarray, count: int) -> np.ndarray:
 
 
 def numbered(count: int) -> Sequence[str]:
-    """Names of so many picture files, which sort as they count."""
+    """Names of `count` picture files, whose alphabetical order is their order."""
     digits = len(str(count - 1))
     return [f"{i:0{digits}d}.png" for i in range(count)]

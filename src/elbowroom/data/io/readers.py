@@ -1,6 +1,6 @@
-"""Reading data: the ending of a file says what it is, and every surprise is a `DataError`.
+"""Reading data files by their extension; whatever is wrong raises `DataError`.
 
-Nothing in a file is run: pickled objects are refused.
+No code in a file is run: pickled objects raise an error.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import numpy as np
 from elbowroom.data.interactions.ids import are_interactions
 from elbowroom.data.interactions.reading import Reading
 from elbowroom.data.io import arrays
-from elbowroom.data.io.arrays import Found, check_rows
+from elbowroom.data.io.arrays import Contents, check_rows
 from elbowroom.data.io.csv import Delimited, read_delimited
 from elbowroom.data.io.hdf5 import check_hdf5
 from elbowroom.data.io.image_files import SUFFIXES, read_folder
@@ -33,21 +33,21 @@ from elbowroom.data.validation import check_sparse
 from elbowroom.data.words import as_whole, ids_of_words, values_of
 from elbowroom.errors import DataError, ElbowroomWarning, counted, missing
 
-MOST_NAMES = 10_000  # that are looked at for one like a name that is not there
+MOST_NAMES = 10_000  # that are compared with an unknown name
 
 
 @dataclass(frozen=True)
 class Data:
-    """What a file holds.
+    """The data of a file.
 
     Parameters
     ----------
     source : str
-        Where it is from.
+        The file's name, for messages.
     x : array, sparse matrix, data frame or AnnData
         The rows, ready for an estimator.
     columns : mapping of str to array (n,)
-        What is known of every row, by name: what a report can be coloured by. In a table that is all columns.
+        Columns by name, which a report can be coloured by. For a table, all of its columns.
     names : sequence of str or None
         Names of the features.
     rows : array of str (n,) or None
@@ -66,7 +66,7 @@ class Data:
 
     @property
     def kind(self) -> str:
-        """The kind of model for it: "interactions", "image", "count" or "table"."""
+        """The kind of model for the data: "interactions", "image", "count" or "table"."""
         if self.interactions:
             return "interactions"
         if hasattr(self.x, "obsm") or hasattr(self.x, "tocsr"):
@@ -80,7 +80,7 @@ class Data:
 
     @property
     def labels(self) -> dict[str, np.ndarray]:
-        """The columns of a table that are not features; of an AnnData they stay in it, interactions have none."""
+        """The columns of a table that are not features; empty for AnnData and interactions."""
         return {} if self.interactions or hasattr(self.x, "obsm") else {name: self.columns[name] for name in self.spare}
 
     def column(self, name: str) -> np.ndarray:
@@ -92,7 +92,7 @@ class Data:
 
 @dataclass(frozen=True)
 class Table:
-    """A data frame that a file holds, whose columns have types."""
+    """A data frame from a file format with column types."""
 
     frame: Any
     named: ClassVar[bool] = True
@@ -125,24 +125,24 @@ def read(
     Parameters
     ----------
     source : str
-        A path; for an array in an .npz also `path.npz:key`.
+        A path; for an array in an .npz, also `path.npz:key`.
     labels : sequence of str
         Columns of a table that are not features.
     features : sequence of str, optional
-        The features that a model was fitted on: they are taken from a table or an AnnData by name, in this order.
+        The features that a model was fitted on, which are selected from a table or an AnnData in this order.
     interactions : bool or None
-        Whether a table has a row for each interaction of a user with an item; None looks at the names of its columns.
+        Whether a table has a row for each interaction of a user with an item; None infers it from the column names.
     reading : Reading, optional
-        How interactions will be read: which columns are users and items.
+        How interactions are read: the columns of users and items.
     texts : collection of str
-        Columns of a text file that are text whatever their words look like, as they are where a model was trained.
+        Columns of a text file that are read as text whatever their words look like, as in training.
 
     Raises
     ------
     DataError
         If the file is missing, broken or empty.
     MissingDependencyError
-        If its format needs a package that is not installed.
+        If its format requires a package that is not installed.
     """
     before = fingerprint(split_key(source)[0])
     data = _read(source, labels, features, interactions, reading or Reading(), texts)
@@ -166,36 +166,36 @@ def _read(
 ) -> Data:
     path, key = split_key(source)
     reader = _reader_of(path)
-    with warnings.catch_warnings():  # of pandas, anndata and such
+    with warnings.catch_warnings():  # of pandas, anndata and others
         warnings.simplefilter("ignore")
         warnings.simplefilter("always", ElbowroomWarning)
-        found = reader(path, key) if key else reader(path)
-    if isinstance(found, Found):
-        check_rows(source, found.x)
-        return Data(source, found.x, found.beside)
-    if isinstance(found, Table | Delimited):
+        contents = reader(path, key) if key else reader(path)
+    if isinstance(contents, Contents):
+        check_rows(source, contents.x)
+        return Data(source, contents.x, contents.beside)
+    if isinstance(contents, Table | Delimited):
         if interactions is None and features is None:
-            interactions = are_interactions([name for name in found.names if name])
+            interactions = are_interactions([name for name in contents.names if name])
         if interactions:
-            return _interactions(source, found, reading)
-        return _data_of_table(source, found, labels, features, texts)
-    return _with_genes(found, features) if features is not None and hasattr(found.x, "obsm") else found
+            return _interactions(source, contents, reading)
+        return _data_of_table(source, contents, labels, features, texts)
+    return _with_genes(contents, features) if features is not None and hasattr(contents.x, "obsm") else contents
 
 
 def split_key(source: str) -> tuple[Path, str]:
-    """`path.npz:key` as path and key; the key of any other path is empty."""
-    if not source:  # which pathlib takes for the current folder
+    """Split `path.npz:key` into path and key; the key of any other path is empty."""
+    if not source:  # which pathlib reads as the current folder
         raise DataError("the data must be a file or a folder", "its name is empty", "Name one.")
     path, _, key = source.rpartition(":")
     return (Path(path), key) if path.lower().endswith(".npz") else (Path(source), "")
 
 
 def _reader_of(path: Path) -> Callable[..., Any]:
-    """The function that reads a path that is there and not empty."""
-    found = status(path)
-    if found is None:
+    """The function that reads a path; raises if it does not exist or is empty."""
+    info = status(path)
+    if info is None:
         raise DataError("the data must be a file or a folder", f"{path} does not exist", nearest(path))
-    if stat.S_ISDIR(found.st_mode):
+    if stat.S_ISDIR(info.st_mode):
         return read_pictures
     regular(path)
     reader = next((READERS[ending] for ending in READERS if path.name.lower().endswith(ending)), None)
@@ -204,13 +204,13 @@ def _reader_of(path: Path) -> Callable[..., Any]:
         do = "Name the folder of images instead." if picture else "Convert it, for example to .npy or .csv."
         expected = f"data must be a folder of images or a file whose name ends in {', '.join(READERS)}"
         raise DataError(expected, f"{path} is neither", do)
-    if found.st_size == 0:
+    if info.st_size == 0:
         raise DataError("a data file must hold something", f"{path} is empty", "Check where it comes from.")
     return reader
 
 
 def nearest(path: Path) -> str:
-    """What to do about a path that does not exist: take the one beside it with a similar name."""
+    """The advice for a path that does not exist: a similar name in its folder, if any."""
     beside: list[str] = []
     with suppress(OSError, ValueError), os.scandir(path.parent) as entries:
         beside = [entry.name for entry in islice(entries, MOST_NAMES)]
@@ -219,7 +219,7 @@ def nearest(path: Path) -> str:
 
 
 def unknown_column(name: str, known: Iterable[str], source: object) -> DataError:
-    """The error for a column that is not there."""
+    """The error for an unknown column."""
     names = list(known)
     near = difflib.get_close_matches(name, names, n=1)
     listed = ", ".join(names[:12]) + (", ..." if len(names) > 12 else "")
@@ -233,7 +233,7 @@ def unknown_column(name: str, known: Iterable[str], source: object) -> DataError
 def _data_of_table(
     source: str, table: Table | Delimited, labels: Sequence[str], features: Sequence[str] | None, texts: Collection[str]
 ) -> Data:
-    """The features of a table: the columns that a model knows, else all that are not labels."""
+    """The features of a table: those that a model was fitted on, else all columns that are not labels."""
     columns = table.columns(texts)
     for label in labels:
         if label not in columns:
@@ -251,7 +251,7 @@ def _data_of_table(
 
 
 def _interactions(source: str, table: Table | Delimited, reading: Reading) -> Data:
-    """A frame with a row for each interaction. In a text file users and items are ids, and all else as in tables."""
+    """A frame with a row for each interaction. In text files, users and items are ids; the rest is as in tables."""
     if isinstance(table, Table):
         return Data(source, table.frame, table.columns(), interactions=True)
     words = table.words()
@@ -266,13 +266,13 @@ def _interactions(source: str, table: Table | Delimited, reading: Reading) -> Da
 
 
 def read_parquet(path: Path) -> Table:
-    """A table as Parquet."""
+    """Read a Parquet file."""
     backend: Any = next((name for name in ("pyarrow", "polars") if importlib.util.find_spec(name)), None)
     if backend is None:
         raise missing("pyarrow", "a .parquet file")
     with whole(path, "a Parquet file"):
         check_ratio(path, regular(path).st_size, 8 * _cells(path, backend))
-        options = {"glob": False} if backend == "polars" else {}  # [ and * in a name are no pattern
+        options = {"glob": False} if backend == "polars" else {}  # [ and * in a name are not patterns
         table = nw.read_parquet(str(path), backend=backend, **options)
         table = table.select([name for name in table.columns if not name.startswith("__index_level_")])
         pandas = backend == "pyarrow" and importlib.util.find_spec("pandas")
@@ -280,7 +280,7 @@ def read_parquet(path: Path) -> Table:
 
 
 def _cells(path: Path, backend: str) -> int:
-    """How many cells a Parquet file says that it has."""
+    """The number of cells, from the metadata of a Parquet file."""
     if backend == "pyarrow":
         from pyarrow import parquet
 
@@ -296,7 +296,7 @@ def _cells(path: Path, backend: str) -> int:
 
 
 def read_h5ad(path: Path) -> Data:
-    """An AnnData; the columns are those of `.obs`."""
+    """Read an AnnData; the columns are those of `.obs`."""
     try:
         import anndata
     except ModuleNotFoundError as error:
@@ -327,14 +327,14 @@ def _with_genes(data: Data, features: Sequence[str]) -> Data:
 
 
 def read_pictures(path: Path) -> Data:
-    """A folder of images; where they are in subfolders, these are the column `folder`."""
+    """Read a folder of images; the column `folder` has the names of their subfolders, if any."""
     x, names = read_folder(path)
     folders = np.array([str(Path(name).parent) for name in names])
     return Data(str(path), x, {"folder": folders} if len({*folders}) > 1 else {}, None, names)
 
 
 def read_labels(source: str, data: Data) -> np.ndarray:
-    """Labels (n,) of rows: a column of the data, or an array in a file of its own (.npy, .npz, IDX)."""
+    """Read labels (n,) of rows: a column of the data, or an array in another file (.npy, .npz, IDX)."""
     path, key = split_key(source)
     if source in data.columns or not (os.path.exists(path) or key or path.suffix.lower() in READERS):
         return data.column(source)

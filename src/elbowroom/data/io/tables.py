@@ -1,4 +1,4 @@
-"""Tables of any columns in files: what text columns hold when they are read, and how frames are written."""
+"""Tables of mixed columns in files: types of text columns when read, and writing of frames."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ from elbowroom.utils.files import write_atomically
 TABLES = (".csv", ".tsv", ".parquet")
 
 
-NULLABLE = {  # what holds whole numbers and truth values beside missing ones
+# dtypes that hold integers and booleans beside missing values
+NULLABLE = {
     "pandas": {int: "Int64", bool: "boolean"},
     "polars": {int: "Int64", bool: "Boolean"},
     "pyarrow": {int: "int64", bool: "bool"},
@@ -33,7 +34,7 @@ UNSIGNED = {"pandas": "UInt64", "polars": "UInt64", "pyarrow": "uint64"}
 def frame_of_columns(columns: Mapping[str, np.ndarray], ids: Collection[str] = ()) -> Any:
     """The columns of a text file as a data frame of pandas, polars or pyarrow; as an array if none is installed.
 
-    In those that are ids, no word means that something is missing, and none is a date.
+    In columns of `ids`, no word means a missing value, and none is a date.
     """
     library: Any = next((name for name in NULLABLE if importlib.util.find_spec(name)), None)
     if library is None or not columns:
@@ -56,7 +57,7 @@ def array_of_columns(columns: Mapping[str, np.ndarray]) -> np.ndarray:
 
 
 def _typed(column: np.ndarray, library: str) -> Any:
-    """A column of objects as a frame holds it: text, dates, or what `NULLABLE` is for."""
+    """A column of objects with a frame's dtype: text, dates, or one of `NULLABLE`."""
     first = next((value for value in column if value is not None), None)
     if isinstance(first, str):
         return typed_text(column)
@@ -66,7 +67,7 @@ def _typed(column: np.ndarray, library: str) -> Any:
 
 
 def typed_text(column: np.ndarray) -> list[Any]:
-    """The words of a text column, with None for those that say that something is missing, and dates as dates."""
+    """The words of a text column, with None for missing values, and dates parsed if all are dates."""
     words = [None if word.strip().lower() in MISSING else word for word in column.tolist()]
     known = [word for word in words if word is not None]
     if known and all(MOMENT.fullmatch(word) for word in known):
@@ -78,7 +79,7 @@ def typed_text(column: np.ndarray) -> list[Any]:
 
 
 def pandas_of(table: Any) -> Any:
-    """A pyarrow table as a frame of pandas, in which whole numbers and truth values beside missing ones stay exact."""
+    """A pyarrow table as a pandas frame, in which integers and booleans beside missing values stay exact."""
     import pandas as pd
     import pyarrow as pa
 
@@ -93,7 +94,7 @@ def pandas_of(table: Any) -> Any:
 
 
 def check_table_output(target: str) -> None:
-    """Refuse a place for a table with text that can not be used."""
+    """Raise if a table with text cannot be written to a path."""
     check_output(target, images=False)
     if ending_of(target) not in TABLES:
         got = f"{target} would be an array of numbers"
@@ -101,7 +102,7 @@ def check_table_output(target: str) -> None:
 
 
 def write_frame(target: str, frame: Any) -> None:
-    """Write a data frame to a place that `check_table_output` found good."""
+    """Write a data frame to a path checked by `check_table_output`."""
     table, path = nw.from_native(frame, eager_only=True), Path(target)
     if ending_of(target) == ".parquet":
         whole = io.BytesIO()
@@ -112,7 +113,7 @@ def write_frame(target: str, frame: Any) -> None:
     changed = [name for name in table.columns if _is_misread(table[name])]
     if changed:
         listed = ", ".join(map(repr, changed))
-        message = f"text in {listed} looks like numbers, dates or missing values: a text file is read so"
+        message = f"text in {listed} looks like numbers, dates or missing values, and is read as such from a text file"
         warn(f"{message}, a .parquet file keeps it as text", 2)
     text = io.StringIO()
     writer = text_writer(text, path, chain(lists, *lists.values()))
@@ -122,18 +123,18 @@ def write_frame(target: str, frame: Any) -> None:
 
 
 def _is_misread(column: Any) -> bool:
-    """Whether a column of text comes back from a text file as something else."""
+    """Whether a column of text would be read back from a text file as another type."""
     if column.dtype not in (nw.String, nw.Categorical, nw.Enum, nw.Object):
         return False
     words = column.drop_nulls().to_list()
     if not words or not all(isinstance(word, str) for word in words):
         return False
-    found = values_of(Words(packed=[words]))
-    return not isinstance(found[0], str) or typed_text(found) != words
+    values = values_of(Words(packed=[words]))
+    return not isinstance(values[0], str) or typed_text(values) != words
 
 
 def _words(column: Any) -> list[str]:
-    """The cells of a column as text: dates without a time where none has one, whole numbers without a point."""
+    """The cells of a column as text: dates without times if none has one, integers without a point."""
     missing, values = column.is_null().to_list(), column.to_list()
     if column.dtype == nw.Datetime:
         values = [

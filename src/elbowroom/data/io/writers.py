@@ -1,4 +1,4 @@
-"""Writing results: the ending says how and is checked before any work is done, and no file is half written."""
+"""Writing results: the format is that of the extension, paths are checked before any work, and writes are atomic."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from elbowroom.data.images import Layout, channels_last
 from elbowroom.data.io import image_files
-from elbowroom.data.io.images import Layout, channels_last
 from elbowroom.data.words import whole_numbers
 from elbowroom.errors import DataError, ParameterError, missing
 from elbowroom.utils.files import folder_at_once, write_atomically
@@ -27,7 +27,7 @@ AT_ONCE = 2**18  # values of a text file
 
 @dataclass(frozen=True)
 class Result:
-    """What is written.
+    """A result to write.
 
     Parameters
     ----------
@@ -41,13 +41,13 @@ class Result:
     pixels : (float, float)
         The values of black and white pixels.
     layout : str
-        Where images have their channels: "channels_last" or "channels_first".
+        Layout of images: "channels_last" or "channels_first".
     obsm : str
-        The name in the `.obsm` of an .h5ad; without it the values are its `.X`.
+        The key in the `.obsm` of an .h5ad; if empty, the values are its `.X`.
     adata : AnnData or None
-        What an .h5ad keeps beside the values: all else, if they are of its variables or go to `.obsm`; else `.obs`.
+        The other contents of an .h5ad: all of them if the values have its variables or go to `.obsm`, else `.obs`.
     labels : mapping of str to array (n,)
-        What else is known of the rows, such as their ids, which tables have first.
+        Further columns, such as ids, which come first in tables.
     """
 
     values: np.ndarray
@@ -72,26 +72,26 @@ class Result:
 
     @property
     def first(self) -> dict[str, np.ndarray]:
-        """The columns that a table has before the values."""
+        """The columns of a table before the values."""
         named = {} if self.rows is None else {"row": self.rows}
         return named | {name: column for name, column in self.labels.items() if name not in self.header}
 
 
 def check_output(target: str, images: bool = True) -> None:
-    """Refuse a place to write to that can not be used.
+    """Raise if a path cannot be written to.
 
     Parameters
     ----------
     target : str
-        A path; for one .png an image, a folder that ends in /.
+        A path; images go to a .png, or to a folder if it ends in /.
     images : bool
-        Whether the result may be images.
+        Whether images may be written.
 
     Raises
     ------
     ParameterError, MissingDependencyError
-        If the ending is unknown, needs a missing package or is not for this result; if the folder does not exist or is
-        not writable.
+        If the extension is unknown, requires a missing package or is not for this result; if the folder does not exist
+        or is not writable.
     """
     ending = ending_of(target)
     if ending in PICTURES and not images:
@@ -112,20 +112,20 @@ def check_output(target: str, images: bool = True) -> None:
 
 
 def ending_of(target: str) -> str:
-    """The ending by which a target is written."""
+    """The extension of a target."""
     if target.endswith(("/", os.sep)):
         return "/"
-    found = next((ending for ending in WRITERS if target.lower().endswith(ending)), None)
-    if found is None:
+    ending = next((ending for ending in WRITERS if target.lower().endswith(ending)), None)
+    if ending is None:
         near = difflib.get_close_matches(Path(target).suffix, WRITERS, n=1)
         do = f"Did you mean {Path(target).stem}{near[0]}?" if near else "Choose one, for example .npy."
         known = f"{', '.join(e for e in WRITERS if e != '/')}, or in / for a folder of pictures"
         raise ParameterError(f"the name of an output must end in {known}", f"{target} does not", do)
-    return found
+    return ending
 
 
 def check_place(path: Path) -> None:
-    """Refuse a path whose folder is missing or not writable."""
+    """Raise if the folder of a path is missing or not writable."""
     folder = path.absolute().parent
     try:
         path.lstat()
@@ -142,24 +142,24 @@ def check_place(path: Path) -> None:
 
 
 def check_file_place(path: Path) -> None:
-    """Refuse a path that can not become a file."""
+    """Raise if a path cannot become a file."""
     check_place(path)
     if os.path.isdir(path):
         raise ParameterError("the output must be a file", f"{path} is a folder", "Name a file in it.")
 
 
 def write(target: str, result: Result) -> None:
-    """Write a result to a place that `check_output` found good."""
+    """Write a result to a path checked by `check_output`."""
     WRITERS[ending_of(target)](Path(target), result)
 
 
 def write_columns(target: str, columns: Mapping[str, np.ndarray]) -> None:
-    """A table whose columns may be of different kinds, to a .csv, .tsv or .parquet that `check_output` found good.
+    """Write a table with columns of any type to a .csv, .tsv or .parquet checked by `check_output`.
 
     Raises
     ------
     ParameterError
-        If the ending is another one.
+        If the extension is another one.
     """
     check_table(target)
     path = Path(target)
@@ -175,12 +175,12 @@ def write_columns(target: str, columns: Mapping[str, np.ndarray]) -> None:
 
 
 def text_writer(buffer: io.StringIO, path: Path, words: Iterable[Any]) -> Any:
-    """A csv writer for a .csv or .tsv with these words, which are read back as they are, spaces and all.
+    """A csv writer for a .csv or .tsv with these words, quoted so that they are read back unchanged.
 
     Raises
     ------
     DataError
-        If one is not read back.
+        If a word cannot be read back.
     """
     odd = False
     for word in words:
@@ -198,7 +198,7 @@ def text_writer(buffer: io.StringIO, path: Path, words: Iterable[Any]) -> Any:
 
 
 def check_table(target: str) -> None:
-    """Refuse an ending that is not one of a table with columns of different kinds."""
+    """Raise if an extension is not that of a table with columns of any type."""
     if ending_of(target) not in TABLES:
         raise ParameterError(
             f"a table of ids is written to {', '.join(TABLES)}", f"{target} is none", "Write .parquet."
@@ -215,7 +215,7 @@ def _parquet(columns: Mapping[str, Any]) -> bytes:
 
 
 def _plain(column: Any) -> Any:
-    """A column of objects as what libraries of frames take without a look at each value."""
+    """A column of objects with a dtype that data frame libraries take directly."""
     if not isinstance(column, np.ndarray) or column.dtype.kind != "O":
         return column
     whole = whole_numbers([column]) if all(type(value) is int for value in column) else None
@@ -223,14 +223,14 @@ def _plain(column: Any) -> Any:
 
 
 def write_npy(path: Path, result: Result) -> None:
-    """One array."""
+    """Write one array."""
     buffer = io.BytesIO()
     np.save(buffer, result.values, allow_pickle=False)
     write_atomically(path, buffer.getvalue())
 
 
 def write_npz(path: Path, result: Result) -> None:
-    """The array, and the names of columns and rows where they are known."""
+    """Write the array, and the names of columns and rows, if known."""
     named = {"columns": result.names, "rows": result.rows}
     arrays: dict[str, Any] = {result.key: result.values}  # any name: savez also has options of other types
     arrays |= {name: np.asarray(value, dtype=str) for name, value in named.items() if value is not None}
@@ -240,7 +240,7 @@ def write_npz(path: Path, result: Result) -> None:
 
 
 def write_text(path: Path, result: Result) -> None:
-    """A table with a header; numbers are as short as they can be read back exactly."""
+    """Write a table with a header, numbers in their shortest exact form."""
     first = {name: column.tolist() for name, column in result.first.items()}
     names = [*first, *result.header]
     buffer = io.StringIO()
@@ -256,14 +256,14 @@ def write_text(path: Path, result: Result) -> None:
 
 
 def _words(values: np.ndarray) -> np.ndarray:
-    """Numbers as text: the shortest that is read back as the same number, whole ones without a point."""
+    """Numbers as text in their shortest exact form, integers without a point."""
     if values.dtype.kind == "f" and np.isfinite(values).all() and (values == np.rint(values)).all():
         values = values.astype(np.int64) if np.abs(values).max(initial=0) < 2**53 else values
     return values.astype(str).astype(object)
 
 
 def write_parquet(path: Path, result: Result) -> None:
-    """A table."""
+    """Write a table."""
     columns: dict[str, Any] = {
         name: [*map(str, column.tolist())] if name == "row" else column for name, column in result.first.items()
     }
@@ -276,7 +276,7 @@ def _frames() -> Any:
 
 
 def write_h5ad(path: Path, result: Result) -> None:
-    """An AnnData: the given one with the values in `.obsm` or `.X`, or a new one."""
+    """Write an AnnData: the given one with the values in `.obsm` or `.X`, or a new one."""
     import anndata
 
     obs = None if result.adata is None else result.adata.obs
@@ -298,13 +298,13 @@ def write_h5ad(path: Path, result: Result) -> None:
 
 
 def write_grid(path: Path, result: Result) -> None:
-    """One picture of many images."""
+    """Write one picture of many images."""
     images = image_files.eight_bit(channels_last(result.values[: image_files.GRID + 1], result.layout), result.pixels)
     write_atomically(path, image_files.png_bytes(image_files.grid(images, len(result.values))))
 
 
 def write_folder(path: Path, result: Result) -> None:
-    """A folder with a picture of every image."""
+    """Write a folder with a picture of every image."""
     images = image_files.eight_bit(channels_last(result.values, result.layout), result.pixels)
     with folder_at_once(path) as fresh:
         for name, image in zip(image_files.numbered(len(images)), images, strict=True):

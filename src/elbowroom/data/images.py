@@ -1,4 +1,4 @@
-"""What an array of images is: where its channels are, and which values are black and white."""
+"""Arrays of images: the position of the channels, and the values of black and white."""
 
 from __future__ import annotations
 
@@ -14,22 +14,23 @@ Layout = Literal["channels_first", "channels_last"]
 Pixels = Literal["binary", "whole", "real"]
 
 FEW_CHANNELS = 4
-FEW_LEVELS = 16  # whole pixels up to this are counts up to the largest; those above are 8-bit
-FEW_REAL = 64  # real pixels up to this have the largest as white; above that it is 255 or more
-AT_ONCE = 2**22  # pixels that are looked at at once
+FEW_LEVELS = 16  # integer pixels up to this are levels up to the largest; above it, they are 8-bit
+FEW_REAL = 64  # real pixels up to this have the largest as white; above it, white is 255 or more
+AT_ONCE = 2**22  # pixels per pass
 
 # ---- where the channels are ------------------------------------------------------------------------------------------
 
 
 def layout_of(shape: tuple[int, ...], asked: str = "auto") -> Layout:
-    """Where the channels of images (n, height, width), (n, height, width, c) or (n, c, height, width) are.
+    """The layout of images (n, height, width), (n, height, width, c) or (n, c, height, width).
 
-    They are the axis of 1 to 4 where the other end has more, or the one that differs from two equal sides.
+    The channels are the first or last axis if it has size 1 to 4 and the other one is larger, or if the other two are
+    equal.
 
     Raises
     ------
     DataError
-        If both ends may be the channels.
+        If both the first and the last axis may be the channels.
     """
     if asked != "auto" or len(shape) == 3:
         return "channels_first" if asked == "channels_first" else "channels_last"
@@ -38,8 +39,8 @@ def layout_of(shape: tuple[int, ...], asked: str = "auto") -> Layout:
     last = c <= FEW_CHANNELS < a or a == b != c
     if first == last:
         raise DataError(
-            "it must be plain which axis of images has the channels",
-            f"the shape {shape} can be {c} channels of {a} x {b} or {a} channels of {b} x {c}",
+            "it must be clear which axis of images has the channels",
+            f"the shape {shape} may be {c} channels of {a} x {b} or {a} channels of {b} x {c}",
             "Choose layout='channels_last' or layout='channels_first'.",
         )
     if last:
@@ -50,17 +51,17 @@ def layout_of(shape: tuple[int, ...], asked: str = "auto") -> Layout:
 
 
 def channels_last(x: np.ndarray, layout: Layout) -> np.ndarray:
-    """Images (n, h, w) or (n, h, w, c), whatever their layout; a view."""
+    """Images of any layout as (n, h, w) or (n, h, w, c); a view."""
     return np.moveaxis(x, 1, -1) if layout == "channels_first" and x.ndim == 4 else x
 
 
 def as_given(x: np.ndarray, layout: Layout) -> np.ndarray:
-    """Images (n, h, w) or (n, h, w, c) in a layout; a view."""
+    """Images (n, h, w) or (n, h, w, c) in the given layout; a view."""
     return np.moveaxis(x, -1, 1) if layout == "channels_first" and x.ndim == 4 else x
 
 
 def check_shape(x: np.ndarray, shape: tuple[int, ...], layout: Layout) -> None:
-    """Refuse images of another shape or layout than those of a fit, whose own, with channels last, is `shape`."""
+    """Raise unless images have the shape and layout of those in fit; `shape` is that of one, with channels last."""
     wanted = (shape[-1], *shape[:-1]) if layout == "channels_first" and len(shape) == 3 else shape
     got = x.shape[1:]
     if got == wanted:
@@ -82,9 +83,10 @@ def check_shape(x: np.ndarray, shape: tuple[int, ...], layout: Layout) -> None:
 
 
 def pixel_range(low: float, high: float, whole: bool) -> tuple[float, float]:
-    """Black and white of images whose pixels go from `low` to `high`.
+    """The values of black and white of images with pixels from `low` to `high`.
 
-    White is 1, a number of few levels, or 255; black is 0. Images with negative pixels go from -1 to 1, or as they do.
+    Black is 0; white is 1, the largest of few levels, or 255. With negative pixels they are -1 and 1, or `low` and
+    `high`.
     """
     if low < 0:
         return (-1.0, 1.0) if low >= -1 and high <= 1 else (low, max(high, 0.0))
@@ -94,7 +96,7 @@ def pixel_range(low: float, high: float, whole: bool) -> tuple[float, float]:
 
 
 def pixels_of(x: np.ndarray) -> tuple[Pixels, tuple[float, float]]:
-    """What the pixels of a fit are (nothing but black and white, whole numbers, or real ones), and black and white."""
+    """The kind of the pixels in fit (black and white only, integers, or real numbers), and black and white."""
     low, high = float(x.min()), float(x.max())
     whole = x.dtype.kind != "f" or all((part == np.rint(part)).all() for part in _parts(x))
     black, white = pixel_range(low, high, whole)
@@ -105,10 +107,10 @@ def pixels_of(x: np.ndarray) -> tuple[Pixels, tuple[float, float]]:
 
 
 def check_scale(x: np.ndarray, kind: Pixels, pixels: tuple[float, float]) -> None:
-    """Refuse images whose pixels are plainly on another scale than those of a fit.
+    """Raise if pixels are clearly on another scale than in fit.
 
-    That are pixels between black and white, where there was nothing else; pixels that reach beyond the scale by more
-    than half of it; and, where white is a larger number than 1, intensities from 0 to 1.
+    These are pixels other than black and white, if there were no others in fit; pixels beyond the scale by more than
+    half of it; and, if white is larger than 1, intensities from 0 to 1.
     """
     (black, white), low, high = pixels, float(x.min()), float(x.max())
     half, expected = (white - black) / 2, f"pixels must be on the scale of the fit, from {black:g} to {white:g}"
@@ -128,7 +130,7 @@ def check_scale(x: np.ndarray, kind: Pixels, pixels: tuple[float, float]) -> Non
 
 
 def _rescaled(low: float, high: float, kind: Pixels, pixels: tuple[float, float]) -> str:
-    """What to do about images on another scale."""
+    """The advice for images on another scale."""
     (black, white), theirs = pixels, pixel_range(low, high, True)[1]
     if low >= 0 == black and theirs != white and 1 in (theirs, white):
         return f"Write X * {white:g}." if theirs == 1 else f"Write X / {theirs:g}."
@@ -138,7 +140,7 @@ def _rescaled(low: float, high: float, kind: Pixels, pixels: tuple[float, float]
 
 
 def _intensities(x: np.ndarray, white: float) -> np.ndarray:
-    """Where pixels of at most 1 show that 1 is their white: truths, fractions, or 1 instead of 255."""
+    """Where pixels of at most 1 show that 1 is their white: booleans, fractions, or 1 instead of 255."""
     if x.dtype == np.uint8:  # whose white is 255
         return np.zeros(x.shape, bool)
     return x if x.dtype.kind == "b" else (x != np.rint(x)) | ((x == 1) & (white >= 255))
@@ -149,13 +151,13 @@ def _parts(x: np.ndarray) -> Iterator[np.ndarray]:
     return (x[start : start + step] for start in range(0, len(x), step))
 
 
-# ---- to look at ------------------------------------------------------------------------------------------------------
+# ---- drawing --------------------------------------------------------------------------------------------------------
 
 
 def drawable(x: Any, layout: Layout, pixels: tuple[float, float]) -> np.ndarray:
-    """Images as a page shows them: (n, h, w) or (n, h, w, 3) with values 0..1.
+    """Images for a page: (n, h, w) or (n, h, w, 3) with values in [0, 1].
 
-    Of 2, 4 or more channels nobody knows the colours: each is a grey panel, one beside the other.
+    The colours of 2, 4 or more channels are unknown: each is a grey panel, side by side.
     """
     x = channels_last(np.asarray(validation.as_array(x)), layout)
     x = np.clip((x.astype(np.float64) - pixels[0]) / (pixels[1] - pixels[0]), 0, 1)

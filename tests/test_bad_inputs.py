@@ -265,8 +265,8 @@ def latest(when: Any) -> Any:
 
 IDS: dict[str, Case] = {
     "dates as ids": (lambda: pairs(Reading("a", "b"), a=USERS, b=TWO), "Timestamp('2026-01-31 00:00:00') (row 0)"),
-    "dates that would become ids": (lambda: pairs(user=USERS, item=TWO), "'user' would, and it holds times (datetime"),
-    "dates as text": (lambda: pairs(a=["2026-01-31"] * 2, b=TWO), "it holds dates (first: '2026-01-31')"),
+    "dates that would become ids": (lambda: pairs(user=USERS, item=TWO), "'user', holds times (datetime"),
+    "dates as text": (lambda: pairs(a=["2026-01-31"] * 2, b=TWO), "holds dates (first: '2026-01-31')"),
     "ids with fractions": (lambda: pairs(user=[1.0, 2.5], item=TWO), "numbers with fractions (first: 2.5)"),
     "ids with fractions, named": (lambda: pairs(Reading("a", "b"), a=[1.0, 2.5], b=TWO), "'a' has 2.5 (row 1)"),
     "ids that float64 rounds": (lambda: pairs(user=[1e19, 2e19], item=TWO), "column 'user' has 1e+19 (row 0)"),
@@ -284,14 +284,14 @@ IDS: dict[str, Case] = {
     "texts and dates as ids": (lambda: pairs(user=["x", USERS[0]], item=TWO), "Timestamp('2026-01-31 00:00:00')"),
     "lists as ids": (lambda: pairs(user=[[1], [2]], item=TWO), "column 'user' has [1] (row 0)"),
     "two columns of users": (
-        lambda: pairs(user=TWO, customer_id=TWO, item=TWO), "'customer_id' may all do. Name it with user='user'"),
-    "two columns of items": (lambda: pairs(user=TWO, item_id=TWO, product=TWO), "'item_id', 'product' may all do"),
+        lambda: pairs(user=TWO, customer_id=TWO, item=TWO), "'customer_id' are all candidates. Name it"),
+    "two columns of items": (lambda: pairs(user=TWO, item_id=TWO, product=TWO), "'product' are all candidates"),
     "users and items from one column": (lambda: pairs(Reading("user", "user"), user=TWO, item=TWO), "both are 'user'"),
-    "a log whose names say too little": (lambda: pairs(timestamp=TWO, who=TWO, what=TWO), "'timestamp' would, and"),
+    "a log whose names say too little": (lambda: pairs(timestamp=TWO, who=TWO, what=TWO), "'timestamp', holds"),
     "times by their numbers": (
         lambda: pairs(a=[1_700_000_000, 1_700_000_999], b=TWO, c=TWO), "like times since 1970 (first: 1700000000)"),
-    "numbers with a point among three": (lambda: pairs(a=[1.0, 2.0], b=TWO, c=TWO), "it holds numbers with a point"),
-    "ratings that would become items": (lambda: pairs(user=TWO, rating=TWO, what=TWO), "it holds values, by its name"),
+    "numbers with a point among three": (lambda: pairs(a=[1.0, 2.0], b=TWO, c=TWO), "holds numbers with a point"),
+    "ratings that would become items": (lambda: pairs(user=TWO, rating=TWO, what=TWO), "holds values, by its name"),
     "columns of one name": (
         lambda: Reading().learn(pd.DataFrame([[1, 2]], columns=["user", "user"])), "'user' comes more than once"),
     "values that are text": (
@@ -526,15 +526,15 @@ CONDITIONS: dict[str, Case] = {
     "NaN for a column that has none": (lambda: drawn(x=np.nan), "'x' is never missing, but it is given as nan"),
     "pd.NA for a column that has none": (lambda: drawn(churn=pd.NA), "'churn' is never missing"),
     "NaT for a column that has none": (lambda: drawn(born=pd.NaT), "'born' is never missing"),
-    "a value of an empty column": (lambda: drawn(empty="now"), "'empty' must hold something"),
-    "a list": (lambda: drawn(churn=["Yes", "No"]), "one value for a column, here 'churn'"),
-    "a set": (lambda: drawn(churn={"Yes"}), "one value for a column"),
-    "a range": (lambda: drawn(i=range(3)), "one value for a column"),
-    "a slice": (lambda: drawn(i=slice(1, 3)), "one value for a column"),
-    "an array": (lambda: drawn(i=np.arange(2)), "one value for a column"),
-    "a series": (lambda: drawn(i=pd.Series([1])), "one value for a column"),
-    "a mapping": (lambda: drawn(i={"low": 1}), "one value for a column"),
-    "an iterator": (lambda: drawn(i=iter([1])), "one value for a column"),
+    "a value of an empty column": (lambda: drawn(empty="now"), "'empty' must have values in training"),
+    "a list": (lambda: drawn(churn=["Yes", "No"]), "a single value for each column, here 'churn'"),
+    "a set": (lambda: drawn(churn={"Yes"}), "a single value for each column"),
+    "a range": (lambda: drawn(i=range(3)), "a single value for each column"),
+    "a slice": (lambda: drawn(i=slice(1, 3)), "a single value for each column"),
+    "an array": (lambda: drawn(i=np.arange(2)), "a single value for each column"),
+    "a series": (lambda: drawn(i=pd.Series([1])), "a single value for each column"),
+    "a mapping": (lambda: drawn(i={"low": 1}), "a single value for each column"),
+    "an iterator": (lambda: drawn(i=iter([1])), "a single value for each column"),
     "an unknown column": (lambda: drawn(chrun="Yes"), "Did you mean 'churn'?"),
     "a column by its place": (lambda: conditioned().sample(2, given={0: 1}), "0 is none of them"),
     "no mapping": (lambda: conditioned().sample(2, given="churn=Yes"), "'churn=Yes'. Write given={"),
@@ -928,12 +928,12 @@ SAVED: dict[str, Case] = {
         lambda: forged(lambda config, _: config["fitted"].pop("schema_")), "schema_ is missing"),
     "text for a figure": (lambda: forged(put("diagnosis", "rate", value="3")), "'3' is not float or int"),
     "a schema that learned nothing": (
-        lambda: forged(put("fitted", "schema_", value={"a": "count"})), "must say all that it was taught"),
+        lambda: forged(put("fitted", "schema_", value={"a": "count"})), "must be fully specified"),
     "a history that begins late": (lambda: forged(in_history('"epoch": 1', '"epoch": 2')), "record 1 of the history"),
     "a key twice": (lambda: forged(in_history('"beta"', '"rate"')), "it has 'rate' twice"),
     "data of no use": (
         lambda: forged(lambda _, files: files.update({"data.safetensors": files["model.safetensors"]})), "no use for"),
-    "a checkpoint that says nothing": (lambda: resumed({}), "is none ('format')"),
+    "a checkpoint that says nothing": (lambda: resumed({}), "is not ('format')"),
     "a checkpoint that is no JSON": (lambda: resumed("("), "Expecting value"),
     "a checkpoint of a later version": (lambda: resumed({"format": 99}), "has format 99"),
     "a checkpoint of no step": (lambda: resumed(FACTS | {"step": "1"}), "its step is '1'"),
@@ -1101,7 +1101,7 @@ IDS_COMMANDS: dict[str, Command] = {
     "a log whose first column is none of users": (
         in_file("timestamp,who,what\n1,a,x\n2,b,y\n"), FIT, "Name it with --user"),
     "a file of dates, who and what": (
-        in_file("d,who,what\n2026-01-31,a,x\n2026-02-01,b,y\n"), FIT, "'d' would, and it holds times (datetime"),
+        in_file("d,who,what\n2026-01-31,a,x\n2026-02-01,b,y\n"), FIT, "'d', holds times (datetime"),
     "fractions that would become users": (in_file("a,b,c\n1.5,a,x\n2.5,b,y\n"), FIT, "fractions (first: 1.5)"),
     "two columns of users": (
         in_file("user_id,customer,item\na,b,x\nb,c,y\n"), FIT, "Name it with --user user_id"),

@@ -551,7 +551,7 @@ def test_bad_command_lines(here, capsys, line, code, expected):
         (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: ..."), 1, "memory ran out"),
         (OSError(28, "No space left on device", "x.npy"), 1, "x.npy: No space left on device"),
         (PermissionError(13, "Permission denied", "x.npy"), 1, "x.npy: Permission denied"),
-        (ZeroDivisionError("division by zero"), 1, "ZeroDivisionError came: division by zero. Add --debug"),
+        (ZeroDivisionError("division by zero"), 1, "it raised ZeroDivisionError: division by zero. Add --debug"),
         (AssertionError(), 1, "AssertionError"),
     ],
 )

@@ -271,7 +271,7 @@ def test_the_same_command_goes_on_with_a_sweep_that_was_stopped(here, capsys, nu
     done = subprocess.run(words, capture_output=True, text=True, env=environment)
     assert done.returncode == (130 if number == signal.SIGINT else -number)
     if number == signal.SIGINT:
-        assert "note: what was trained is kept; the same command goes on" in done.stderr
+        assert "note: what was trained is kept; run the same command to continue" in done.stderr
         assert done.stderr.splitlines()[-1] == "error: interrupted"
     assert {path.name for path in Path("s").iterdir()} == {"sweep.json", "beta-0.1", "beta-1", "beta-4.run"}
     assert run(["curve", "s", "people.csv"]) == 1

@@ -357,7 +357,7 @@ def test_ids_of_either_sign_are_told_apart():
     found = Reading().learn(pd.DataFrame({"user": [1, 2], "item": [1, 2]}))
     more = Reading().more(found, np.array([2, 2**63], np.uint64), found.matrix)
     assert more.users.ids.tolist() == [1, 2, 2**63]
-    with pytest.raises(DataError, match="must fit 64 bits"):
+    with pytest.raises(DataError, match="must fit into 64 bits"):
         Reading().more(Interactions(found.matrix, small, found.items), np.array([2, 2**63], np.uint64), found.matrix)
 
 

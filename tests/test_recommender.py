@@ -222,7 +222,7 @@ def test_means_of_ratings_are_drawn_to_the_mean_of_all():
         ({"likelihood": "ratings"}, rated(20), "Set ratings=True"),
         ({"ratings": True, "counts": True, "value": "user"}, rated(20)[20:], "counts and ratings"),
         ({"ratings": True, "value": "stars", "neighbour_weight": 1}, rated(20), "neighbour_weight=0"),
-        ({"ratings": True, "value": "stars"}, rated(20).assign(stars=lambda f: f["stars"] - 0.5), "above zero"),
+        ({"ratings": True, "value": "stars"}, rated(20).assign(stars=lambda f: f["stars"] - 0.5), "must be positive"),
     ],
 )
 def test_ratings_that_are_none_are_refused(options, frame, words):
@@ -276,7 +276,7 @@ def test_partial_fit_leaves_the_dial_and_the_epochs():
     [
         (CLICKS[:3], "users have ids"),
         ([[101]], "a frame, or a matrix"),
-        (pd.DataFrame({"user": [3], "item": [101]}), "ids of users must be texts"),
+        (pd.DataFrame({"user": [3], "item": [101]}), "ids of users must be strings"),
     ],
 )
 def test_a_partial_fit_knows_whose_interactions_they_are(X, words):
@@ -320,8 +320,8 @@ def test_how_high_somebody_rates_is_seen():
     [
         ([{3: [1, 2], 4: 3.0}], "finite numbers"),
         ([{3: 1e300}], "at most"),
-        ([{(1, 2): 3.0}], "whole numbers or texts"),
-        ([{2**80: 3.0}], "whole numbers or texts"),
+        ([{(1, 2): 3.0}], "integers or strings"),
+        ([{2**80: 3.0}], "integers or strings"),
         ([{3: 4.5, "a": 2.0}], "all of one kind"),
         (np.array(1), "users must be ids"),
         (sparse.csr_matrix(np.full((1, 40), np.nan)), "finite"),
@@ -576,7 +576,7 @@ def test_unknown_items_are_reported_or_refused(named):
         ("nobody", "not known"),
         (["u01", "nobody"], "not known"),
         (3, "not known"),
-        (3.5, "whole numbers or texts"),
+        (3.5, "integers or strings"),
         (None, "users must be ids"),
         ([["u01"], 3], "among ids"),
         (sparse.csr_matrix((2, 3)), "3 columns"),

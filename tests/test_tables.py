@@ -238,7 +238,7 @@ def test_a_warp_makes_normal_scores() -> None:
     [
         ([f"{m:02d}/{d:02d}/2021" for m in range(1, 9) for d in range(1, 26)], "They look like dates"),
         ([f"{n // 100},{n % 100:02d}" for n in range(200, 400)], "a decimal comma"),
-        ([f"word {i}" for i in range(200)], "make numbers or dates of them."),
+        ([f"word {i}" for i in range(200)], "convert it to numbers or dates."),
     ],
 )
 def test_columns_that_are_nearly_all_different_are_said(words: list[str], hint: str) -> None:
@@ -253,7 +253,7 @@ def test_a_column_of_another_type_is_named_as_such() -> None:
     model = table(epochs=1).fit(frame)
     with pytest.raises(DataError, match="'zip' must hold text, as in training, but it holds numbers"):
         model.score(frame.assign(zip=frame["zip"].astype(int)))
-    with pytest.warns(ElbowroomWarning, match="60 cells of a category that the model does not know"):
+    with pytest.warns(ElbowroomWarning, match="60 cells of an unknown category"):
         model.score(frame.assign(zip="99999"))
 
 
@@ -475,7 +475,7 @@ def test_other_tables_are_refused_when_used(case: str, fitted: TableVAE) -> None
 
 def test_unknown_categories_are_said_and_strange(fitted: TableVAE) -> None:
     frame = people(missing=False)
-    with pytest.warns(ElbowroomWarning, match=r"'country' has 300 cells of a category.*row 0, 'xx'"):
+    with pytest.warns(ElbowroomWarning, match=r"'country' has 300 cells of an unknown category.*row 0, 'xx'"):
         scores = fitted.score_samples(frame.assign(country="xx"))
     assert np.isfinite(scores).all()
     assert scores.mean() < fitted.score_samples(frame).mean() - 1
@@ -795,6 +795,6 @@ def test_the_page_about_a_synthetic_table_names_what_stands_out(tmp_path: Path) 
         assert "posterior" not in page
     assert "Nothing stands out." in (tmp_path / "good.html").read_text()
     text = (tmp_path / "bad.html").read_text()
-    assert "Trees tell the tables apart" in text
+    assert "Trees distinguish the tables" in text
     assert "Rare categories are lost: &lt;b&gt;=rare" in text
     assert "Synthetic rows are near copies" in (tmp_path / "copy.html").read_text()

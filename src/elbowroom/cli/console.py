@@ -1,4 +1,4 @@
-"""What the command line says: answers on stdout, notes and errors on stderr, and an exit code for each end."""
+"""Output of the command line: answers on stdout, notes and errors on stderr, and exit codes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from elbowroom.utils.progress import Log
 from elbowroom.utils.signals import Stopped, stopping
 
 DONE, FAILED, USAGE, SIGNALLED, PIPE_CLOSED = 0, 1, 2, 128, 141
-# what Python calls what has another name, or a meaning of its own, on the command line
+# phrases in messages about Python parameters, and their form on the command line
 FLAGS = {"n_draws": "--draws", "n_samples": "--n-samples", "N": "--n-items"} | {
     name: f"--{name}" for name in ("betas", "contamination", "given", "how", "jobs", "target", "task")
 }
@@ -36,20 +36,20 @@ IN_OTHER_WORDS = (
     (r"TableVAE with likelihood", "a table model with likelihood"),
     *((rf"\b([Uu]se) {name}\b", rf"\1 --kind {kind}") for name, kind in KINDS.items()),
 )
-# a parameter that is set, and parameters that are named: not within paths, quotes and options of a text form
+# parameters that are set, and names of parameters, but not in paths, quotes and options of a text form
 SET = r"""(?<![\w(:,/.'"-])([A-Za-z_]+)=('[^']*'|"[^"]*"|\([\d, ]*\)|\.{3}|-?\w+(?:[.-]\w+)*)"""
 NAMED = (
     r"[Tt]he '(\w+)' parameter of \w+",
-    r"^(?!counts|ratings|values?\b)([a-z_]+)(?= (?:must|needs) )",  # these are the data's too
+    r"^(?!counts|ratings|values?\b)([a-z_]+)(?= (?:must|needs) )",  # these are also words about data
     r"""(?<![\w(:/.'"=-])([a-z]+(?:_[a-z]+)+)(?![\w/='"(-]|\.\w)""",
 )
-# what other programs call an option
+# options of other programs
 ELSEWHERE = {"--seed": "--random-state", "--lr": "--learning-rate", "--latent-dim": "--n-latents"}
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a command found, for programs and for people, and its exit code."""
+    """The result of a command, as JSON facts and as text, and its exit code."""
 
     facts: Mapping[str, Any]
     text: str
@@ -73,7 +73,7 @@ class Problem:
 
 @dataclass
 class Console:
-    """Runs a command and says how it went."""
+    """Run a command, and print its result or error."""
 
     json: bool = False
     debug: bool = False
@@ -84,11 +84,11 @@ class Console:
         for stream in (sys.stdout, sys.stderr):
             with suppress(OSError, ValueError):
                 if isinstance(stream, io.TextIOWrapper):
-                    stream.reconfigure(errors="backslashreplace")  # a name may be any bytes
+                    stream.reconfigure(errors="backslashreplace")  # file names may be any bytes
         with stopping():
             try:
                 return self._run(command)
-            except (BrokenPipeError, SystemExit):  # SystemExit is what rich makes of a closed pipe
+            except (BrokenPipeError, SystemExit):  # rich turns a closed pipe into SystemExit
                 return PIPE_CLOSED
             except (Exception, KeyboardInterrupt) as error:
                 return self._fail(problem_of(error), error)
@@ -120,7 +120,7 @@ class Console:
             raise
         except (OSError, ValueError) as error:
             got = f"that failed ({getattr(error, 'strerror', None) or error})"
-            do = "What the command was to write to files is there."
+            do = "The command's files have been written."
             return self._fail(Problem("OutputError", "the answer must be written to standard output", got, do), error)
         return answer.code
 
@@ -137,15 +137,15 @@ class Console:
 
 
 def say(text: str, stream: TextIO | Log | None = None) -> None:
-    """Print a text: whatever it has of the data, the terminal shows it and does not act on it."""
+    """Print a text, with control characters in it escaped."""
     print(escaped(text, keep="\n\t"), file=stream, flush=True)
 
 
 def _settle(stream: TextIO | None) -> None:
-    """Throw away what a stream does not take: Python would try again at its exit, and fail over it."""
+    """Discard unwritable output of a stream: Python would flush it again at exit, and fail."""
     if stream is None:
         return
-    with suppress(AttributeError, OSError, ValueError):  # it may be any object
+    with suppress(AttributeError, OSError, ValueError):  # a replaced stream may be any object
         try:
             stream.flush()
         except (OSError, ValueError):
@@ -154,7 +154,7 @@ def _settle(stream: TextIO | None) -> None:
 
 
 def problem_of(error: BaseException) -> Problem:
-    """What to say about an exception."""
+    """The problem to report for an exception."""
     kind = type(error).__name__
     if isinstance(error, ElbowroomError):
         code = USAGE if isinstance(error, ParameterError) else FAILED
@@ -164,7 +164,7 @@ def problem_of(error: BaseException) -> Problem:
         return _usage(error)
     if isinstance(error, KeyboardInterrupt):
         by, words = signal_of(error), f"interrupted by {error}" if isinstance(error, Stopped) else "interrupted"
-        return Problem(kind, "the command was to end by itself", f"it was {words}", "", SIGNALLED + by, words)
+        return Problem(kind, "the command must run to its end", f"it was {words}", "", SIGNALLED + by, words)
     if _out_of_memory(error):
         got = f"memory ran out ({_first_line(error)})"
         return Problem(kind, "data and model must fit into memory", got, "Use fewer rows or a smaller --batch-size.")
@@ -172,7 +172,10 @@ def problem_of(error: BaseException) -> Problem:
         got = f"{error.filename or 'the system'}: {error.strerror or error}"
         return Problem(kind, "files must be readable and writable", got, "Check permissions and free space.")
     return Problem(
-        kind, "no error that Elbowroom does not know", f"{kind} came: {_first_line(error)}", "Add --debug to see where."
+        kind,
+        "the command must run without unexpected errors",
+        f"it raised {kind}: {_first_line(error)}",
+        "Add --debug to see where.",
     )
 
 
@@ -182,7 +185,7 @@ def signal_of(error: BaseException | None) -> int:
 
 
 def in_flags(words: str) -> str:
-    """A message that names parameters of the estimators, with the flags that set them.
+    """Rewrite a message about estimator parameters in terms of command line flags.
 
     >>> in_flags("Fit with beta='0.01..10', hidden=(600, 200) or counts=False.")
     'Fit with --beta 0.01..10, --hidden 600,200 or no --counts.'
@@ -193,21 +196,21 @@ def in_flags(words: str) -> str:
         words = re.sub(pattern, said, words)
     words = re.sub(SET, _set_by_flag, words)
     for pattern in NAMED:
-        words = re.sub(pattern, lambda found: _flag(found[1]) or found[0], words)
+        words = re.sub(pattern, lambda match: _flag(match[1]) or match[0], words)
     return words
 
 
 def _flag(name: str) -> str:
-    """The flag that sets a parameter of Python's; empty where there is none."""
+    """The flag that sets a Python parameter; empty if there is none."""
     known = {parameter.name for parameter in fields(Parameters)}
     return FLAGS.get(name, f"--{name.replace('_', '-')}" if name in known else "")
 
 
-def _set_by_flag(found: re.Match[str]) -> str:
-    name, value = found.groups()
+def _set_by_flag(match: re.Match[str]) -> str:
+    name, value = match.groups()
     flag = _flag(name)
     if not flag:
-        return found[0]
+        return match[0]
     if value in ("True", "False", "None"):
         return flag if value == "True" else f"no {flag}"
     return f"{flag} " + value.strip("'(,)").replace(", ", ",")
@@ -238,18 +241,18 @@ def _first_line(error: BaseException) -> str:
 
 
 def as_json(facts: Mapping[str, Any]) -> str:
-    """JSON of the strict kind: NaN and infinities are null, and control characters of all kinds are escaped."""
+    """Strict JSON: NaN and infinities are null, and all control characters are escaped."""
     text = json.dumps(plain(facts), ensure_ascii=False, allow_nan=False)
     return CONTROL.sub(lambda c: f"\\u{ord(c[0]):04x}", text)
 
 
 def plain(value: Any) -> Any:
-    """A value that JSON knows."""
+    """A value as a JSON value."""
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [plain(item) for item in value]
-    if hasattr(value, "tolist"):  # of numpy
+    if hasattr(value, "tolist"):  # NumPy
         return plain(value.tolist())
     if isinstance(value, float) and not math.isfinite(value):
         return None
@@ -257,12 +260,12 @@ def plain(value: Any) -> Any:
 
 
 def listed(rows: Sequence[tuple[str, str]]) -> str:
-    """Names and values in two columns, a line each; values without a name go below the one before."""
+    """Names and values in two columns, a line each; values without a name continue the one before."""
     rows = [(escaped(name), escaped(value)) for name, value in rows]
     width = max(len(name) for name, _ in rows)
     return "\n".join(f"{name:<{width}}  {value}".rstrip() for name, value in rows)
 
 
 def number(value: float) -> str:
-    """A number for people."""
+    """Format a number."""
     return f"{value:,.2f}" if abs(value) >= 0.1 or value == 0 else f"{value:.3g}"

@@ -1,4 +1,4 @@
-"""The demos: train on bundled data, and leave model, data and a report in a folder."""
+"""The demos: train on bundled data, and save model, data and a report to a folder."""
 
 from __future__ import annotations
 
@@ -35,20 +35,20 @@ def demo(what: str, out: str, verbose: bool) -> Answer:
     run, files = DEMOS[what]
     folder = Path(out)
     if folder.exists() and not (folder.is_dir() and {path.name for path in folder.iterdir()} <= files):
-        raise ParameterError("the demo needs a new folder", f"{out} is something else", "Choose another with --out.")
+        raise ParameterError("the demo writes to a new folder", f"{out} has other files", "Choose another with --out.")
     folder.mkdir(parents=True, exist_ok=True)
     return run(folder, verbose)
 
 
 def digits(folder: Path, verbose: bool) -> Answer:
-    """Images of digits."""
+    """Train on images of digits."""
     from sklearn.datasets import load_digits
 
-    found = load_digits()
-    images = found.images.astype(np.uint8)
+    data = load_digits()
+    images = data.images.astype(np.uint8)
     model = _fitted(elbowroom.ImageVAE(**DIGITS, verbose=verbose), images, folder)
-    np.savez_compressed(folder / "digits.npz", images=images, digit=found.target)
-    model.report(images, folder / "report.html", labels=found.target, label_name="digit")
+    np.savez_compressed(folder / "digits.npz", images=images, digit=data.target)
+    model.report(images, folder / "report.html", labels=data.target, label_name="digit")
     facts = {"rows": len(images), **facts_of(str(folder / "model"))}
     tries = [
         f"elbowroom sample {folder / 'model'} -n 64 --mean --out {folder / 'new.png'}",
@@ -58,15 +58,15 @@ def digits(folder: Path, verbose: bool) -> Answer:
 
 
 def recommend(folder: Path, verbose: bool) -> Answer:
-    """Clicks on the pages of a web site, beside the baselines on users that were not trained on."""
+    """Train on clicks on the pages of a web site, and compare with baselines on new users."""
     split = elbowroom.Split.strong(msweb(), random_state=0)
     model = _fitted(elbowroom.InteractionVAE(**CLICKS, verbose=verbose), split.train, folder)
     write_columns(str(folder / "clicks.csv"), _clicks(split.test))
     model.report(split.test, folder / "report.html")
-    found, _, chosen = side_by_side(model, split.test, METRICS, split.valid)
+    evaluations, _, chosen = side_by_side(model, split.test, METRICS, split.valid)
     facts = {"rows": split.train.shape[0], **facts_of(str(folder / "model")), "baselines": chosen}
-    text = f"{describe(facts)}\n\n{split.name}\n{chosen}\n{recommenders.table(found)}"
-    facts["metrics"] = {name: evaluation.columns() for name, evaluation in found.items()}
+    text = f"{describe(facts)}\n\n{split.name}\n{chosen}\n{recommenders.table(evaluations)}"
+    facts["metrics"] = {name: evaluation.columns() for name, evaluation in evaluations.items()}
     tries = [
         f"elbowroom recommend {folder / 'model'} {folder / 'clicks.csv'} -n 5 --out {folder / 'lists.csv'}",
         f"elbowroom evaluate {folder / 'model'} {folder / 'clicks.csv'}",

@@ -1,4 +1,4 @@
-"""What a saved model is, read from its folder without building it."""
+"""Facts of a saved model, read from its folder without building it."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ def facts_of(model: str) -> dict[str, Any]:
     Raises
     ------
     ArtefactError
-        If the folder holds no model, or a broken one.
+        If the folder has no model, or a corrupted one.
     """
     from elbowroom.estimators.registry import ESTIMATORS
     from elbowroom.persistence import artefact
     from elbowroom.persistence.estimator import opened
 
     saved = artefact.read(model)
-    opened(ESTIMATORS, saved, model)  # which checks all that is shown
+    opened(ESTIMATORS, saved, model)  # which validates everything shown
     try:
         parameters = sum(tensor.numel() for tensor in saved.weights.values())
         return {**_facts(saved.config, saved.history), "weights": parameters, "libraries": saved.config["libraries"]}
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
-        got = f"its description lacks something ({error!r})"
-        raise ArtefactError(f"{model} must be a whole model", got, "Save the model again.") from error
+        got = f"its description is incomplete ({error!r})"
+        raise ArtefactError(f"{model} must be a complete model", got, "Save the model again.") from error
 
 
 def _facts(config: Mapping[str, Any], saved: Mapping[str, Any]) -> dict[str, Any]:
@@ -66,26 +66,26 @@ def _facts(config: Mapping[str, Any], saved: Mapping[str, Any]) -> dict[str, Any
 
 
 def schema_lines(form: Any) -> list[str]:
-    """What the columns of a table were taken for; nothing of other data."""
+    """Lines on the kinds of a table's columns; empty for other data."""
     from elbowroom.data.tables.schema import Schema
 
     return [] if form is None else Schema.of(form).lines()
 
 
 def _prior(wanted: str, part: str) -> str:
-    """The prior as it was asked for or, of "auto", what was taken."""
+    """The prior parameter or, for "auto", the prior that was chosen."""
     from elbowroom.latents.priors import PRIORS
 
     return next(name for name, kind in PRIORS.items() if kind.__name__ == part) if wanted == "auto" else wanted
 
 
 def describe(facts: Mapping[str, Any]) -> str:
-    """The facts in words, a line each."""
+    """The facts as text, one per line."""
     rows = f"{counted(facts['rows'], 'row')}, " if "rows" in facts else ""
     if "interactions" in facts:
-        users, found = counted(facts["rows"], "user"), counted(facts["interactions"], "interaction")
+        users, interactions = counted(facts["rows"], "user"), counted(facts["interactions"], "interaction")
         again = facts["events"] - facts["interactions"]
-        rows = f"{users}, {found}{f' (and {again:,} that repeat one)' if again > 0 else ''}, "
+        rows = f"{users}, {interactions}{f' (and {again:,} that repeat one)' if again > 0 else ''}, "
     ended = "" if facts["complete"] else ", interrupted"
     best, over = facts["best"], "" if facts["stands_at"] is None else ", mean over the range"
     lines = [

@@ -1,4 +1,4 @@
-"""Many betas at once: the curve of a range or a sweep, the choice of a beta from it, and the training of a sweep."""
+"""Commands for several betas: the curve of a range or a sweep, picking a beta, and training a sweep."""
 
 from __future__ import annotations
 
@@ -27,33 +27,33 @@ from elbowroom.utils.devices import keep_all_memory
 from elbowroom.utils.files import write_atomically
 
 TABLES, DRAWN = (".csv", ".tsv", ".parquet", ".npy", ".npz", ".json"), (".png", ".svg", ".pdf")
-DOTS = 200  # an inch of a picture
+DOTS = 200  # per inch of a figure
 
 
 def curve(model: str, file: str, betas: Sequence[float] | None, others: list[str], out: str | None) -> Answer:
     """Print the curve of a model, and perhaps write it, together with those of other models."""
     if out is not None:
         _check_curve_output(out, file)
-    found: dict[str, Curve] = {}
+    curves: dict[str, Curve] = {}
     for path in dict.fromkeys([model, *others]):
         opened = trained(path)
         data, rows = data_for(opened, file)
-        found[path] = opened.curve(rows, betas if path == model else None)
-    n = found[model].rates.shape[1]
-    facts: dict[str, Any] = {"model": model, "rows": n, "unit": "nats per row", **found[model].columns()}
+        curves[path] = opened.curve(rows, betas if path == model else None)
+    n = curves[model].rates.shape[1]
+    facts: dict[str, Any] = {"model": model, "rows": n, "unit": "nats per row", **curves[model].columns()}
     if others:
-        facts["with"] = {path: found[path].columns() for path in others}
-    tables = [str(of) if len(found) == 1 else f"{path}\n{of}" for path, of in found.items()]
+        facts["with"] = {path: curves[path].columns() for path in others}
+    tables = [str(of) if len(curves) == 1 else f"{path}\n{of}" for path, of in curves.items()]
     head = f"{counted(n, 'user' if data.interactions else 'row')}, in nats per row +- standard error"
     text = "\n\n".join([head, *tables])
     if out is not None:
-        _write_curves(out, found, facts)
+        _write_curves(out, curves, facts)
         facts["out"], text = out, f"{text}\n\nwrote {shown(Path(out))}"
     return Answer(facts, text)
 
 
 def _check_curve_output(out: str, file: str) -> None:
-    """Refuse a place for a curve that can not be used."""
+    """Raise if a curve cannot be written to a path."""
     ending = Path(out).suffix.lower()
     if ending not in TABLES + DRAWN:
         known = ", ".join(TABLES + DRAWN)
@@ -65,7 +65,7 @@ def _check_curve_output(out: str, file: str) -> None:
         raise ParameterError("the output must be a file", f"{out} is a folder", "Name a file in it.")
     check_not_input(out, file)
     if ending in DRAWN:
-        importlib.import_module("elbowroom.report.model_figures")  # says so if there is nothing to draw with
+        importlib.import_module("elbowroom.report.model_figures")  # raises if matplotlib is missing
 
 
 def _write_curves(out: str, curves: Mapping[str, Curve], facts: Mapping[str, Any]) -> None:
@@ -82,7 +82,7 @@ def _write_curves(out: str, curves: Mapping[str, Curve], facts: Mapping[str, Any
 
 
 def _drawn(curves: Mapping[str, Curve], form: str) -> bytes:
-    """A picture of curves, the same bytes for the same curves."""
+    """A figure of curves; the same curves give the same bytes."""
     import matplotlib
 
     from elbowroom.report import model_figures, style
@@ -102,7 +102,7 @@ def pick(model: str, file: str, task: str, betas: Sequence[float] | None, out: s
         out = out.rstrip("/") or out
         if same_file(out, model):
             do = "Choose another name: the other betas of the range would be lost."
-            raise ParameterError("the model at a beta is saved to a folder of its own", f"{out} is the model", do)
+            raise ParameterError("the model at a beta must be saved to another folder", f"{out} is the model", do)
         check_model_place(out, overwrite)
     opened = trained(model)
     data, rows = data_for(opened, file)
@@ -125,30 +125,30 @@ def sweep(
     parameters: dict[str, Any],
     verbose: bool,
 ) -> Answer:
-    """Train a model for each beta, or go on with what is not finished."""
+    """Train a model for each beta, or resume an unfinished sweep."""
     out = out.rstrip("/") or out
     betas = betas_of_sweep(parameters.pop("beta", ()))
     check_place(Path(out))
     data = read_for(kind, file, labels, parameters)
     estimator = estimator_of(Run(file, out, kind, labels, parameters), data, verbose)
     if jobs == 1:
-        keep_all_memory()  # the process is ours
+        keep_all_memory()  # the process is that of this command
     try:
         rows = rows_for(type(estimator).__name__, data)
-        found = train(estimator, rows, betas, out, jobs=jobs, warm_start=warm_start, names=data.names)
+        trained = train(estimator, rows, betas, out, jobs=jobs, warm_start=warm_start, names=data.names)
     except BaseException as error:
         if is_sweep(out) and not isinstance(error, ElbowroomError):
-            warn("what was trained is kept; the same command goes on", 2)
+            warn("what was trained is kept; run the same command to continue", 2)
         raise
     models = [{"beta": beta, **_ended(os.path.join(out, f"beta-{specs.value_form(beta)}"))} for beta in betas]
-    facts = {"sweep": out, "file": data.source, "rows": len(data), "seed": found.first.seed_, "models": models}
+    facts = {"sweep": out, "file": data.source, "rows": len(data), "seed": trained.first.seed_, "models": models}
     look = f"look at it: elbowroom curve {typed(Path(out))} {quote(data.source)}"
-    text = f"{counted(len(data), 'row')}, seed {found.first.seed_}\n\n{_table(models)}\n\n"
+    text = f"{counted(len(data), 'row')}, seed {trained.first.seed_}\n\n{_table(models)}\n\n"
     return Answer(facts, f"{text}saved to {shown(Path(out))}; {look}")
 
 
 def _ended(model: str) -> dict[str, Any]:
-    """How well a model came out, on held-out rows where there were any."""
+    """The results of a model, on held-out rows if there were any."""
     facts = facts_of(model)
     best, part = facts["best"], "held_out_" if "held_out_rate" in facts["best"] else ""
     numbers = {name: best[f"{part}{name}"] for name in ("rate", "distortion")}

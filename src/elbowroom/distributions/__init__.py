@@ -1,4 +1,4 @@
-"""Normalised densities of rows and of latents, with log_prob, sample and mean."""
+"""Normalised distributions over rows and latents, with log_prob, sample and mean."""
 
 from elbowroom.distributions.base import RowDistribution, gamma, in_units, log_factorial, uniform
 from elbowroom.distributions.continuous import ContinuousBernoulli, Gaussian, StudentT, Warped

@@ -1,4 +1,4 @@
-"""The base class of densities over rows, and functions that several share."""
+"""The base class of distributions over rows, and shared functions."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ class RowDistribution(ABC):
 
 
 def applied(function: type[torch.autograd.Function], *inputs: Any) -> Tensor:
-    """The result of a function with a backward pass of its own."""
+    """Apply a custom autograd function."""
     result: Tensor = function.apply(*inputs)
     return result
 
 
 def in_units(x: Tensor, loc: Tensor, scale: Tensor, like: Tensor) -> Tensor:
-    """(x - loc) / scale, subtracted in the precision of x (a time stamp needs it), then in the model's dtype."""
+    """(x - loc) / scale, subtracted in the precision of x (as time stamps require), then in the model's dtype."""
     if x.is_floating_point():
         loc, scale = loc.to(x.dtype), scale.to(x.dtype)
     return ((x - loc) / scale).to(like.dtype)
@@ -73,10 +73,9 @@ def gamma(concentration: Tensor, generator: Generator | None) -> Tensor:
 
 
 def plain_gamma(concentration: Tensor, generator: Generator | None = None) -> Tensor:
-    """The same bits as `torch._standard_gamma`, by a public function that has no argument for the generator.
+    """The same bits as `torch._standard_gamma`, by a public function without a generator argument.
 
-    The default generator is lent the generator's state, and has its own back afterwards: other threads must not draw
-    from it meanwhile.
+    The default generator temporarily has the state of `generator`: no other thread may draw from it meanwhile.
     """
     gammas = torch.distributions.Gamma(concentration, torch.ones_like(concentration), validate_args=False)
     if generator is None:
@@ -94,5 +93,5 @@ def plain_gamma(concentration: Tensor, generator: Generator | None = None) -> Te
     return draws
 
 
-# Private in torch, whose public Gamma takes no generator; where it is gone, `plain_gamma` stands in for it.
+# Private in torch, whose public Gamma takes no generator; `plain_gamma` replaces it if it was removed.
 _gamma: Callable[..., Tensor] = getattr(torch, "_standard_gamma", plain_gamma)

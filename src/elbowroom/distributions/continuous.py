@@ -12,7 +12,7 @@ from elbowroom.distributions.base import RowDistribution, gamma, in_units, unifo
 from elbowroom.distributions.gaussian import HALF_LOG_2PI, normal
 from elbowroom.distributions.splines import Warp
 
-NODES = 64  # of the quadrature for a mean
+NODES = 64  # of the quadrature for the mean
 
 
 class Gaussian(RowDistribution):
@@ -71,7 +71,7 @@ class ContinuousBernoulli(RowDistribution):
         self.logits = logits
 
     def kernel_cells(self, x: Tensor) -> Tensor:
-        """The density is l e^(l x) / (e^l - 1); for l > 0, it is computed from x = 1, so that nothing large cancels."""
+        """The density is l e^(l x) / (e^l - 1); for l > 0 it is computed from x = 1, which avoids cancellation."""
         x, size, small = x.to(self.logits.dtype), *self._magnitude()
         far = torch.where(self.logits > 0, x - 1, x) * self.logits - (-torch.expm1(-size) / size).log()
         square = self.logits.square()
@@ -79,7 +79,7 @@ class ContinuousBernoulli(RowDistribution):
         return torch.where(small, near, far)
 
     def _magnitude(self) -> tuple[Tensor, Tensor]:
-        """|l|, and where it is small enough for a power series; there |l| is set to 1, to keep gradients finite."""
+        """|l|, and a mask of where a power series is used; there |l| is set to 1, to keep gradients finite."""
         small = self.logits.abs() < 0.3
         return self.logits.abs().where(~small, 1.0), small
 
@@ -99,7 +99,7 @@ class ContinuousBernoulli(RowDistribution):
 
 
 class Warped(RowDistribution):
-    """Numbers whose normal scores, by a monotone warp, are Gaussian; with `log`, their logarithm is warped."""
+    """Real features whose normal scores, by a monotone warp, are Gaussian; with `log`, their logarithm is warped."""
 
     def __init__(self, mean: Tensor, log_std: Tensor, warp: Warp, log: bool = False) -> None:
         self.location, self.log_std, self.warp, self.log = mean, log_std, warp, log

@@ -15,7 +15,7 @@ MAX_COUNT = 1e12  # beyond this, a Poisson is narrower than the rounding of its 
 
 
 class Poisson(RowDistribution):
-    """Counts with the mean exp(log_rate)."""
+    """Counts with mean exp(log_rate)."""
 
     def __init__(self, log_rate: Tensor) -> None:
         self.log_rate = log_rate
@@ -35,7 +35,7 @@ class Poisson(RowDistribution):
 
 
 class NegativeBinomial(RowDistribution):
-    """Counts with the mean m = exp(log_rate) and the variance m + m^2 / r, r = exp(log_dispersion)."""
+    """Counts with mean m = exp(log_rate) and variance m + m^2 / r, where r = exp(log_dispersion)."""
 
     def __init__(self, log_rate: Tensor, log_dispersion: Tensor) -> None:
         self.log_rate, self.log_dispersion = log_rate, log_dispersion
@@ -53,13 +53,13 @@ class NegativeBinomial(RowDistribution):
         return -self.log_dispersion.exp() * F.softplus(self.log_rate - self.log_dispersion)
 
     def _at_counts(self, x: Tensor) -> Tensor:
-        """What counts above zero add to the kernel of every row, (...,), computed at these only."""
+        """The contribution of nonzero counts to the kernel of every row, (...,), computed only for these."""
         few, many = (x > 0) & (x < MANY), x >= MANY
-        precise = self.log_rate.dtype if x.device.type == "mps" else torch.float64  # which MPS does not have
+        precise = self.log_rate.dtype if x.device.type == "mps" else torch.float64  # which MPS does not support
         return self._at(few, x, self.log_rate.dtype) + self._at(many, x, precise)
 
     def _at(self, mask: Tensor, x: Tensor, dtype: torch.dtype) -> Tensor:
-        """The same for the counts in a mask (n, D), in a given precision."""
+        """`_at_counts` for the counts in a mask (n, D), in a given precision."""
         row, column = mask.nonzero(as_tuple=True)
         at, log_r = row * x.shape[1] + column, self.log_dispersion.to(dtype)
         if log_r.dim() > 1:  # one dispersion for each row
@@ -88,7 +88,7 @@ class NegativeBinomial(RowDistribution):
 class LargeCounts(RowDistribution):
     """Wrapper for counts so large that the terms of their log-probability cancel to noise in float32.
 
-    The kernel holds all terms, computed in float64; their small sum is in the dtype of the parameters.
+    The kernel has all terms, computed in float64; their small sum is in the dtype of the parameters.
     """
 
     def __init__(self, kind: Callable[..., RowDistribution], *parameters: Tensor) -> None:

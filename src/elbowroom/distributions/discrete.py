@@ -12,7 +12,10 @@ from torch.nn import functional as F
 from elbowroom.distributions.base import RowDistribution, applied, uniform
 
 END = 1e4  # stands for an infinite threshold
-SHARP, NEAR = 2.0, 40  # scale of a logistic below which its levels are summed one by one, and how many to each side
+SHARP, NEAR = (
+    2.0,
+    40,
+)  # scale of a logistic below which levels are summed term by term, and the number of terms on each side
 
 
 class Bernoulli(RowDistribution):
@@ -62,7 +65,7 @@ class Binomial(RowDistribution):
 class Categorical(RowDistribution):
     """Features that are one of `classes` codes 0, 1, ...; logits (..., D, classes).
 
-    With `unseen`, the last code stands for all values not seen in training: it has a probability, and is never drawn.
+    With `unseen`, the last code represents all values not seen in training: it has a probability, but is never sampled.
     """
 
     def __init__(self, logits: Tensor, unseen: bool = False) -> None:
@@ -89,7 +92,7 @@ class Categorical(RowDistribution):
 
 
 class DiscretizedLogistic(RowDistribution):
-    """Whole numbers 0..levels-1: a logistic density integrated over unit bins, tails in the end bins (Kingma 2016)."""
+    """Integers 0..levels-1: a logistic density integrated over unit bins; end bins have the tails (Kingma 2016)."""
 
     def __init__(self, mean: Tensor, log_scale: Tensor, levels: int) -> None:
         self.location, self.log_scale, self.levels = mean, log_scale, levels
@@ -114,23 +117,23 @@ class DiscretizedLogistic(RowDistribution):
         return mean.to(self.location.dtype)
 
     def _smooth_sum(self, location: Tensor, scale: Tensor) -> Tensor:
-        """By the midpoint rule, with two terms of Euler and Maclaurin at the ends."""
+        """By the midpoint rule, with two Euler-Maclaurin terms at the ends."""
         low, high = location / scale, (location - self.levels + 1) / scale
-        found = scale * (F.softplus(low) - F.softplus(high))
+        total = scale * (F.softplus(low) - F.softplus(high))
         for at, sign in ((low, -1.0), (high, 1.0)):
             slope = at.sigmoid() * (-at).sigmoid()
             bend = slope * (1 - 6 * slope)
-            found += sign * (slope / (24 * scale) - bend * 7 / (5760 * scale**3))
-        return found
+            total += sign * (slope / (24 * scale) - bend * 7 / (5760 * scale**3))
+        return total
 
     def _near_sum(self, location: Tensor, scale: Tensor) -> Tensor:
-        """Term by term near the location; all below are one, and all above are zero."""
+        """Term by term near the location; terms below are one, and terms above are zero."""
         first = location.clamp(0, self.levels - 1).floor() - NEAR
-        found = first.clamp_min(0)
+        total = first.clamp_min(0)
         for j in range(2 * NEAR + 1):
             k = first + j
-            found += ((location - k - 0.5) / scale).sigmoid() * ((k >= 0) & (k < self.levels - 1))
-        return found
+            total += ((location - k - 0.5) / scale).sigmoid() * ((k >= 0) & (k < self.levels - 1))
+        return total
 
     def sample(self, generator: Generator | None = None) -> Tensor:
         u = uniform(self.location, generator)
@@ -138,17 +141,17 @@ class DiscretizedLogistic(RowDistribution):
 
 
 class _Context(Protocol):
-    """What torch hands to the functions of a kernel, which keeps what the backward pass needs."""
+    """The context of a `torch.autograd.Function`, which stores tensors for the backward pass."""
 
     total: int
     saved_tensors: tuple[Tensor, ...]
 
     def save_for_backward(self, *tensors: Tensor) -> None:
-        """Keep tensors."""
+        """Store tensors for the backward pass."""
 
 
 class _BinomialKernel(torch.autograd.Function):
-    """x * l - total * log(1 + e^l), whose backward pass is one subtraction: the forward pass computes the sigmoid."""
+    """x * l - total * log(1 + e^l); the forward pass computes the sigmoid, and the backward pass is one subtraction."""
 
     @staticmethod
     def forward(ctx: _Context, logits: Tensor, x: Tensor, total: int) -> Tensor:
@@ -169,10 +172,11 @@ def binomial_kernel(logits: Tensor, x: Tensor, total: int) -> Tensor:
 
 
 class Ordinal(RowDistribution):
-    """Codes with an order: a logistic variable cut at thresholds (McCullagh 1980).
+    """Ordered codes: a logistic variable cut at thresholds (McCullagh 1980).
 
-    `cutpoints` (D, L+1) are the thresholds around L codes, -END and END for infinite ones. With `floors` (D,), there
-    are lower and higher codes too, with thresholds `tail_spacing` (D,) apart, down to the floor (-inf for none).
+    `cutpoints` (D, L+1) are the thresholds around L codes, with -END and END for infinite ones. With `floors` (D,),
+    there are lower and higher codes too, whose thresholds are `tail_spacing` (D,) apart, down to the floor (-inf for
+    none).
     """
 
     def __init__(
@@ -189,7 +193,7 @@ class Ordinal(RowDistribution):
     def kernel_cells(self, x: Tensor) -> Tensor:
         precision = (-self.log_scale).exp()
         low, high = cutpoints_around(x, self.cutpoints, self.tail_spacing, self.floors)
-        # before they are rounded: of 20,000 codes, neighbouring thresholds are the same number in float32
+        # before rounding: among 20,000 codes, neighbouring thresholds are equal in float32
         low, high, width = (edge.to(self.location.dtype) for edge in (low, high, high - low))
         below, above = (high - self.location) * precision, (self.location - low) * precision
         # log(S(b) - S(a)) = log S(b) + log S(-a) + log(1 - exp(a - b)), exact for all a < b
@@ -204,7 +208,7 @@ class Ordinal(RowDistribution):
         return self._code(self.location + self.log_scale.exp() * uniform(self.location, generator).logit())
 
     def _code(self, latent: Tensor) -> Tensor:
-        """The code whose thresholds enclose a value (..., D)."""
+        """The code between whose thresholds a value (..., D) lies."""
         flat = latent.reshape(-1, len(self.cutpoints)).T.contiguous().to(self.cutpoints.dtype)
         code = (torch.searchsorted(self.cutpoints, flat) - 1).T.view(latent.shape).to(latent.dtype)
         last = self.cutpoints.shape[1] - 2
@@ -212,8 +216,8 @@ class Ordinal(RowDistribution):
             return code.clamp(0, last)
         under = ((latent - self.cutpoints[:, 0]) / self.tail_spacing).ceil().clamp_max(0) - 1
         over = ((latent - self.cutpoints[:, -1]) / self.tail_spacing).ceil().clamp_min(1) + last
-        found = torch.where(code < 0, under, torch.where(code > last, over, code))
-        return torch.maximum(found, self.floors).to(latent.dtype)
+        nearest = torch.where(code < 0, under, torch.where(code > last, over, code))
+        return torch.maximum(nearest, self.floors).to(latent.dtype)
 
 
 def cutpoints_around(

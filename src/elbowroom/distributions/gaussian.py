@@ -1,4 +1,4 @@
-"""Distributions over latents: Gaussians, and mixtures of them.
+"""Distributions over latents: Gaussians and Gaussian mixtures.
 
 They follow the interface of `torch.distributions` (`log_prob`, `rsample`, `sample`, `mean`), but randomness is an
 argument: standard normal noise for a posterior, a generator for a prior.
@@ -20,14 +20,14 @@ HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 
 
 class Posterior(ABC):
-    """q(z|x) of rows: a distribution over latents, made of tensors whose first axes are those of the rows."""
+    """q(z|x), a distribution over latents for each row; the first axes of its parameters are those of the rows."""
 
     mean: Tensor
 
     @property
     @abstractmethod
     def tensors(self) -> tuple[Tensor, ...]:
-        """The arguments of the class."""
+        """The parameters."""
 
     @property
     @abstractmethod
@@ -36,7 +36,7 @@ class Posterior(ABC):
 
     @abstractmethod
     def rsample(self, noise: Tensor) -> Tensor:
-        """Move standard normal noise (..., d) to this distribution; gradients reach the parameters."""
+        """Transform standard normal noise (..., d) to a sample; gradients reach the parameters."""
 
     @abstractmethod
     def log_prob(self, z: Tensor) -> Tensor:
@@ -44,7 +44,7 @@ class Posterior(ABC):
 
     @abstractmethod
     def log_prob_pairs(self, z: Tensor) -> Tensor:
-        """Log-density of every z (..., n, d) under every one of k components (..., k, d): (..., n, k)."""
+        """Log-density of every z (..., n, d) under each of k components (..., k, d): (..., n, k)."""
 
     @abstractmethod
     def modulated(self, scale: Tensor, log_std_shift: Tensor) -> Self:
@@ -60,7 +60,7 @@ class Posterior(ABC):
         return (self.log_prob(z) - prior.log_prob(z) if parts is None else parts.sum(-1)), parts
 
     def detach(self) -> Self:
-        """The same distribution, cut from the graph."""
+        """The same distribution, detached from the graph."""
         return self._changed(Tensor.detach)
 
     def double(self) -> Self:
@@ -96,7 +96,7 @@ class DiagonalGaussian(Posterior):
         return (2 * self.log_std).exp()
 
     def rsample(self, noise: Tensor) -> Tensor:
-        """Move standard normal noise (..., d) to this distribution; gradients reach the parameters."""
+        """Transform standard normal noise (..., d) to a sample; gradients reach the parameters."""
         return torch.addcmul(self.mean, self.log_std.exp(), noise)
 
     def log_prob(self, z: Tensor) -> Tensor:
@@ -105,9 +105,9 @@ class DiagonalGaussian(Posterior):
         return -(0.5 * whitened.square() + self.log_std + HALF_LOG_2PI).sum(-1)
 
     def log_prob_pairs(self, z: Tensor) -> Tensor:
-        """Log-density of every z (..., n, d) under every one of k components (..., k, d): (..., n, k).
+        """Log-density of every z (..., n, d) under each of k components (..., k, d): (..., n, k).
 
-        By matrix products, in float64: for narrow components they are differences of large numbers.
+        By matrix products, in float64, because narrow components cause cancellation.
         """
         wide, mean = _widened(z), _widened(self.mean)
         precision = (-2 * _widened(self.log_std)).exp()
@@ -143,7 +143,7 @@ class FullGaussian(Posterior):
         return self.cholesky.square().sum(-1)
 
     def rsample(self, noise: Tensor) -> Tensor:
-        """Move standard normal noise (..., d) to this distribution; gradients reach the parameters."""
+        """Transform standard normal noise (..., d) to a sample; gradients reach the parameters."""
         return self.mean + (self.cholesky * noise.unsqueeze(-2)).sum(-1)
 
     def log_prob(self, z: Tensor) -> Tensor:
@@ -153,7 +153,7 @@ class FullGaussian(Posterior):
         return -(0.5 * whitened.square() + HALF_LOG_2PI).sum(-1) - self._log_det()
 
     def log_prob_pairs(self, z: Tensor) -> Tensor:
-        """Log-density of every z (..., n, d) under every one of k components (..., k, d): (..., n, k)."""
+        """Log-density of every z (..., n, d) under each of k components (..., k, d): (..., n, k)."""
         centred = z.unsqueeze(-3) - self.mean.unsqueeze(-2)
         whitened = torch.linalg.solve_triangular(self.cholesky, centred.mT, upper=False)
         return -(0.5 * whitened.square() + HALF_LOG_2PI).sum(-2).mT - self._log_det().unsqueeze(-2)
@@ -167,7 +167,7 @@ class FullGaussian(Posterior):
         return (self.kl_to_standard().sum(-1), None) if isinstance(prior, StandardGaussian) else super().kl_to(prior, z)
 
     def modulated(self, scale: Tensor, log_std_shift: Tensor) -> Self:
-        """The same with means times `scale`, and standard deviations times exp(`log_std_shift`), both (..., d)."""
+        """The distribution with means times `scale` and standard deviations times exp(`log_std_shift`), (..., d)."""
         return type(self)(self.mean * scale, self.cholesky * log_std_shift.exp().unsqueeze(-1))
 
     def _log_det(self) -> Tensor:
@@ -192,7 +192,7 @@ class StandardGaussian:
 class GaussianMixture:
     """A mixture of k Gaussians over latents, with the log-weights `logits` (k,).
 
-    With logits (b, k) and components (b, k, d) it is one mixture for each of b blocks of rows, for densities only.
+    With logits (b, k) and components (b, k, d) one mixture for each of b blocks of rows, for `log_prob` only.
     """
 
     def __init__(self, components: Posterior, logits: Tensor) -> None:
@@ -230,7 +230,7 @@ class Composite:
 
 
 def _widened(values: Tensor) -> Tensor:
-    return values if values.device.type == "mps" else values.double()  # MPS has no float64
+    return values if values.device.type == "mps" else values.double()  # MPS does not support float64
 
 
 def normal(shape: torch.Size | tuple[int, ...], generator: Generator | None, like: Tensor) -> Tensor:
@@ -239,7 +239,7 @@ def normal(shape: torch.Size | tuple[int, ...], generator: Generator | None, lik
 
 
 def bounded(values: Tensor, low: float, high: float) -> Tensor:
-    """Values clamped to [low, high] with the identity's gradient, so that training can return into the limits."""
+    """Clamp values to [low, high], with the gradient of the identity, so that training can return into the interval."""
     return applied(_Bounded, values, low, high)
 
 

@@ -1,4 +1,4 @@
-"""Densities of the items of a row, over many items."""
+"""Distributions over many items: interactions, counts and ratings."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from elbowroom.distributions.base import RowDistribution, applied, log_factorial
 from elbowroom.distributions.kernels import ItemKernel, OwnLogits
 from elbowroom.errors import ParameterError
 
-LEAST = 1e-6  # total of a row without events
+LEAST = 1e-6  # the total of an empty row
 
 
 class Items(RowDistribution):
-    """Counts of `total` independent draws among items: softmax(h table' + bias), computed on demand."""
+    """Counts of `total` independent draws among items, with logits h table' + bias computed on demand."""
 
     def __init__(self, h: Tensor, table: Tensor, bias: Tensor, total: Tensor) -> None:
         self.h, self.table, self.bias, self.total = h, table, bias, total
@@ -34,7 +34,7 @@ class Items(RowDistribution):
         return self.logits.log_softmax(-1)
 
     def logits_at(self, columns: Tensor) -> Tensor:
-        """Logits (n, k) of some items of each row, in the dtype of h; batch-invariant."""
+        """Logits (n, k) of the items `columns` (n, k), in the dtype of h; batch-invariant."""
         chosen = self.table[columns].to(self.h.dtype)
         return (chosen @ self.h.unsqueeze(-1)).squeeze(-1) + self.bias[columns]
 
@@ -55,11 +55,11 @@ class Items(RowDistribution):
         return self.total * self.log_probs.exp()
 
     def level(self, logits: Tensor) -> Tensor:
-        """The normaliser (n, 1), which subtracted from the logits (n, items) of rows gives scores."""
+        """The normaliser (n, 1); scores are the logits (n, items) minus it."""
         return logits.logsumexp(-1, keepdim=True)
 
     def expected_scores(self) -> Tensor:
-        """Scores (items,) of the mixture of all rows."""
+        """Scores (items,) of the mixture over all rows."""
         return self.log_probs.logsumexp(0) - math.log(len(self.log_probs))
 
     def sample(self, generator: Generator | None = None) -> Tensor:
@@ -71,7 +71,7 @@ class Items(RowDistribution):
 
 
 class SampledItems(Items):
-    """The same in training, with the sum over all items estimated from the row's own items and a sample of the others.
+    """`Items` for training, with the sum over all items estimated from the row's own items and a sample of the others.
 
     Each of the `drawn` items has the weight 1 / (draws * its probability of being drawn), whose logarithm is added to
     its logit (the log-Q correction, Bengio & Senecal 2008), so that the estimate of the sum is unbiased.
@@ -93,12 +93,12 @@ class SampledItems(Items):
         return x.by_row(x.values.to(own.dtype) * (own - log_sum.index_select(-1, x.row)))
 
     def _among_own(self, x: SparseBatch) -> Tensor:
-        """Which of the drawn items are the row's own, (n, draws)."""
+        """Whether each drawn item is one of the row's own, (n, draws)."""
         return x.with_values(torch.ones_like(x.values, dtype=torch.bool)).dense_at(self.drawn)
 
 
 class NegativeBinomialItems(Items):
-    """Overdispersed counts of items whose means are shares of the total; each term needs a table (..., items)."""
+    """Overdispersed counts of items whose means are shares of the total; needs dense tensors (..., items)."""
 
     def __init__(self, h: Tensor, table: Tensor, bias: Tensor, total: Tensor, log_dispersion: Tensor) -> None:
         super().__init__(h, table, bias, total)
@@ -152,9 +152,9 @@ class Ratings(Items):
 
 
 def who_rates_what() -> ParameterError:
-    """The error for drawing histories from a model of ratings."""
+    """The error for sampling histories from a model of ratings."""
     return ParameterError(
-        "histories are drawn from a model of interactions or counts",
+        "histories are sampled from a model of interactions or counts",
         "a model of ratings does not model who rates what",
         "Fit with ratings=False.",
     )

@@ -1,4 +1,4 @@
-"""Products of sparse rows with a table of items, and their gradients, with as few temporary tables as possible."""
+"""Products of sparse rows with an item table, and their gradients, with few temporary tensors."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from torch import Tensor
 
 from elbowroom.data.sparse import SparseBatch
 
-PART = 512  # stored values whose rows of the table are gathered at once, so that they fit into the cache
+PART = 512  # stored values per part, so that their table rows fit into the cache
 
 
 class OwnLogits(torch.autograd.Function):
-    """h table' at the stored values of sparse rows, (..., m), in parts: all at once would need tables (m, width)."""
+    """h table' at the stored values of sparse rows, (..., m), in parts, to avoid a tensor (m, width)."""
 
     @staticmethod
     def forward(ctx: Any, h: Tensor, table: Tensor, x: SparseBatch) -> Tensor:
@@ -39,14 +39,14 @@ class OwnLogits(torch.autograd.Function):
 
 
 def _parts_of(x: SparseBatch) -> Iterator[tuple[slice, Tensor, Tensor]]:
-    """Rows and columns of some of the stored values."""
+    """Iterate over parts of the stored values, with their rows and columns."""
     for start in range(0, len(x.columns), PART):
         at = slice(start, start + PART)
         yield at, x.row[at], x.columns[at]
 
 
 class ItemKernel(torch.autograd.Function):
-    """sum x log softmax(h table' + bias) of sparse rows x; its table (..., items) is overwritten by the gradient."""
+    """sum x log softmax(h table' + bias) of sparse rows x; its logits (..., items) are overwritten by the gradient."""
 
     @staticmethod
     def forward(ctx: Any, h: Tensor, table: Tensor, bias: Tensor, x: SparseBatch) -> Tensor:
@@ -64,7 +64,7 @@ class ItemKernel(torch.autograd.Function):
         h, table = ctx.saved_tensors
         slope, x, top = ctx.logits, ctx.x, ctx.top
         if slope is None:
-            raise RuntimeError("the gradient of an item likelihood can be computed once only: it overwrites the logits")
+            raise RuntimeError("the gradient of an item likelihood can be computed only once: it overwrites the logits")
         ctx.logits = None
         slope = slope.sub_(top.unsqueeze(-1)).exp_().mul_((-grad * x.sum().to(grad.dtype)).unsqueeze(-1))
         own = x.values.to(grad.dtype) * grad.index_select(-1, x.row)

@@ -1,4 +1,4 @@
-"""Densities of rows with a different density for each group of columns."""
+"""Distributions with a different one for each group of columns."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Mixed(RowDistribution):
 
 
 class Table(Mixed):
-    """Columns of several kinds; missing values (NaN) contribute nothing. `fill` (D,) has valid values."""
+    """Mixed columns with missing values (NaN), which contribute nothing; `fill` (D,) has valid placeholders."""
 
     def __init__(self, parts: list[RowDistribution], columns: list[Tensor], fill: Tensor) -> None:
         super().__init__(parts, columns)

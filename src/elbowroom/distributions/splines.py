@@ -1,6 +1,6 @@
 """Warps: smooth monotone maps from the values of a column to standard normal scores, exactly invertible.
 
-Each is a monotone rational-quadratic spline through quantiles of the data (Gregory & Delbourgo 1982), extended by
+Each warp is a monotone rational-quadratic spline through quantiles of the data (Gregory & Delbourgo 1982), extended by
 straight lines beyond the smallest and the largest value.
 """
 
@@ -14,11 +14,11 @@ from scipy.special import ndtri
 from torch import Tensor
 
 KNOTS = 33
-ROWS_PER_KNOT = 10  # fewer knots where there are fewer rows, so that a warp does not follow single values
+ROWS_PER_KNOT = 10  # limits the number of knots, so that a warp does not follow single values
 
 
 class Warp(NamedTuple):
-    """The knots of D maps, each (D, K), float64: values, scores, and the slope of the score."""
+    """The knots of D maps, each (D, K), float64: values, scores, and slopes of the score."""
 
     values: Tensor
     scores: Tensor
@@ -55,7 +55,7 @@ class Warp(NamedTuple):
         u = u.double()
         a, b = self._around(self.scores, u)
         width, height = b.values - a.values, b.scores - a.scores
-        left, right = (part.slopes * (width / height) for part in (a, b))  # of the curve in units of width and height
+        left, right = (part.slopes * (width / height) for part in (a, b))  # of the curve, in units of width and height
         up = ((u - a.scores) / height).clamp(0, 1)
         bend = up * (left + right - 2)
         q, r = 1 - left + bend, left - bend
@@ -73,25 +73,25 @@ class Warp(NamedTuple):
 
 
 def knots_of(column: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Values at evenly spaced normal scores, and these scores, (K,) each; a constant column has a unit of 1."""
-    found, counts = np.unique(column, return_counts=True)
-    if len(found) == 1:
+    """Values at evenly spaced normal scores, and these scores, (K,) each; a constant column gets a straight line."""
+    unique, counts = np.unique(column, return_counts=True)
+    if len(unique) == 1:
         line = np.linspace(-1, 1, KNOTS)
-        return found[0] + line * max(1.0, abs(found[0]) * 1e-6), line
+        return unique[0] + line * max(1.0, abs(unique[0]) * 1e-6), line
     scores = ndtri((np.cumsum(counts) - counts / 2) / counts.sum())
     few = int(np.clip(len(column) // ROWS_PER_KNOT, 2, KNOTS))
     grid = np.linspace(scores[0], scores[-1], few)
     place = np.linspace(0, few - 1, KNOTS)
     at = np.interp(place, np.arange(few), grid)
-    values = np.interp(place, np.arange(few), np.interp(grid, scores, found))
-    least = 1e-9 * max(np.ptp(found), 1e-3 * np.abs(found).max())
+    values = np.interp(place, np.arange(few), np.interp(grid, scores, unique))
+    least = 1e-9 * max(np.ptp(unique), 1e-3 * np.abs(unique).max())
     return values[0] + np.concatenate([[0], np.cumsum(np.maximum(np.diff(values), least))]), at
 
 
 def slopes_of(values: Tensor, scores: Tensor) -> Tensor:
     """The slope at every knot: the weighted harmonic mean of the slopes on its two sides."""
     width, height = values.diff(dim=1), scores.diff(dim=1)
-    share = width[:, 1:] / (width[:, 1:] + width[:, :-1])  # whose squares, as those of widths, could overflow
+    share = width[:, 1:] / (width[:, 1:] + width[:, :-1])  # not the squared widths, which could overflow
     flat = width / height
     inner = 1 / (share * flat[:, 1:] + (1 - share) * flat[:, :-1])
     slope = height / width

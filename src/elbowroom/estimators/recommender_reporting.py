@@ -108,7 +108,7 @@ def _over_beta(estimator: Any, fold: Fold, metric: str) -> tuple[Any, ...]:
 
 
 def _numbers(recommended: Recommended, diagnosis: Any) -> list[Number]:
-    model = next(iter(recommended.found.values()))
+    model = next(iter(recommended.evaluations.values()))
     ndcg, recall, _, coverage, _ = recommended.metrics
     meanings = {
         ndcg: "gain of the first places, over the ideal",

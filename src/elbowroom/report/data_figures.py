@@ -1,4 +1,4 @@
-"""Figures of rows, and of what a model makes of them: plain arrays in, a matplotlib Figure out."""
+"""Figures of rows, reconstructions and samples: functions of plain arrays that return a matplotlib Figure."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def image_grid(images: Array, rows: int = 5) -> Figure:
 
 @styled
 def image_pairs(originals: Array, reconstructions: Array, strips: int = 3) -> Figure:
-    """Draw strips of images, in each the originals above and the model's reconstructions below them."""
+    """Draw strips of images, with originals above and reconstructions below."""
     columns = _columns_of(originals)
     starts = range(0, len(originals), columns)[:strips]
     rows = [_tiles(images[i : i + columns]) for i in starts for images in (originals, reconstructions)]
@@ -48,12 +48,12 @@ def image_pairs(originals: Array, reconstructions: Array, strips: int = 3) -> Fi
 
 
 def _columns_of(images: Array) -> int:
-    """How many images stand in a row: twelve squares, fewer where images are wide."""
+    """The number of images in a row: twelve if they are square, fewer if they are wide."""
     return int(np.clip(round(12 * np.sqrt(images.shape[1] / images.shape[2])), 2, 20))
 
 
 def _tiles(images: Array) -> Array:
-    """Images as opaque colours (n, height, width, 4), clipped to what a screen can show."""
+    """Images as opaque colours (n, height, width, 4), clipped to [0, 1]."""
     pixels = np.clip(np.nan_to_num(np.asarray(images, dtype=np.float32)), 0, 1)
     pixels = pixels[..., None] if pixels.ndim == 3 else pixels
     tiles = np.ones((*pixels.shape[:3], 4), dtype=np.float32)
@@ -62,10 +62,7 @@ def _tiles(images: Array) -> Array:
 
 
 def _mosaic(rows: Sequence[Array], names: Sequence[str] = (), heads: Sequence[str] = ()) -> Figure:
-    """Rows of tiles as one picture; given names, each row has its own and rows stand in groups of them.
-
-    Given heads, each column has its own, and there are as many columns.
-    """
+    """Rows of tiles as one picture, with groups of rows labelled by `names`, and columns by `heads`, if given."""
     height, width = rows[0].shape[1:3]
     gap, group = max(1, round(width / 14)), len(names) or len(rows)
     tops = [(height + gap) * i + 2 * gap * (i // group) for i in range(len(rows))]
@@ -74,7 +71,7 @@ def _mosaic(rows: Sequence[Array], names: Sequence[str] = (), heads: Sequence[st
     for top, row in zip(tops, rows, strict=True):
         for i, tile in enumerate(row):
             picture[top : top + height, (width + gap) * i :][:, :width] = tile
-    # Of the width; the rest is for names, and without any it stays, so that pictures line up.
+    # Fraction of the width; the rest is for names, and stays empty without any, so that pictures line up.
     share = 0.925 if max(map(len, names), default=0) <= 8 else 0.9
     tall, wide = picture.shape[:2]
     across, over = WIDTH * share * tall / wide, 24 if heads else 0
@@ -110,7 +107,7 @@ def samples_along(samples: Array, betas: Sequence[float]) -> Figure:
 def columns_along(
     originals: Array, reconstructions: Array, samples: Array, betas: Sequence[float], names: Sequence[str]
 ) -> Figure:
-    """Draw for each column, over beta, how reconstructions correlate with originals and how samples overlap with data.
+    """Draw, over beta and for each column, how reconstructions correlate with originals and samples overlap with data.
 
     Reconstructions and samples are (k, n, columns) at k betas. Only the first twelve columns are shown.
     """
@@ -138,7 +135,7 @@ def _agreement(given: Array, made: Array) -> float:
 
 
 def _overlap(given: Array, made: Array) -> float:
-    """The share that the histograms of two columns have in common."""
+    """The overlap of the histograms of two columns."""
     _, *pair = _coded(given, made)
     edges = _edges(pair[0], pair[1])
     return float(np.minimum(*(_shares(values, edges) for values in pair)).sum())
@@ -146,7 +143,7 @@ def _overlap(given: Array, made: Array) -> float:
 
 @styled
 def marginals(data: Array, samples: Array, names: Sequence[str], made: str = "samples of the model") -> Figure:
-    """Draw the histogram of each column in the data and in the model's samples, with the share they overlap.
+    """Draw the histograms of each column in the data and in the model's samples, with their overlap.
 
     Rows are numbers or text. Of more than twelve columns, the twelve that overlap least are shown.
     """
@@ -166,7 +163,7 @@ def marginals(data: Array, samples: Array, names: Sequence[str], made: str = "sa
 
 @styled
 def reconstruction_scatter(originals: Array, reconstructions: Array, names: Sequence[str]) -> Figure:
-    """Draw each column's reconstructions over the originals: on the diagonal where the model is right.
+    """Draw each column's reconstructions over the originals; points on the diagonal are exact.
 
     Rows are numbers or text. Of more than twelve columns, the twelve that correlate least are shown.
     """
@@ -175,7 +172,7 @@ def reconstruction_scatter(originals: Array, reconstructions: Array, names: Sequ
     for axes, j in panels:
         categories, *pair = columns[j]
         points = np.stack(pair, 1)
-        if categories:  # they would lie on top of each other; spread out, the crowd at each place is seen
+        if categories:  # jitter, as equal points would hide each other
             points += np.random.default_rng(0).uniform(-0.3, 0.3, points.shape)
         points_on(axes, points, color=MODEL, rasterized=len(points) * len(panels) > MOST_SHAPES)
         axes.plot(axes.get_xlim(), axes.get_xlim(), color=LINE, lw=1.2, zorder=0)
@@ -186,9 +183,9 @@ def reconstruction_scatter(originals: Array, reconstructions: Array, names: Sequ
 
 @styled
 def correlations(data: Array, samples: Array, names: Sequence[str], made: str = "samples of the model") -> Figure:
-    """Draw how columns of numbers correlate, in the data and in the model's samples, as squares on a grid.
+    """Draw the correlations of numeric columns, in the data and in the model's samples, as squares on a grid.
 
-    The side of a square is the strength; hollow squares are negative. Only the first twenty columns are shown.
+    The size of a square is the strength; hollow squares are negative. Only the first twenty columns are shown.
     """
     shown = [short(name, 14) for name in names[:20]]
     y, x = np.tril_indices(len(shown), -1)
@@ -209,7 +206,7 @@ def correlations(data: Array, samples: Array, names: Sequence[str], made: str = 
 
 
 def _coded(given: Array, made: Array) -> tuple[list[str], Array, Array]:
-    """Two columns as numbers. Text becomes the place of its category, the most frequent first, with their names."""
+    """Two columns as numbers: text becomes the index of its category, by frequency; and the names of categories."""
     try:
         return [], given.astype(float), made.astype(float)
     except (TypeError, ValueError):
@@ -220,10 +217,10 @@ def _coded(given: Array, made: Array) -> tuple[list[str], Array, Array]:
 
 
 def _edges(given: Array, made: Array) -> Array:
-    """Where the bins of a column's histogram begin and end: one for each of few whole numbers, else equal ones."""
+    """The edges of a histogram's bins: one bin for each of a few integers, else bins of equal width."""
     both = only_finite(np.append(given, made))
     if len(both) and (np.ptp(both) > 30 or np.any(both % 1)):
-        # The data says how far; samples outside count in the first and last bin.
+        # The range is that of the data; samples outside count in the first and last bin.
         kept = only_finite(given) if np.isfinite(given).any() else both
         width = np.ptp(kept) / np.clip(np.sqrt(len(kept)), 6, 24) or max(abs(kept[0]), 1.0) / 10
         return np.arange(kept.min() - 3 * width, kept.max() + 4 * width, width)
@@ -238,7 +235,7 @@ def _shares(values: Array, edges: Array) -> Array:
 
 
 def _correlation(rows: Array) -> Array:
-    """The correlations between columns over the rows without a gap; NaN where a column is constant."""
+    """Correlations of columns over rows without missing values; NaN if a column is constant."""
     rows = rows[np.isfinite(rows).all(axis=1)]
     if len(rows) < 2:
         return np.full((rows.shape[1], rows.shape[1]), np.nan)
@@ -247,7 +244,7 @@ def _correlation(rows: Array) -> Array:
 
 
 def _panels(fits: Sequence[float], names: Sequence[str], shown: str) -> tuple[Figure, list[tuple[Axes, int]]]:
-    """Small panels for the columns that fit worst, in the table's order, headed by the column's name and its fit."""
+    """Small panels for the columns with the worst fits, in the table's order, titled with the column's name and fit."""
     worst = np.sort(np.argsort(fits, kind="stable")[:MOST_COLUMNS])
     rows = -(-len(worst) // 4)
     figure = new_figure(40 + 140 * rows)
@@ -260,7 +257,7 @@ def _panels(fits: Sequence[float], names: Sequence[str], shown: str) -> tuple[Fi
 
 
 def _name_ticks(axis: Axis, categories: Sequence[str]) -> None:
-    """Few ticks on a small panel; of categories their names, cut to what fits, and none where nothing would."""
+    """A few ticks for a small panel: shortened names of categories, or none if they do not fit."""
     axis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
     if categories:
         room = 8 if isinstance(axis, YAxis) else 24 // len(categories)

@@ -1,4 +1,4 @@
-"""Figures of a model: how it was trained, what its latents do, and its curve; a matplotlib Figure out."""
+"""Figures of a model: its training, its latents and its curve; functions that return a matplotlib Figure."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from elbowroom.report.style import (
 from elbowroom.tasks.curve import Curve
 
 COLORS = (DATA, MODEL, *HUES[2:])  # of curves
-MARKS = ("D", "s", "^", "v", "P", "X")  # of betas that were picked
+MARKS = ("D", "s", "^", "v", "P", "X")  # of picked betas
 
 
 @styled
@@ -40,9 +40,9 @@ def training_curves(history: Mapping[str, Sequence[float]], held_out: str = "hel
     """Draw loss, distortion, rate, beta and learning rate over the epochs, for training and held-out rows.
 
     ``history`` has one value per epoch for any of epoch, beta, learning_rate, loss, distortion, rate, held_out_loss,
-    held_out_distortion, held_out_rate, and, where training had a target, target_rate or target_distortion. Without
-    beta or loss their panels are left out, and values that are not finite are left out of the curves. ``held_out`` is
-    what the legend calls the held-out rows.
+    held_out_distortion, held_out_rate, and, where training had a target, target_rate or target_distortion. Panels
+    without data are omitted, and so are values that are not finite. ``held_out`` is the legend's name of the held-out
+    rows.
     """
     columns = {name: np.asarray(values, dtype=float) for name, values in history.items()}
     figure = new_figure(370)
@@ -64,7 +64,7 @@ def training_curves(history: Mapping[str, Sequence[float]], held_out: str = "hel
 
 
 def _curves(axes: Axes, name: str, columns: Mapping[str, Array], held_out: str) -> None:
-    """One panel: a quantity over the epochs, for training rows, held-out rows and its target, as far as there are."""
+    """One panel: a quantity over the epochs, for training rows and, if present, held-out rows and its target."""
     axes.set_title(name.replace("_", " ").capitalize())
     axes.grid(axis="y")
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
@@ -73,7 +73,7 @@ def _curves(axes: Axes, name: str, columns: Mapping[str, Array], held_out: str) 
     lines = {name: ("training", DATA), f"held_out_{name}": (held_out, MODEL), f"target_{name}": ("target", INK)}
     for column, (label, color) in lines.items():
         values = columns.get(column, np.empty(0))
-        finite = np.abs(values) < 1e100  # larger ones fit on no axis
+        finite = np.abs(values) < 1e100  # larger ones do not fit on an axis
         if finite.any():
             epochs = columns.get("epoch", np.arange(1, len(values) + 1))[finite]
             marker, line = "o" if finite.sum() <= 15 else "", "-"
@@ -92,7 +92,7 @@ def _curves(axes: Axes, name: str, columns: Mapping[str, Array], held_out: str) 
 
 @styled
 def rate_per_latent(rates: Array, active: Array) -> Figure:
-    """Draw the rate of every latent in nats, largest first, with the latents that are off in grey."""
+    """Draw the rate of every latent in nats, largest first, with inactive latents in grey."""
     order = np.argsort(-rates)
     on = active[order].astype(bool)
     figure = new_figure(250)
@@ -116,9 +116,9 @@ def latent_map(
     axis_names: Sequence[str] = ("", ""),
     label_name: str = "label",
 ) -> Figure:
-    """Draw rows as points (n, 2), where they are finite, coloured by their label.
+    """Draw finite points (n, 2), coloured by their label.
 
-    More than ten different numbers are a scale with a colour bar; of anything else, the ten most frequent have a hue.
+    More than ten distinct numbers get a colour bar; otherwise, the ten most frequent labels get a hue each.
     """
     finite = np.isfinite(points).all(axis=1)
     points, labels = points[finite], None if labels is None else np.asarray(labels)[finite]
@@ -135,13 +135,13 @@ def latent_map(
 
 
 def _is_scale(labels: Array) -> bool:
-    """Whether labels are places on a scale: numbers, and more of them than there are hues."""
+    """Whether labels need a continuous scale: numbers with more distinct values than there are hues."""
     numbers = [float(label) for label in labels if isinstance(label, Real)]
     return len(numbers) == len(labels) and len(np.unique(only_finite(np.array(numbers)))) > len(HUES)
 
 
 def _coloured_by_scale(axes: Axes, points: Array, scale: Array, name: str) -> None:
-    """Points coloured by a number, grey where it is not finite; no colour vanishes on white or on near black."""
+    """Points coloured by a number, grey if it is not finite; all colours are visible on white and on near black."""
     finite = np.isfinite(scale)
     points_on(axes, points[~finite], color=LINE)
     colors = ListedColormap(matplotlib.colormaps["viridis"](np.linspace(0.2, 0.92, 256)))
@@ -154,9 +154,9 @@ def _coloured_by_scale(axes: Axes, points: Array, scale: Array, name: str) -> No
 
 
 def _coloured_by_category(axes: Axes, points: Array, labels: Array, name: str) -> None:
-    """Points coloured by category, with a legend, and short names written where the categories lie."""
-    found, counts = np.unique(labels, return_counts=True)
-    frequent = found[np.argsort(-counts, kind="stable")[: len(HUES)]]
+    """Points coloured by category, with a legend, and short names written at the categories' centres."""
+    distinct, counts = np.unique(labels, return_counts=True)
+    frequent = distinct[np.argsort(-counts, kind="stable")[: len(HUES)]]
     kept = sorted(frequent, key=lambda label: (label.isdecimal() * len(label), label))  # 2 comes before 10
     hue = dict(zip(kept, HUES, strict=False))
     order = np.random.default_rng(0).permutation(len(points))  # so that no category hides another
@@ -165,7 +165,7 @@ def _coloured_by_category(axes: Axes, points: Array, labels: Array, name: str) -
         box = {"boxstyle": "round,pad=0.25", "facecolor": PAPER, "edgecolor": hue[label], "alpha": 0.9}
         x, y = np.median(points[labels == label], axis=0)
         axes.text(x, y, short(label), bbox=box, ha="center", va="center")
-    others = [f"{len(found) - len(kept):,} others"] * (len(found) > len(kept))
+    others = [f"{len(distinct) - len(kept):,} others"] * (len(distinct) > len(kept))
     texts, colors = [short(label) for label in kept] + others, [*hue.values(), LINE]
     dots = [axes.plot([], [], "o", ms=7, mew=0, color=color)[0] for color in colors[: len(texts)]]
     axes.figure.legend(dots, texts, title=short(name), loc="outside right center", alignment="left")
@@ -173,10 +173,10 @@ def _coloured_by_category(axes: Axes, points: Array, labels: Array, name: str) -
 
 @styled
 def rate_distortion(curves: Mapping[str, Curve], picked: Mapping[str, float] | None = None) -> Figure:
-    """Draw distortion over rate with beta written along, and the ELBO at beta = 1 and the active units over beta.
+    """Draw distortion over rate, labelled with beta, and the ELBO at beta = 1 and the active units over beta.
 
-    ``curves`` has one curve or more by name, the most important first. ``picked`` names betas that are marked on the
-    first one. Bars are one standard error over rows, where it is large enough to be seen.
+    ``curves`` has one or more curves by name, the most important first. ``picked`` names betas that are marked on the
+    first one. Bars are one standard error over rows, if it is large enough to be visible.
     """
     figure = new_figure(400)
     grid = figure.add_gridspec(2, 2, width_ratios=(1.45, 1))
@@ -223,7 +223,7 @@ def _over_beta(axes: Axes, curve: Curve, values: Array, errors: Array, color: st
 
 
 def _write_betas(axes: Axes, curve: Curve, color: str, written: list[Array]) -> None:
-    """Beta beside points of a curve, where there is room: at its ends, the decades and then the others."""
+    """Label points of a curve with beta, as far as there is room: first the ends, then the decades, then others."""
     corners = axes.dataLim.get_points()
     spread = np.where(np.ptp(corners, axis=0) > 0, np.ptp(corners, axis=0), 1.0)
     places = np.stack([curve.rate, curve.distortion], 1)
@@ -238,7 +238,7 @@ def _write_betas(axes: Axes, curve: Curve, color: str, written: list[Array]) -> 
 
 
 def _mark(panels: Sequence[Axes], curve: Curve, picked: Mapping[str, float]) -> None:
-    """Signs for betas with a name, at the same beta in all panels; what falls together shares one."""
+    """Markers for named betas, in all panels; equal betas share one."""
     names: dict[float, list[str]] = {}
     for name, beta in picked.items():
         if curve.betas[0] * (1 - 1e-9) <= beta <= curve.betas[-1] * (1 + 1e-9):

@@ -1,4 +1,4 @@
-"""A report of a trained model: one HTML file to look at, print and send, which needs nothing beside it."""
+"""A report of a trained model: one self-contained HTML file."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Number:
-    """A key number of a report: what it is called, its value, its unit and perhaps its standard error."""
+    """A key number of a report: its name, value, unit and, optionally, standard error."""
 
     name: str
     value: float
@@ -38,7 +38,7 @@ class Number:
 
     @property
     def value_text(self) -> str:
-        """The value as people write it, as exact as its error allows, else to four digits.
+        """The formatted value, with as many digits as its error allows, else four.
 
         >>> Number("ELBO", -91.3482, error=0.2134).value_text, Number("rows", 1617).value_text
         ('−91.35', '1,617')
@@ -47,7 +47,7 @@ class Number:
 
     @property
     def error_text(self) -> str:
-        """The standard error to two digits, or nothing where there is none."""
+        """The standard error to two digits, or an empty string without one."""
         return "" if self.error is None else _written(self.error, self._decimals)
 
     @property
@@ -58,12 +58,12 @@ class Number:
 
 
 def _decimals(value: float, digits: int) -> int:
-    """How many decimals show this many digits of a value that is not zero."""
+    """The number of decimals that show `digits` significant digits of a nonzero value."""
     return max(0, digits - 1 - math.floor(math.log10(abs(value)))) if math.isfinite(value) else 0
 
 
 def _written(value: float, decimals: int) -> str:
-    """A number with thousands apart and a real minus sign; powers of ten where it would be too long."""
+    """Format a number with thousands separators and a minus sign, in scientific notation if it is too long."""
     long = abs(value) >= 1e7 or decimals > 6
     text = f"{value:,.3g}" if long else f"{value:,.{decimals}f}"
     return f"−{text[1:]}" if text.startswith("-") else text
@@ -71,19 +71,19 @@ def _written(value: float, decimals: int) -> str:
 
 @dataclass(frozen=True)
 class Along:
-    """What a model does along its range of beta.
+    """The model along its range of beta.
 
     Parameters
     ----------
     span, beta : str, float
-        The range, and where in it the model stands: the beta of all else on the page.
+        The range, and the beta that is used on the rest of the page.
     curve : Curve
     picked : mapping
-        Betas with a name.
+        Betas by name.
     betas : sequence of float
-        k betas, at which the model makes reconstructions and samples.
+        The k betas of reconstructions and samples.
     reconstructions, samples : arrays (k, n, ...)
-        At these betas: of the report's originals, and from the same latents.
+        Reconstructions of the report's originals, and samples from the same latents, at these betas.
     """
 
     span: str
@@ -95,7 +95,7 @@ class Along:
     samples: np.ndarray
 
     def table(self) -> list[dict[str, str]]:
-        """The rows of the curve's table as texts, each column as exact as its errors allow; `here` marks the beta."""
+        """The rows of the curve's table as strings, with digits as errors allow; `here` marks the current beta."""
         columns = {name: np.array(values) for name, values in self.curve.columns().items()}
         texts = {"beta": [f"{beta:.3g}" for beta in self.curve.betas], "active": [f"{n:g}" for n in self.curve.active]}
         for name in ("rate", "distortion", "elbo"):
@@ -110,7 +110,7 @@ class Along:
 
 @dataclass(frozen=True)
 class Listing:
-    """A table in a report: its title, a remark on it, the names of its columns, and rows of text."""
+    """A table in a report: title, remark, column names, and rows of text."""
 
     title: str
     remark: str
@@ -120,43 +120,43 @@ class Listing:
 
 @dataclass(frozen=True)
 class Report:
-    """What a report shows, as plain values; ``write`` makes the file.
+    """The contents of a report as plain values; ``write`` creates the file.
 
     Parameters
     ----------
     title : str
     facts : mapping
-        What was trained, on what and how: name to text, in the order of the table.
+        What was trained, on which data and how: name to text, in the order of the table.
     numbers : sequence of Number
     verdict, healthy : str, bool
-        The diagnosis of the posterior in words, and whether it is a good one.
+        The diagnosis of the posterior in words, and whether it is healthy.
     history : mapping
-        One value per epoch for each of epoch, beta, learning_rate, loss, distortion, rate and, where rows were held
-        out, held_out_loss, held_out_distortion, held_out_rate; with a target also target_rate or target_distortion.
+        One value per epoch for each of epoch, beta, learning_rate, loss, distortion, rate; with held-out rows,
+        held_out_loss, held_out_distortion, held_out_rate; with a target, target_rate or target_distortion.
         Columns may be missing and values may be NaN.
     rate_per_latent, active : arrays of shape (latents,)
-        Nats per row, and whether the latent is in use.
+        Nats per row, and whether the latent is active.
     originals, reconstructions, samples : arrays
         Images (n, height, width) or (n, height, width, 3) with values 0 to 1, or table rows (n, columns) of
-        numbers or text. There may be none of them (n = 0); what has no rows is not shown.
+        numbers or text. Empty ones (n = 0) are not shown.
     columns : sequence of str
         The names of a table's columns.
     latent_map : array of shape (n, 2), optional
-        Rows in the latent space, on two axes called ``latent_axes``. Of one latent (n, 1) there is no map.
+        Rows in the latent space, on two axes named ``latent_axes``. With one latent (n, 1) there is no map.
     labels : array of shape (n,), optional
-        What colours the latent map: numbers or anything that has a text. It is called ``label_name``.
+        Labels that colour the latent map, of any type; ``label_name`` is their name.
     notes : sequence of str
-        What was out of the ordinary in training.
+        Unusual events of the training.
     training_remark, held_out_name : str
-        What beta did to the training curves, and what their legend calls the held-out rows.
+        A remark on how beta affects the training curves, and the legend's name of the held-out rows.
     along : Along, optional
-        What the model does along its range of beta, if it knows one.
+        The model along its range of beta, if it has one.
     recommended : Recommended, optional
-        How good its recommendations are, if it makes any.
+        Its recommendations, if it is a recommender.
     headline : str
-        What stands before the verdict, where that is not on a posterior.
+        The heading of the verdict, if it is not about a posterior.
     made_name : str
-        What the figures call the samples.
+        The name of the samples in figures.
     listings : sequence of Listing
     """
 
@@ -186,14 +186,14 @@ class Report:
     listings: Sequence[Listing] = ()
 
     def html(self) -> str:
-        """Return the page. It makes no request, has no script, and shows text from the data as text.
+        """Return the page. It has no scripts, makes no requests, and escapes text from the data.
 
         Raises
         ------
         MissingDependencyError
             If matplotlib is not installed.
         """
-        from elbowroom.report import data_figures, style  # here, so that only a page needs matplotlib
+        from elbowroom.report import data_figures, style  # imported here, so that only a page requires matplotlib
 
         environment = jinja2.Environment(
             autoescape=True,
@@ -208,7 +208,7 @@ class Report:
         return page.render(report=self, pictures=pictures, **remarks)
 
     def write(self, path: str | os.PathLike[str]) -> None:
-        """Write the page to a file, which is either the whole new page or what was there before.
+        """Write the page to a file, atomically.
 
         Raises
         ------
@@ -219,12 +219,12 @@ class Report:
 
 
 def _shown(value: Any) -> Any:
-    """What the page shows of a value: text with what would turn its direction, or control anything, written out."""
+    """A value for the page, with control characters and directional marks in text escaped."""
     return escaped(value, keep="\n\t") if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def _figures(report: Report) -> Iterator[tuple[str, Figure]]:
-    """The figures by the names that the template asks for; what has nothing to show is left out."""
+    """The figures by their names in the template, except empty ones."""
     from elbowroom.report import data_figures, model_figures
 
     yield from _figures_along(report)
@@ -247,7 +247,7 @@ def _figures(report: Report) -> Iterator[tuple[str, Figure]]:
 
 
 def _figures_along(report: Report) -> Iterator[tuple[str, Figure]]:
-    """The curve, and what the model makes along it."""
+    """The curve, and reconstructions and samples along it."""
     from elbowroom.report import data_figures, model_figures
 
     along = report.along
@@ -263,7 +263,7 @@ def _figures_along(report: Report) -> Iterator[tuple[str, Figure]]:
 
 
 def _figures_of_lists(report: Report) -> Iterator[tuple[str, Figure]]:
-    """What recommendations are like."""
+    """Figures of recommendations."""
     from elbowroom.report import recommender_figures
 
     if report.recommended is None:
@@ -279,7 +279,7 @@ def _names(report: Report) -> list[str]:
 
 
 def _table_figures(report: Report) -> Iterator[tuple[str, Figure]]:
-    """Reconstructed over original values; samples against data, each column alone and columns together."""
+    """Reconstructed over original values; samples and data, column by column and by correlations."""
     from elbowroom.report import data_figures
 
     originals, samples = report.originals, report.samples
@@ -295,7 +295,7 @@ def _table_figures(report: Report) -> Iterator[tuple[str, Figure]]:
 
 
 def _numeric(column: np.ndarray) -> bool:
-    """Whether a column is numbers and no text."""
+    """Whether a column has numbers only."""
     try:
         column.astype(float)
     except (TypeError, ValueError):
@@ -304,7 +304,7 @@ def _numeric(column: np.ndarray) -> bool:
 
 
 def _epochs(history: Mapping[str, Sequence[float]]) -> dict[str, int]:
-    """What the template says beside the curves: how many epochs, how many broken, and any rows held out."""
+    """The template's variables on training: numbers of epochs and of broken ones, and if there are held-out rows."""
     columns = {name: np.asarray(values, dtype=float) for name, values in history.items() if len(values)}
     held_out = [columns.pop(name) for name in tuple(columns) if name.startswith("held_out")]
     finite = np.isfinite(np.array([*columns.values()]))
@@ -316,7 +316,7 @@ def _epochs(history: Mapping[str, Sequence[float]]) -> dict[str, int]:
 
 
 def _svg(name: str, figure: Figure, theme: Mapping[str, str]) -> Markup:
-    """A figure as a part of the page: its text is text, and its colours follow the page's light or dark theme."""
+    """A figure as inline SVG, with text as text, and colours that follow the page's light or dark theme."""
     import matplotlib
 
     buffer = io.StringIO()
@@ -325,11 +325,13 @@ def _svg(name: str, figure: Figure, theme: Mapping[str, str]) -> Markup:
         matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}),
         warnings.catch_warnings(),
     ):
-        warnings.filterwarnings("ignore", "Glyph")  # the browser has the letters that matplotlib's font lacks
+        warnings.filterwarnings("ignore", "Glyph")  # the browser has the glyphs that matplotlib's font lacks
         figure.savefig(buffer, format="svg", dpi=144, metadata=nothing)
-    head = r'^.*?<svg[^>]*(viewBox="[^"]*")[^>]*>.*?</defs>'  # with a style that would act on the whole page
+    head = r'^.*?<svg[^>]*(viewBox="[^"]*")[^>]*>.*?</defs>'  # with a style that would apply to the whole page
     text = re.sub(head, r"<svg \1>", buffer.getvalue(), flags=re.DOTALL)
-    text = re.sub(r'<g id="[^"]*"', "<g", text)  # matplotlib counts from 1 in every figure; a page must not
+    text = re.sub(
+        r'<g id="[^"]*"', "<g", text
+    )  # matplotlib numbers every figure's ids from 1, but ids of a page must be unique
     for role, color in theme.items():
         text = text.replace(f": {color}", f": var(--{role})")
     return Markup(text)

@@ -1,4 +1,4 @@
-"""What a report shows of recommendations: metrics beside baselines, popularity, users with their lists."""
+"""Figures and tables of recommendations: metrics and baselines, popularity, users with their lists."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ class Recommended:
     Parameters
     ----------
     protocol : str
-        On whom and how they were tested.
-    found : mapping of str to Evaluation
-        By the name of the recommender; the first one is the model.
+        The users and the method of the evaluation.
+    evaluations : mapping of str to Evaluation
+        Evaluations by name of the recommender; the first one is the model.
     popularity : mapping of str to array (items,)
-        By the same names, how often each item is in a list; items by their popularity in training.
+        By the same names, the number of lists with each item; items are in the order of their popularity in training.
     n_interactions : array (items,)
         The number of training interactions of each item, in the same order.
     users : sequence of User
     metric, betas, values, errors
-        What a metric is at the betas of a range, with standard errors; empty for a model of one beta.
+        The values of a metric at the betas of a range, with standard errors; empty for a model of one beta.
     """
 
     protocol: str
-    found: Mapping[str, Evaluation]
+    evaluations: Mapping[str, Evaluation]
     popularity: Mapping[str, np.ndarray]
     n_interactions: np.ndarray
     users: Sequence[User]
@@ -55,18 +55,18 @@ class Recommended:
     @property
     def metrics(self) -> list[str]:
         """The names of the metrics."""
-        return list(next(iter(self.found.values())).values)
+        return list(next(iter(self.evaluations.values())).values)
 
     def table(self) -> list[tuple[str, list[tuple[str, str]]]]:
-        """For each recommender its name, and the metrics with their errors as texts."""
+        """For each recommender, its name, and the metrics with their errors as strings."""
         return [
-            (name, [(f"{found[m]:.4f}", _error(found.standard_error(m))) for m in self.metrics])
-            for name, found in self.found.items()
+            (name, [(f"{evaluation[m]:.4f}", _error(evaluation.standard_error(m))) for m in self.metrics])
+            for name, evaluation in self.evaluations.items()
         ]
 
     def ahead(self) -> list[str]:
-        """What the model is ahead of by the first metric that has a value for each user, paired."""
-        (model, first), *others = self.found.items()
+        """Paired comparisons of the model with the others, by the first metric with a value for each user."""
+        (model, first), *others = self.evaluations.items()
         metric = next((m for m in self.metrics if first.values[m].ndim), None)
         if metric is None:
             return []
@@ -82,7 +82,7 @@ def _error(error: float) -> str:
 
 @styled
 def popularity_curves(recommended: Recommended) -> Figure:
-    """Draw the share of all recommendations that falls on the most popular items, beside that of the interactions."""
+    """Draw the share of all recommendations that are of the most popular items, and that of the interactions."""
     figure = new_figure(300)
     axes = figure.add_subplot(xlabel="items, most popular first", ylabel="share of all recommendations")
     rank = np.arange(1, len(recommended.n_interactions) + 1)

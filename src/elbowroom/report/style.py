@@ -1,4 +1,4 @@
-"""How figures look: colours, sizes and style, shared by all of them; nothing shown and nothing global."""
+"""The shared style of figures: colours, sizes and settings, without global effects."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 from elbowroom.errors import missing
 
-try:  # here alone: the files of figures get what they use of matplotlib from this one
+try:  # matplotlib is imported only here; other modules import it from this one
     import matplotlib as matplotlib
     from matplotlib.axes import Axes as Axes
     from matplotlib.axis import Axis as Axis
@@ -25,9 +25,9 @@ except ModuleNotFoundError as error:
     raise missing("matplotlib", "drawing a figure") from error
 
 INK, MUTED, LINE, PAPER = "#1d2733", "#667180", "#d6dbe1", "#fffffe"
-DATA, MODEL = "#1f6fb2", "#d9660f"  # what was given is blue, what the model makes of it is orange, everywhere
+DATA, MODEL = "#1f6fb2", "#d9660f"  # data is blue, and everything from the model is orange, in all figures
 THEME = {"ink": INK, "muted": MUTED, "line": LINE, "paper": PAPER, "data": DATA, "model": MODEL}
-# Ten hues that stay apart in simulated red-green blindness and stand out from white as well as from near black.
+# Ten hues that are distinct under simulated red-green blindness, and visible on white and on near black.
 HUES = (
     "#2070b3",
     "#da6710",
@@ -40,12 +40,12 @@ HUES = (
     "#72c9a6",
     "#c22f4a",
 )
-WIDTH = 800  # pixels, of every figure: the column of the report, so that text keeps its size
-MOST_SHAPES = 2000  # a scatter of more points is drawn as pixels, because a browser chokes on so many shapes
+WIDTH = 800  # pixels of every figure: the width of the report's column, so that text is not rescaled
+MOST_SHAPES = 2000  # a scatter plot of more points is rasterised, as browsers are slow with many shapes
 Array = np.ndarray[Any, np.dtype[Any]]
 
 _STYLE: dict[Any, Any] = {
-    "font.family": "DejaVu Sans",  # the font that comes with matplotlib: the same layout on every machine
+    "font.family": "DejaVu Sans",  # the font that comes with matplotlib, for the same layout on every machine
     "font.size": 11,
     "text.parse_math": False,  # a column called "$x" is a name, not a formula
     "text.color": INK,
@@ -67,17 +67,17 @@ _STYLE: dict[Any, Any] = {
     "ytick.minor.size": 0,
     "legend.frameon": False,
 }
-styled = matplotlib.rc_context(_STYLE)  # around a drawing function; the caller's settings stay as they were
+styled = matplotlib.rc_context(_STYLE)  # decorator of drawing functions; the caller's settings are restored
 
 
 def new_figure(height: float) -> Figure:
-    """An empty figure of the report's width; one point of it is one pixel of the page."""
+    """An empty figure of the report's width; one point is one pixel of the page."""
     spacing = ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08, wspace=0.03, hspace=0.06)
     return Figure(figsize=(WIDTH / 72, height / 72), dpi=72, layout=spacing)
 
 
 def short(value: object, length: int = 20) -> str:
-    """A name from the data on one line, printable, cut to a length, and never taken for a hidden label."""
+    """A name from the data on one printable line, truncated, that matplotlib does not treat as a hidden label."""
     words = " ".join(str(value).split())
     text = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in words)
     text = text if len(text) <= length else text[: length - 1].rstrip() + "…"
@@ -85,19 +85,19 @@ def short(value: object, length: int = 20) -> str:
 
 
 def points_on(axes: Axes, points: Array, **style: Any) -> PathCollection:
-    """Points, the smaller the more there are, as pixels where they are very many."""
+    """A scatter plot, with smaller points the more there are, rasterised if there are very many."""
     size = float(np.clip(24000 / max(len(points), 1), 6, 34))
     style = {"rasterized": len(points) > MOST_SHAPES, "alpha": 0.75, "linewidth": 0, "clip_on": False} | style
     return axes.scatter(points[:, 0], points[:, 1], size, **style)
 
 
 def only_finite(values: Array) -> Array:
-    """The values that are numbers, without NaN and infinities."""
+    """The finite values."""
     return values[np.isfinite(values)]
 
 
 def log_axis(axes: Axes, axis: Axis) -> None:
-    """An axis with a logarithmic scale, and plain numbers at few places."""
+    """Make an axis logarithmic, with a few plain numbers as ticks."""
     across = axis is axes.xaxis
     axes.set(**{"xscale" if across else "yscale": "log"})
     low, high = axes.dataLim.intervalx if across else axes.dataLim.intervaly

@@ -1,4 +1,4 @@
-"""Imputation: the missing cells of a table, most likely, on average, or drawn many times."""
+"""Imputation of the missing cells of a table: by the median or mode, by the mean, or by several draws."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from elbowroom.data.values import long_enough
 from elbowroom.errors import ParameterError, unknown
 
 HOWS = ("likely", "mean")
-MOST = 10_000  # imputations at once
-DRAWS = 256  # of a row's completion, for a single value
+MOST = 10_000  # imputations per call
+DRAWS = 256  # per row, for a single imputation
 
 
 def values_of(schema: Schema, drawn: Tensor) -> dict[str, np.ndarray]:
-    """Columns of completed rows (draws, n, cells) as values (draws, n); none is missing."""
+    """Decode completed rows (draws, n, cells) to columns of values (draws, n), none of them missing."""
     rows = drawn.flatten(0, 1).numpy().copy()
     for name, column in schema.columns.items():
         if column.nulls:
@@ -30,9 +30,9 @@ def values_of(schema: Schema, drawn: Tensor) -> dict[str, np.ndarray]:
 
 
 def single(schema: Schema, drawn: Tensor, how: str) -> dict[str, np.ndarray]:
-    """One value for each cell of completed rows (draws, n, cells), by column, (n,).
+    """Reduce completed rows (draws, n, cells) to one value per cell, (n,) by column.
 
-    For numbers and times the mean or, if `how` is "likely", the median; for categories the most frequent draw.
+    For numbers and times this is the mean or, if `how` is "likely", the median; for categories the most frequent draw.
     """
     return {name: _single(schema[name], values, how) for name, values in values_of(schema, drawn).items()}
 
@@ -41,13 +41,13 @@ def _single(kind: Kind | None, values: np.ndarray, how: str) -> np.ndarray:
     if isinstance(kind, Category) or (values.dtype == object and not isinstance(kind, Real)):
         return np.array([Counter(column).most_common(1)[0][0] for column in values.T.tolist()], dtype=values.dtype)
     if how == "mean":
-        whole = values.dtype == object  # integers of any size, and so is their mean
+        whole = values.dtype == object  # integers of any size, with an integer mean
         return (2 * values.sum(0) + len(values)) // (2 * len(values)) if whole else values.mean(0)
     return np.sort(values, axis=0)[(len(values) - 1) // 2]
 
 
 def check_how(how: Any) -> str:
-    """Refuse an unknown way to impute."""
+    """Return `how`; raise if it is unknown."""
     if not isinstance(how, str) or how not in HOWS:
         raise unknown("how", how, HOWS)
     return str(how)
@@ -82,14 +82,14 @@ def _filled_frame(schema: Schema, X: Any, values: dict[str, np.ndarray]) -> Any:
 def _filled_column(schema: Schema, name: str, column: Any, series: Series, fresh: np.ndarray, library: str) -> Any:
     missing = missing_mask(series.values)
     dtype, categories = schema.columns[name].beside(name, series)
-    coded = dtype.startswith(("dictionary", "Categorical", "string_view"))  # whose chunks can not be combined
+    coded = dtype.startswith(("dictionary", "Categorical", "string_view"))  # their chunks cannot be combined
     if dtype != series.dtype or coded or series.categories not in (None, categories):
         return frames.native(np.where(missing, fresh, series.values), dtype, library, categories)
     return _zipped(column, ~missing, frames.native(fresh, dtype, library, categories))
 
 
 def _zipped(column: Any, keep: np.ndarray, fresh: Any) -> Any:
-    """The column where it is kept, bit by bit, else the new values, which are of the same dtype."""
+    """The column where `keep` is True, unchanged to the bit, else the new values, which have the same dtype."""
     import narwhals.stable.v2 as nw
 
     own = column.to_native()
@@ -101,7 +101,7 @@ def _zipped(column: Any, keep: np.ndarray, fresh: Any) -> Any:
 
 
 def check_draws(n: Any) -> int:
-    """Refuse an invalid number of imputations."""
+    """Return the number of imputations; raise if it is invalid."""
     if isinstance(n, bool) or not isinstance(n, int | np.integer) or not 1 <= n <= MOST:
         expected = f"n must be None or a whole number of imputations, from 1 to {MOST:,}"
         raise ParameterError(expected, f"it is {n!r:.60}", "Write n=5.")

@@ -22,19 +22,19 @@ from elbowroom.data.tables.kinds import EXACT
 from elbowroom.data.tables.schema import missing_mask, read
 from elbowroom.errors import DataError, ParameterError
 
-BINS = 10  # bins of numbers that are compared with categories
-RARE = 0.05  # share, below which a category is rare
-FEW_VALUES = 10  # distinct numbers, up to which they are compared as categories
-FOLDS = 5  # of the cross-validation that distinguishes the tables
+BINS = 10  # bins of numbers, when compared with categories
+RARE = 0.05  # categories with a smaller share are rare
+FEW_VALUES = 10  # columns with at most this many distinct numbers are compared as categories
+FOLDS = 5  # of the cross-validation for the detection AUC
 MOST_COMPARED = 2000  # rows whose nearest neighbours are searched
-DETECTION_ROWS = 1000  # rows of each table that trees are trained on: with more, the AUC would be higher
+DETECTION_ROWS = 1000  # rows of each table that trees are trained on; the AUC grows with them
 
 
 @dataclass(frozen=True)
 class Column:
-    """One column of both tables as numbers (n,), NaN where missing: codes of categories, or values less an origin.
+    """One column of both tables as numbers (n,), NaN where missing: codes of categories, or values minus an origin.
 
-    Where float64 can not distinguish all values, `places` are ranks among the sorted values of both.
+    If float64 cannot distinguish all values, `places` are ranks among the sorted values of both tables.
     """
 
     name: str
@@ -46,7 +46,7 @@ class Column:
 
     @property
     def ordered(self) -> tuple[np.ndarray, np.ndarray]:
-        """Both as numbers whose order and ties are those of the values."""
+        """Both columns as numbers with the same order and ties as the values."""
         return self.places or (self.real, self.synthetic)
 
     @property
@@ -65,7 +65,7 @@ class Column:
         return 1 - abs(float(np.isnan(self.real).mean() - np.isnan(self.synthetic).mean()))
 
     def codes(self) -> tuple[np.ndarray, np.ndarray, int]:
-        """Both as codes, and their number: categories, or quantile bins of the real numbers; the last: missing."""
+        """Both columns as codes of categories or quantile bins, the last for missing; and the number of codes."""
         parts = list(self.ordered)
         size = len(self.categories or ())
         if self.categories is None:
@@ -77,7 +77,7 @@ class Column:
 
 
 def known(values: np.ndarray) -> np.ndarray:
-    """The values that are not missing."""
+    """The non-missing values."""
     return values[~np.isnan(values)]
 
 
@@ -88,16 +88,16 @@ def shares(codes: np.ndarray, size: int) -> np.ndarray:
 
 def variation(a: np.ndarray, b: np.ndarray) -> float:
     """Total variation distance of two distributions."""
-    return min(1.0, 0.5 * float(np.abs(a - b).sum()))  # above which rounding may lead
+    return min(1.0, 0.5 * float(np.abs(a - b).sum()))  # rounding may exceed 1
 
 
 def columns_of(real: Any, synthetic: Any, names: tuple[str, str] = ("real", "synthetic")) -> list[Column]:
-    """The columns of two tables side by side.
+    """Align the columns of two tables.
 
     Raises
     ------
     DataError
-        If one, called by its name, is not a table, or the columns or their kinds differ.
+        If one is not a table (`names` are for the message), or their columns or kinds differ.
     """
     ours, theirs = (_read(table, f"the {name} table") for table, name in zip((real, synthetic), names, strict=True))
     if not ours and not theirs:
@@ -112,14 +112,14 @@ def columns_of(real: Any, synthetic: Any, names: tuple[str, str] = ("real", "syn
 
 def _read(table: Any, what: str) -> dict[str, Series]:
     """The columns of a table, with times in nanoseconds."""
-    found = read(table, what)
-    times = [name for name, series in found.items() if series.sort == "time"]
-    columns = frames.columns_of(table) if times else {}
-    return found | {n: found[n]._replace(values=frames.nanoseconds_of(columns[n], found[n])) for n in times}
+    columns = read(table, what)
+    times = [name for name, column in columns.items() if column.sort == "time"]
+    native = frames.columns_of(table) if times else {}
+    return columns | {n: columns[n]._replace(values=frames.nanoseconds_of(native[n], columns[n])) for n in times}
 
 
 def _refuse_other_kinds(name: str, both: Sequence[Series], tables: Sequence[str]) -> None:
-    """Refuse a column that is text in one table and numbers or times in the other: no values would be equal."""
+    """Raise if a column is text in one table and numbers or times in the other: no values would be equal."""
     kinds = [_kind(series) for series in both]
     if all(kinds) and kinds[0] != kinds[1]:
         got = f"column {name!r} holds {kinds[0]} in the {tables[0]} table and {kinds[1]} in the {tables[1]} one"
@@ -127,7 +127,7 @@ def _refuse_other_kinds(name: str, both: Sequence[Series], tables: Sequence[str]
 
 
 def _kind(series: Series) -> str:
-    """What a column holds, in words; nothing where all of it is missing. Categories may be numbers."""
+    """What a column holds, in words; empty if all is missing, or for categories that may be numbers."""
     values = series.values[~missing_mask(series.values)]
     if series.sort == "time" or not len(values):
         return "times" if len(values) else ""
@@ -139,9 +139,9 @@ def _column(name: str, both: Sequence[Series]) -> Column:
     text, time = ("text" in (s.sort for s in both)), ("time" in (s.sort for s in both))
     values = [part[~missing_mask(part)] for part in parts]
     if text or len(np.unique(values[0])) <= FEW_VALUES:
-        found = sorted({*values[0].tolist(), *values[1].tolist()}, key=lambda v: (str(type(v)) if text else "", v))
-        categories = tuple(_year(value) for value in found) if time else tuple(found)
-        return Column(name, _places(real, found), _places(synthetic, found), categories)
+        distinct = sorted({*values[0].tolist(), *values[1].tolist()}, key=lambda v: (str(type(v)) if text else "", v))
+        categories = tuple(_year(value) for value in distinct) if time else tuple(distinct)
+        return Column(name, _places(real, distinct), _places(synthetic, distinct), categories)
     if all(part.dtype != object for part in parts):
         return Column(name, real, synthetic, None)
     return _exact_column(name, parts, time)
@@ -149,23 +149,24 @@ def _column(name: str, both: Sequence[Series]) -> Column:
 
 def _exact_column(name: str, parts: Sequence[np.ndarray], time: bool) -> Column:
     """A column of times, in years, or of whole numbers beyond 2**53."""
-    found = sorted({value for part in parts for value in part[~missing_mask(part)].tolist()})
-    low = found[0] if time or found[-1] - found[0] < EXACT else 0
+    distinct = sorted({value for part in parts for value in part[~missing_mask(part)].tolist()})
+    low = distinct[0] if time or distinct[-1] - distinct[0] < EXACT else 0
     unit = YEAR * 10**9 if time else 1
-    known = {value: (value - low) / unit for value in found}
+    known = {value: (value - low) / unit for value in distinct}
     numbers = [np.array([known.get(value, np.nan) for value in part.tolist()], dtype=float) for part in parts]
-    places = (_places(parts[0], found), _places(parts[1], found)) if len({*known.values()}) < len(found) else None
+    rounded = len({*known.values()}) < len(distinct)
+    places = (_places(parts[0], distinct), _places(parts[1], distinct)) if rounded else None
     return Column(name, numbers[0], numbers[1], None, _year(low) if time else float(low), places)
 
 
-def _places(values: np.ndarray, found: Sequence[Any]) -> np.ndarray:
-    """The positions of values among those that were found, NaN for others."""
-    places = {value: float(place) for place, value in enumerate(found)}
+def _places(values: np.ndarray, known: Sequence[Any]) -> np.ndarray:
+    """The positions of values in a list, NaN for others."""
+    places = {value: float(place) for place, value in enumerate(known)}
     return np.array([places.get(value, np.nan) for value in values.tolist()], dtype=float)
 
 
 def _year(nanoseconds: int) -> float:
-    """A time as a number for plots: a year, with a fraction."""
+    """A time as a fractional year, for plots."""
     return 1970 + nanoseconds / (YEAR * 10**9)
 
 
@@ -183,17 +184,17 @@ def pair_score(a: Column, b: Column) -> float:
 
 
 def correlation(a: np.ndarray, b: np.ndarray) -> float:
-    """Pearson's correlation where both are known; 0 if one is constant."""
+    """Pearson's correlation over rows where both are known; 0 if one is constant."""
     both = ~(np.isnan(a) | np.isnan(b))
     a, b = a[both], b[both]
     if len(a) < 2 or np.ptp(a) == 0 or np.ptp(b) == 0:
         return 0.0
-    return float(np.corrcoef(a / np.abs(a).max(), b / np.abs(b).max())[0, 1])  # whose squares do not overflow
+    return float(np.corrcoef(a / np.abs(a).max(), b / np.abs(b).max())[0, 1])  # scaled, so that squares do not overflow
 
 
 def rare_categories(columns: list[Column]) -> dict[str, tuple[float, float]]:
-    """Shares of the rare categories, in the real and in the synthetic table, by "column=category"."""
-    found = {}
+    """Shares of rare categories in the real and the synthetic table, by "column=category"."""
+    rare = {}
     for column in columns:
         if column.categories is None:
             continue
@@ -201,15 +202,15 @@ def rare_categories(columns: list[Column]) -> dict[str, tuple[float, float]]:
         real, made = shares(known(column.real), sizes), shares(known(column.synthetic), sizes)
         for category, a, b in zip(column.categories, real.tolist(), made.tolist(), strict=True):
             if 0 < a < RARE:
-                found[f"{column.name}={category}"] = (a, b)
-    return found
+                rare[f"{column.name}={category}"] = (a, b)
+    return rare
 
 
 # ---- rows ------------------------------------------------------------------------------------------------------------
 
 
 def scaled(columns: list[Column]) -> tuple[np.ndarray, np.ndarray]:
-    """Both tables as points with Gower's distances: ranks of numbers, indicators of categories and of missing cells."""
+    """Both tables as points for Gower's distance: ranks of numbers, indicators of categories and of missing cells."""
     real, made = [], []
     for column in columns:
         if column.categories is None:
@@ -230,8 +231,8 @@ def scaled(columns: list[Column]) -> tuple[np.ndarray, np.ndarray]:
 def nearest_ratio(columns: list[Column], seed: int = 0) -> float:
     """Mean distance of synthetic rows to the nearest real row, over that of real rows to the nearest other real row.
 
-    About 1 for rows that are as far from the real ones as these are from each other; near 0 for copies. All real rows
-    are searched, so that no copy is missed: values are comparable for equal numbers of real rows.
+    About 1 if synthetic rows are as far from the real ones as these are from each other; near 0 for copies. All real
+    rows are searched, so that no copy is missed; values are comparable only for equal numbers of real rows.
     """
     from sklearn.neighbors import NearestNeighbors
 
@@ -252,7 +253,7 @@ def features(columns: list[Column]) -> tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 def detection_rows(real: int, synthetic: int) -> int:
-    """How many rows of each table `detection_auc` uses, given the numbers of rows."""
+    """The number of rows of each table that `detection_auc` uses."""
     return min(real, synthetic, DETECTION_ROWS)
 
 
@@ -276,8 +277,8 @@ def folds_of(real: np.ndarray, made: np.ndarray) -> np.ndarray:
 def detection_auc(columns: list[Column], seed: int = 0) -> float:
     """AUC of boosted trees that distinguish real from synthetic rows, over five folds; 0.5 is best, 1 worst.
 
-    Trees learn more from more rows: they always get 1,000 of each table, or all that the shorter one has if it has
-    fewer (`detection_rows`). An exact copy of at most 1,000 rows has 0.5.
+    As trees learn more from more rows, they always get 1,000 of each table, or as many as the shorter one has if it has
+    fewer (`detection_rows`). An exact copy of at most 1,000 rows has an AUC of 0.5.
     """
     from sklearn.ensemble import HistGradientBoostingClassifier
     from sklearn.metrics import roc_auc_score
@@ -294,7 +295,7 @@ def detection_auc(columns: list[Column], seed: int = 0) -> float:
 
 
 def utility(train: Any, test: Any, target: str, seed: int = 0, rows: int | None = None) -> float:
-    """Score on rows of `test` of boosted trees that learned `target` from `train`: AUC of classes, R2 of numbers.
+    """Score on `test` of boosted trees that learned `target` from `train`: AUC for classes, R2 for numbers.
 
     With `rows`, they learn from that many rows.
     """
@@ -304,7 +305,7 @@ def utility(train: Any, test: Any, target: str, seed: int = 0, rows: int | None 
     columns = columns_of(test, train, ("test", "training"))
     names = [column.name for column in columns]
     if target not in names:
-        raise ParameterError("the target must be a column", f"{target!r} is none", f"Choose among {', '.join(names)}.")
+        raise ParameterError("the target must be a column", f"{target!r} is not", f"Choose among {', '.join(names)}.")
     at = names.index(target)
     x_test, x_train, few = (np.delete(part, at, -1) for part in features(columns))
     y_test, y_train = columns[at].real, columns[at].synthetic
@@ -316,8 +317,9 @@ def utility(train: Any, test: Any, target: str, seed: int = 0, rows: int | None 
     if columns[at].categories is None:
         model = HistGradientBoostingRegressor(**settings).fit(x_train[keep], y_train[keep])
         return float(model.score(x_test[kept], y_test[kept]))
-    found, counts = np.unique(y_train[keep], return_counts=True)
-    classes = found[(counts > 1) & np.isin(found, y_test)]  # other classes, and a single row, can not be tested
+    distinct, counts = np.unique(y_train[keep], return_counts=True)
+    # other classes, and those of a single row, cannot be tested
+    classes = distinct[(counts > 1) & np.isin(distinct, y_test)]
     keep &= np.isin(y_train, classes)
     if len(classes) < 2:
         return 0.5
@@ -329,7 +331,7 @@ def utility(train: Any, test: Any, target: str, seed: int = 0, rows: int | None 
     return float(np.mean(scores))
 
 
-# ---- all of it -------------------------------------------------------------------------------------------------------
+# ---- summary -------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -337,9 +339,9 @@ class TableQuality:
     """The quality of a synthetic table. `str` gives a summary; `facts` are all its numbers.
 
     marginals, missing, pairs : scores by column, and by pair of columns; rare : shares of rare categories, real and
-    synthetic; nearest : `nearest_ratio`; auc : `detection_auc`; utility, utility_real : of trees that learned the
-    target from as many rows of the synthetic and of the real table, on real test rows, None without them. columns :
-    both tables. rows : their numbers of rows, real and synthetic, on which the scores depend; `remarks` say how.
+    synthetic; nearest : `nearest_ratio`; auc : `detection_auc`; utility, utility_real : scores on real test rows of
+    trees that learned the target from equally many rows of the synthetic and the real table, None without test rows.
+    columns : both tables. rows : their numbers of rows, on which the scores depend as `remarks` explains.
     """
 
     marginals: Mapping[str, float]
@@ -361,9 +363,9 @@ class TableQuality:
         for name, rows in (("real", len(columns[0].real)), ("synthetic", len(columns[0].synthetic))):
             if rows < FOLDS:
                 raise DataError(
-                    f"tables that are compared must have at least {FOLDS} rows",
+                    f"tables to compare must have at least {FOLDS} rows",
                     f"the {name} one has {rows}",
-                    "Take more of it.",
+                    "Use more rows of it.",
                 )
         rows = min(len(columns[0].real), len(columns[0].synthetic))
         learned = [None if target is None else utility(part, test, target, seed, rows) for part in (synthetic, real)]
@@ -402,7 +404,7 @@ class TableQuality:
     def facts(self) -> dict[str, float]:
         """All numbers by name."""
         real, made = self.rows
-        found: dict[str, float] = {
+        facts: dict[str, float] = {
             "real_rows": real,
             "synthetic_rows": made,
             "marginals": float(np.mean(list(self.marginals.values()))),
@@ -415,9 +417,9 @@ class TableQuality:
             "detection_rows": detection_rows(real, made),
         }
         if self.utility is not None and self.utility_real is not None:
-            found |= {"utility": self.utility, "utility_of_real": self.utility_real}
-            found["utility_rows"] = min(real, made)
-        return found
+            facts |= {"utility": self.utility, "utility_of_real": self.utility_real}
+            facts["utility_rows"] = min(real, made)
+        return facts
 
     def __str__(self) -> str:
         lines = []

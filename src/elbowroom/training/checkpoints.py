@@ -29,7 +29,7 @@ FORMAT = 1
 NAME = re.compile(r"step-(\d{12})-([0-9a-f]{32})\.safetensors")
 KEEP = 2
 EVERY = 30.0
-SHARE = 0.05  # of the time may be spent on checkpoints; large models have fewer of them
+SHARE = 0.05  # of the time may be spent on checkpoints, so that large models have fewer
 State = tuple[dict[str, Tensor], dict[str, Any]]
 
 
@@ -40,8 +40,8 @@ class Checkpoints:
     ----------
     folder : path or Checkpoints
     every : float, optional
-        Seconds between checkpoints, 30 by default; there are fewer where writing them takes long. 0 writes one after
-        every step. They have no effect on the training itself.
+        Seconds between checkpoints, 30 by default; more if writing one takes long. 0 writes one after every step.
+        Checkpoints have no effect on the training itself.
     """
 
     def __init__(self, folder: str | os.PathLike[str] | Checkpoints, every: float | None = None) -> None:
@@ -62,7 +62,7 @@ class Checkpoints:
         Raises
         ------
         ArtefactError
-            If another run uses it, or it can not be created.
+            If another run uses it, or it cannot be created.
         """
         with ExitStack() as stack:
             try:
@@ -70,8 +70,8 @@ class Checkpoints:
                 stack.enter_context(held(self.folder))
             except BlockingIOError as error:
                 raise ArtefactError(
-                    "one run at a time can use a folder of checkpoints",
-                    f"another one is using {self.folder}",
+                    "a folder of checkpoints can be used by one run at a time",
+                    f"another run is using {self.folder}",
                     "Wait until it has ended, or choose another folder.",
                 ) from error
             except OSError as error:
@@ -80,12 +80,12 @@ class Checkpoints:
             yield
 
     def prepare(self) -> None:
-        """Make sure that checkpoints can be written, and delete temporary files of killed processes.
+        """Check that checkpoints can be written, and delete temporary files of killed processes.
 
         Raises
         ------
         ArtefactError
-            If nothing can be written to the folder.
+            If the folder is not writable.
         """
         try:
             with tempfile.TemporaryFile(dir=self.folder):
@@ -97,8 +97,8 @@ class Checkpoints:
 
     def _unwritable(self, error: OSError) -> ArtefactError:
         return ArtefactError(
-            "the folder for checkpoints must be one that can be written to",
-            f"{self.folder} can not ({error.strerror or error})",
+            "the folder for checkpoints must be writable",
+            f"{self.folder} is not ({error.strerror or error})",
             "Choose another folder, or change its permissions.",
         )
 
@@ -108,9 +108,9 @@ class Checkpoints:
         return time.monotonic() >= self._next
 
     def save(self, step: int, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
-        """Write a checkpoint and delete all but the newest ones; if that fails, warn and keep the old ones.
+        """Write a checkpoint and delete all but the newest ones; if writing fails, warn and keep the old ones.
 
-        A failure does not end the run: the model is in memory, and the next checkpoint is tried again.
+        A failure does not end the run: the model is in memory, and the next checkpoint may succeed.
         """
         start = time.monotonic()
         try:
@@ -121,7 +121,7 @@ class Checkpoints:
             self._delete_all_but(path)
         except (OSError, MemoryError) as error:
             goes_on = "training continues, and will try again"
-            after = "the model was trained all the same" if facts.get("complete") else goes_on
+            after = "the model is trained nevertheless" if facts.get("complete") else goes_on
             message = f"no checkpoint could be written to {self.folder} ({error}); {after}"
             warn(message, 2)
         now = time.monotonic()
@@ -133,33 +133,33 @@ class Checkpoints:
         Raises
         ------
         ArtefactError
-            If there are checkpoints and all of them are broken, or from another version of this library.
+            If there are checkpoints and all are corrupted, or from another version of this library.
         """
-        found = self._newest_first()
-        for path in found:
+        paths = self._newest_first()
+        for path in paths:
             state = _read(path)
             if state is not None:
                 return state
             warn(f"checkpoint {path.name} is broken and was skipped", 2)
-        if found:
+        if paths:
             raise ArtefactError(
                 "a run's folder must hold an intact checkpoint",
-                f"all {len(found)} in {self.folder} are broken",
+                f"all {len(paths)} in {self.folder} are broken",
                 "Delete the folder and train again.",
             )
         return None
 
     def check(self, state: State, run: Mapping[str, Tensor], steps: int) -> None:
-        """Refuse a state that is not one of a run with these tensors and so many steps per epoch.
+        """Raise unless a state belongs to a run with these tensors and number of steps per epoch.
 
         Raises
         ------
         ArtefactError
-            With the first fault.
+            At the first error.
         """
-        found, facts = state
-        for name in sorted({*found, *run}):
-            one, other = (None if name not in of else (tuple(of[name].shape), of[name].dtype) for of in (found, run))
+        tensors, facts = state
+        for name in sorted({*tensors, *run}):
+            one, other = (None if name not in of else (tuple(of[name].shape), of[name].dtype) for of in (tensors, run))
             if one != other:
                 raise _foreign(f"the newest in {self.folder}", f"its {name!r:.60} is {one}, not {other}")
         step, epochs = facts["step"], len(facts["records"])
@@ -167,12 +167,12 @@ class Checkpoints:
             raise _foreign(f"the newest in {self.folder}", f"it is of step {step}, after {epochs} epochs of {steps}")
 
     def seed(self) -> int | None:
-        """The seed of the run in the folder, or None: for callers that draw a new seed for each run."""
+        """The seed of the run in the folder, or None; for callers that draw a new seed for each run."""
         state = self.load()
         return None if state is None else int(state[1]["run"]["seed"])
 
     def _delete_all_but(self, newest: Path) -> None:
-        """Keep the newest and those before it; checkpoints of later steps are broken, or they would have been used."""
+        """Keep the newest and those before it; checkpoints of later steps must be corrupted, as they were not used."""
         step = newest.name.rpartition("-")[0]
         earlier = [path for path in self._newest_first() if path.name.rpartition("-")[0] < step]
         for path in {*self._newest_first()} - {newest, *earlier[: KEEP - 1]}:
@@ -205,7 +205,7 @@ def _read(path: Path) -> State | None:
         if facts["format"] == FORMAT:
             _check_facts(facts)
             return safetensors.torch.load(content), facts
-    except Exception as error:  # any error that a forged file causes
+    except Exception as error:  # a forged file may cause any error
         raise _foreign(path, error) from error
     raise ArtefactError(
         f"a checkpoint must have format {FORMAT}", f"{path} has format {facts['format']!r:.40}", "Train again."
@@ -213,12 +213,12 @@ def _read(path: Path) -> State | None:
 
 
 def _check_facts(facts: dict[str, Any]) -> None:
-    """Refuse facts that no run has.
+    """Raise if the facts are not those of a run.
 
     Raises
     ------
     ValueError, KeyError, TypeError
-        With the first fault.
+        At the first error.
     """
     kinds = {"run": dict, "step": int, "records": list, "complete": bool, "backend": str, "circumstances": dict}
     for name, kind in kinds.items():
@@ -235,7 +235,9 @@ def _check_facts(facts: dict[str, Any]) -> None:
 
 def _foreign(path: object, why: object) -> ArtefactError:
     words = " ".join(str(why).split())[:200]
-    return ArtefactError("a checkpoint must be that of a run", f"{path} is none ({words})", "Delete it, and try again.")
+    return ArtefactError(
+        "a checkpoint must be valid for the run", f"{path} is not ({words})", "Delete it, and try again."
+    )
 
 
 def _digest(content: bytes) -> str:
@@ -244,15 +246,15 @@ def _digest(content: bytes) -> str:
 
 # ---- the identity of a run -----------------------------------------------------------------------------------
 
-MOST = 2**26  # bytes of data that are read for its checksum
+MOST = 2**26  # bytes of data that the checksum covers
 
 
 def checksum(rows: Rows | None) -> str:
-    """A checksum of rows: of all if they have less than 64 MB, else of evenly spaced ones."""
+    """A checksum of rows: of all of them up to 64 MB, else of evenly spaced ones."""
     if rows is None:
         return "none"
-    found = hashlib.blake2b(f"{type(rows).__name__} {len(rows)} x {rows.features}".encode(), digest_size=16)
+    digest = hashlib.blake2b(f"{type(rows).__name__} {len(rows)} x {rows.features}".encode(), digest_size=16)
     for index in evenly(len(rows), max(4096, MOST // rows.row_bytes)).split(256):
         for values in rows.stored(index):
-            found.update(values.numpy(force=True).tobytes())
-    return found.hexdigest()
+            digest.update(values.numpy(force=True).tobytes())
+    return digest.hexdigest()

@@ -13,13 +13,13 @@ ALWAYS = ("epoch", "step", "beta", "learning_rate", "distortion", "rate", "loss"
 
 @dataclass
 class History:
-    """One record per epoch, and notes on anything unusual.
+    """One record per epoch, and notes on unusual events.
 
-    Every record has epoch, step, beta and learning_rate at the epoch's end, distortion, rate and loss as means over
-    the epoch's training rows, in nats per row, and seconds since the start; with held-out rows also
-    held_out_distortion, held_out_rate and held_out_loss at the fixed evaluation beta; with a target distortion
-    target_met, 1 or 0. `products` says how matrices were multiplied (`elbowroom.utils.matmul`), on which the last
-    bits of the weights depend.
+    Every record has epoch, step, beta and learning_rate at the end of the epoch; distortion, rate and loss, means over
+    its training rows in nats per row; and seconds since the start. With held-out rows, it also has held_out_distortion,
+    held_out_rate and held_out_loss at the fixed evaluation beta; with a target distortion, target_met, 1 or 0.
+    `products` is the backend of matrix products (`elbowroom.utils.matmul`), on which the last bits of the weights
+    depend.
     """
 
     records: list[Record] = field(default_factory=list)
@@ -35,7 +35,7 @@ class History:
         Raises
         ------
         ValueError, TypeError
-            If it is not that of a model which was trained for at least one epoch.
+            If it is not the history of a model that was trained for at least one epoch.
         """
         history = cls(**saved)
         check_records(history.records)
@@ -43,7 +43,7 @@ class History:
             raise ValueError("the history has no records")
         texts = [history.verdict, history.products, *(history.notes if isinstance(history.notes, list) else [None])]
         if type(history.complete) is not bool or not all(isinstance(text, str) for text in texts):
-            raise ValueError("the notes of the history are not texts, or it does not say whether it is complete")
+            raise ValueError("the notes of the history are not strings, or it does not state whether it is complete")
         return history
 
     def __len__(self) -> int:
@@ -65,8 +65,8 @@ class History:
     def best(self) -> Record:
         """The record of the epoch that model selection chose.
 
-        That is the one with the lowest held-out loss; with a target distortion, the one with the largest beta of those
-        that met it; else the last.
+        This is the epoch with the lowest held-out loss; with a target distortion, the one with the largest beta among
+        those that met it; otherwise the last.
         """
         held_out = [r for r in self.records if math.isfinite(r.get("held_out_loss", math.nan))]
         if held_out:
@@ -76,17 +76,17 @@ class History:
 
     @property
     def final_beta(self) -> float:
-        """The beta of the model: that of the epoch that met a target, else that at the end of training."""
+        """The beta of the model: of the selected epoch if there was a target distortion, else of the last one."""
         return (self.best if "target_met" in self.records[-1] else self.records[-1])["beta"]
 
 
 def check_records(records: Any) -> None:
-    """Refuse anything but the records of successive epochs.
+    """Raise unless these are the records of successive epochs.
 
     Raises
     ------
     ValueError
-        With the first fault.
+        At the first error.
     """
     if not isinstance(records, list):
         raise ValueError("the history has no list of records")

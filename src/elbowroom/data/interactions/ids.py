@@ -1,4 +1,4 @@
-"""Ids, values and times of interactions: which columns of a frame hold them, and as arrays."""
+"""Ids, values and times of interactions: the columns of a frame that hold them, as arrays."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ import numpy as np
 from elbowroom.data.words import EXACT, MOMENT, objects_of, whole_numbers
 from elbowroom.errors import DataError, ParameterError, counted, unknown
 
-# ---- which column is what --------------------------------------------------------------------------------------------
+# ---- roles of columns ------------------------------------------------------------------------------------------------
 
-# What columns are called, without what only says that they are ids; of several, those of the first group are meant.
+# Names of columns, without words such as id; if several match, those of the first group take precedence.
 USERS = ("user customer client member account buyer subscriber listener reviewer", "visitor session")
 ITEMS = ("item product article movie film song track book game video recipe asin sku isbn", "artist page")
 VALUES = "rating star score value count play playcount listen click view weight quantity qty amount freq frequency"
@@ -27,7 +27,7 @@ SECONDS = (10**9, 2 * 10**9)  # since 1970, from 2001 to 2033; also in milli-, m
 
 
 class Roles(NamedTuple):
-    """The columns of users and of items, and what is to be said about it: nothing where they are as plain as can be."""
+    """The columns of users and of items, and a note on the choice, empty if it is obvious."""
 
     user: str
     item: str
@@ -35,15 +35,15 @@ class Roles(NamedTuple):
 
 
 def roles_of(X: Any, user: str | None = None, item: str | None = None, value: str | None = None) -> Roles:
-    """Which columns of a frame of interactions hold the users and the items.
+    """The columns of users and items of a frame of interactions.
 
-    Those that are given; else those that are called so, wherever they stand; else the first and the second column of
-    the rest, if these can be ids.
+    They are the given ones; else those with a usual name, at any position; else the first and the second of the
+    others, if these can be ids.
 
     Raises
     ------
     DataError, ParameterError
-        If a column is not there, or it is not clear which one is meant.
+        If a column is missing, or the choice is ambiguous.
     """
     frame = nw.from_native(X, eager_only=True)
     names = list(frame.columns)
@@ -59,29 +59,29 @@ def roles_of(X: Any, user: str | None = None, item: str | None = None, value: st
     if user is not None and user == item:
         raise ParameterError("users and items must be two columns", f"both are {user!r}", NAME_THEM)
     free = [name for name in names if name not in (user, item)]
-    found = {
+    chosen = {
         "user": user if user is not None else _called(frame, free, "user", USERS),
         "item": item if item is not None else _called(frame, free, "item", ITEMS),
     }
-    only = len(names) - (value is not None) == 2  # so that no other column can be meant
-    plain = only or None not in found.values()
+    only = len(names) - (value is not None) == 2  # there is no other choice
+    plain = only or None not in chosen.values()
     for what in ("user", "item"):
-        if found[what] is None:
-            found[what] = _next(frame, [n for n in free if n not in (*found.values(), value)], what, only)
-    in_order = (user or names[0], item or names[1]) == (found["user"], found["item"])
-    note = f"users are taken from column {found['user']!r}, items from column {found['item']!r}"
-    roles = {what: name for what, name in found.items() if name is not None}
+        if chosen[what] is None:
+            chosen[what] = _next(frame, [n for n in free if n not in (*chosen.values(), value)], what, only)
+    in_order = (user or names[0], item or names[1]) == (chosen["user"], chosen["item"])
+    note = f"users are taken from column {chosen['user']!r}, items from column {chosen['item']!r}"
+    roles = {what: name for what, name in chosen.items() if name is not None}
     return Roles(**roles, note="" if plain and in_order else note)
 
 
 def are_interactions(names: Sequence[str]) -> bool:
-    """Whether columns are called like those of interactions: users and items, first or beside values and times only."""
+    """Whether column names are those of interactions: users and items, first or with only values and times."""
     kinds = [kind_of_name(name) for name in names]
     return {"user", "item"} <= {*kinds} and ({*kinds[:2]} == {"user", "item"} or "" not in kinds)
 
 
 def kind_of_name(name: Any) -> str:
-    """What a column is called like: "user", "item", "value", "time", or "" for nothing of these.
+    """The role that a column name suggests: "user", "item", "value", "time", or "" for none.
 
     >>> [kind_of_name(name) for name in ("userId", "item_id:token", "Rating", "created_at", "age")]
     ['user', 'item', 'value', 'time', '']
@@ -94,7 +94,7 @@ def kind_of_name(name: Any) -> str:
 
 
 def _words(name: Any) -> list[str]:
-    """The words of a name, without those that say that it is an id."""
+    """The words of a name, without those such as id."""
     plain = re.sub(r"([a-z])([A-Z])", r"\1 \2", str(name).partition(":")[0])
     words = re.findall(r"[^\W_]+", plain.lower())
     while len(words) > 1 and words[-1] in ID_WORDS:
@@ -103,7 +103,7 @@ def _words(name: Any) -> list[str]:
 
 
 def _group(name: Any, groups: Sequence[str]) -> int | None:
-    """The first group of words that a name is one of."""
+    """The first group of words that contains a name."""
     whole = "".join(_words(name))
     forms = (whole, whole.removesuffix("id"), whole.removeprefix("id"))
     return next((i for i, group in enumerate(groups) if any(_is_in(form, group) for form in forms)), None)
@@ -114,23 +114,23 @@ def _is_in(word: str, words: str) -> bool:
 
 
 def _called(frame: Any, names: Sequence[str], what: str, groups: Sequence[str]) -> str | None:
-    """The column that is called like users or items; None if there is none."""
+    """The column with a usual name of users or items; None if there is none."""
     called = {name: _group(name, groups) for name in names}
     first = min((group for group in called.values() if group is not None), default=None)
     candidates = [name for name in names if first is not None and called[name] == first]
     if len(candidates) > 1:
         listed = ", ".join(map(repr, candidates[:4]))
         do = f"Name it with {what}={candidates[0]!r}."
-        raise DataError(f"it must be clear which column holds the {what}s", f"{listed} may all do", do)
+        raise DataError(f"it must be clear which column holds the {what}s", f"{listed} are all candidates", do)
     if candidates:
         _check_can_be_ids(frame, candidates[0], what, what_it_holds(frame.get_column(candidates[0])))
     return candidates[0] if candidates else None
 
 
 def _next(frame: Any, names: Sequence[str], what: str, only: bool) -> str:
-    """The first of some columns, of which none is called like users or items, if it can hold ids."""
+    """The first of some columns without a usual name, if it can hold ids."""
     if not names:
-        got = "there is no column beside those of the others"
+        got = "there is no column left for them"
         raise DataError(f"a frame of interactions must have a column of {what}s", got, NAME_THEM)
     name, column = names[0], frame.get_column(names[0])
     holds = {"value": "values, by its name", "time": "times, by its name"}.get(kind_of_name(name), "")
@@ -146,13 +146,13 @@ def _check_can_be_ids(frame: Any, name: str, what: str, holds: str) -> None:
         others = ", ".join(repr(other) for other in frame.columns if other != name)
         raise DataError(
             f"it must be clear which column holds the {what}s",
-            f"{name!r} would, and it holds {holds}",
+            f"the next one, {name!r}, holds {holds}",
             f"Name it with {what}=...: {name!r}, if that is right, or one of {others:.200}.",
         )
 
 
 def what_it_holds(column: Any) -> str:
-    """What a column holds that can not be ids: dates, or numbers with fractions. An empty text for all others."""
+    """A description of values that cannot be ids, dates or numbers with fractions; empty for all others."""
     dtype = column.dtype
     if dtype in (nw.Date, nw.Datetime, nw.Time, nw.Duration):
         return f"times ({str(dtype).partition('(')[0].lower()})"
@@ -168,7 +168,7 @@ def what_it_holds(column: Any) -> str:
 
 
 def _seconds(column: Any) -> str:
-    """Whether whole numbers look like seconds since 1970, or parts of them."""
+    """A note if integers look like times since 1970, in seconds or smaller units; else empty."""
     if not column.dtype.is_integer() or column.is_null().any() or not len(column):
         return ""
     low, high = int(column.min()), int(column.max())
@@ -180,35 +180,35 @@ NAME_THEM = "Name them with user=... and item=...."
 
 # ---- ids -------------------------------------------------------------------------------------------------------------
 
-ONE_KIND = "ids must be whole numbers or texts, all of one kind"
-DROP = "Drop such rows, or turn all ids into texts."
+ONE_KIND = "ids must be integers or strings, all of one kind"
+DROP = "Drop such rows, or convert all ids to strings."
 
 
 def ids_of(values: Any, where: str) -> np.ndarray:
-    """Ids (n,) of a column of a frame, an array or a list: int64, uint64 if need be, or texts as objects.
+    """Ids (n,) of a column, an array or a list: int64, uint64 if necessary, or strings as objects.
 
     Raises
     ------
     DataError
-        If one is missing, or is no id.
+        If one is missing or invalid.
     """
-    found = _of_column(values, where) if isinstance(values, nw.Series) else array_of(values)
-    if found.dtype.kind == "u" and len(found) and int(found.max()) >= 2**63:
-        return found.astype(np.uint64)
-    if found.dtype.kind in "iu" or not len(found):
-        return found.astype(np.int64)
-    if found.dtype.kind == "f" and (np.abs(found) <= EXACT).all() and (found == np.rint(found)).all():
-        return found.astype(np.int64)  # numbers that float64 holds as they were written
+    ids = _of_column(values, where) if isinstance(values, nw.Series) else array_of(values)
+    if ids.dtype.kind == "u" and len(ids) and int(ids.max()) >= 2**63:
+        return ids.astype(np.uint64)
+    if ids.dtype.kind in "iu" or not len(ids):
+        return ids.astype(np.int64)
+    if ids.dtype.kind == "f" and (np.abs(ids) <= EXACT).all() and (ids == np.rint(ids)).all():
+        return ids.astype(np.int64)  # float64 represents these exactly
     if isinstance(values, nw.Series) and values.dtype == nw.String:
-        return found
-    objects = objects_of(found.tolist() if found.dtype.kind in "fbUT" else found)
+        return ids
+    objects = objects_of(ids.tolist() if ids.dtype.kind in "fbUT" else ids)
     if all(isinstance(value, str) for value in objects):
         return objects_of(map(str, objects))
     numbers = [whole_number(value) for value in objects]
     if None not in numbers:
-        ids = whole_numbers([objects_of(numbers)])
-        if ids is not None:
-            return ids
+        integers = whole_numbers([objects_of(numbers)])
+        if integers is not None:
+            return integers
     raise DataError(ONE_KIND, _first_that_is_none(objects, where), DROP)
 
 
@@ -222,14 +222,14 @@ def _of_column(column: Any, where: str) -> np.ndarray:
 
 
 def array_of(ids: Any) -> np.ndarray:
-    """Ids as an array (n,), of objects unless it was one: NumPy makes texts of numbers beside texts."""
+    """Ids as an array (n,); lists become objects, as NumPy would convert numbers among strings to strings."""
     if isinstance(ids, np.ndarray):
         return np.atleast_1d(ids)
     return objects_of([ids] if isinstance(ids, str | bytes) or not isinstance(ids, Iterable) else ids)
 
 
 def whole_number(value: Any) -> int | None:
-    """A value as a whole number; None if it is something else, or may not be what was written."""
+    """A value as an int; None if it is not an integer, or may have been rounded."""
     if isinstance(value, bool | np.bool_ | np.timedelta64) or not isinstance(value, Real | Decimal):
         return None
     if isinstance(value, Integral):
@@ -240,11 +240,11 @@ def whole_number(value: Any) -> int | None:
 
 
 def _first_that_is_none(objects: np.ndarray, where: str) -> str:
-    """The first value that is no id beside the others, in words."""
+    """Describe the first value that is not a valid id, or not of the kind of the others."""
     text = isinstance(next((v for v in objects if isinstance(v, str) or whole_number(v) is not None), None), str)
     bad = ((i, v) for i, v in enumerate(objects) if not (isinstance(v, str) if text else _fits(v)))
     row, value = next(bad, None) or max(enumerate(objects), key=lambda each: each[1])
-    large = ", which 64 bits do not hold beside the others" if whole_number(value) is not None else ""
+    large = ", which 64 bits do not hold together with the others" if whole_number(value) is not None else ""
     return f"{where} has {str(value) if isinstance(value, np.generic) else repr(value):.60} (row {row}){large}"
 
 
@@ -254,23 +254,23 @@ def _fits(value: Any) -> bool:
 
 
 def is_text(ids: np.ndarray) -> bool:
-    """Whether ids are texts."""
+    """Whether ids are strings."""
     return ids.dtype.kind not in "iu"
 
 
 def as_texts(ids: np.ndarray) -> np.ndarray:
-    """Ids (n,) as texts."""
+    """Ids (n,) as strings."""
     return objects_of(map(str, ids.tolist()))
 
 
 def all_ids(some: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """The different ids of two arrays of one kind, in ascending order."""
+    """The unique ids of two arrays of one kind, in ascending order."""
     if some.dtype == others.dtype:
         return np.union1d(some, others)
     ids = whole_numbers([part.astype(object) for part in (some, others)])
     if ids is None:
-        got = "there are negative ones beside others of 2**63 and more"
-        raise DataError("ids that are whole numbers must fit 64 bits", got, "Turn all ids into texts.")
+        got = "there are negative ones and others of at least 2**63"
+        raise DataError("integer ids must fit into 64 bits", got, "Convert all ids to strings.")
     return np.unique(ids)
 
 
@@ -293,10 +293,10 @@ def values_of(column: Any, name: str) -> np.ndarray:
 
 
 def times_of(column: Any, name: str) -> np.ndarray:
-    """A column of numbers, dates or ISO texts as numbers that are later the greater they are.
+    """A column of numbers, dates or ISO strings as numbers in the order of time.
 
-    Whole numbers and dates keep all their digits. Texts are all numbers or all dates, and dates say all or none of
-    them how far they are from UTC.
+    Integers and dates keep all their digits. Strings are all numbers or all dates; of dates, all or none have a UTC
+    offset.
     """
     if column.dtype == nw.Datetime and column.dtype.time_zone is not None:
         column = column.dt.convert_time_zone("UTC").dt.replace_time_zone(None)
@@ -304,7 +304,7 @@ def times_of(column: Any, name: str) -> np.ndarray:
     kinds: set[str] = set()
     row = int(np.argmax(missing)) if missing.any() else -1
     if row < 0:
-        long = column.dtype in (nw.Int128, nw.UInt128)  # which numpy does not have
+        long = column.dtype in (nw.Int128, nw.UInt128)  # not in NumPy
         values = np.asarray(column.to_list() if long else column.to_numpy())
         numbers = values.dtype.kind in "iuM" or (values.dtype.kind == "f" and np.isfinite(values).all())
         if numbers and values.ndim == 1:
@@ -314,16 +314,16 @@ def times_of(column: Any, name: str) -> np.ndarray:
         if len(kinds) <= 1 and "" not in kinds:
             return np.array([time for _, time in times])
         row = next(i for i, (kind, _) in enumerate(times) if kind == "" or kind != times[0][0])
-    several = ", of another kind than the first one" if kinds and "" not in kinds else ""
+    several = ", of another kind than the first" if kinds and "" not in kinds else ""
     raise DataError(
-        "times must be numbers, dates or ISO texts such as 2026-01-31, all of one kind",
+        "times must be numbers, dates or ISO strings such as 2026-01-31, all of one kind",
         f"column {name!r} has others: {str(column[row])[:40]!r}{several} (row {row})",
-        "Drop such rows, or write them so.",
+        "Drop such rows, or convert them.",
     )
 
 
 def _time(value: Any) -> tuple[str, Any]:
-    """What a time is, "number", "date" or "date with an offset" or, if none, "", and where it stands among others."""
+    """The kind of a time, "number", "date", "date with an offset" or "" if it is none, and its value for sorting."""
     if isinstance(value, Real | Decimal) and not isinstance(value, bool):
         return ("number", value) if np.isfinite(float(value)) else ("", None)
     text = str(value).strip() if isinstance(value, str | date) else ""

@@ -1,4 +1,4 @@
-"""Users and items by their ids, and what happened between them as a sparse matrix."""
+"""Ids of users and items, and their interactions as a sparse matrix."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from elbowroom.data.interactions.ids import (
 from elbowroom.data.words import objects_of
 from elbowroom.errors import DataError
 
-LARGEST = 1e30  # of a value: its square, in float32, is no number
+LARGEST = 1e30  # of a value, whose square overflows in float32
 PARTS = ("starts", "columns", "values")  # of a CSR matrix
 
 
@@ -31,7 +31,7 @@ class Vocabulary:
     Parameters
     ----------
     ids : array (n,)
-        Different numbers, int64 or uint64, or texts as objects, in ascending order.
+        Unique integers, int64 or uint64, or strings as objects, in ascending order.
     """
 
     def __init__(self, ids: np.ndarray) -> None:
@@ -42,22 +42,22 @@ class Vocabulary:
 
     @classmethod
     def learn(cls, ids: np.ndarray) -> tuple[Vocabulary, np.ndarray]:
-        """The different ids, and the position of each one given."""
+        """The unique ids, and the position of each given id."""
         if not is_text(ids):
-            found, positions = np.unique(ids, return_inverse=True)
-            return cls(found), positions.reshape(-1)
+            unique, positions = np.unique(ids, return_inverse=True)
+            return cls(unique), positions.reshape(-1)
         known = cls(objects_of(sorted({*ids.tolist()})))
         return known, known.positions(ids)
 
     @classmethod
     def counting(cls, n: int) -> Vocabulary:
-        """The ids of a matrix: 0, 1, ..., n - 1."""
+        """The ids of a matrix, 0, 1, ..., n - 1."""
         return cls(np.arange(n))
 
     def tensors(self) -> dict[str, Tensor]:
-        """The ids as tensors: the numbers, or the letters of all texts one after the other, and where each one ends.
+        """The ids as tensors: integers, or the concatenated characters of all strings and where each one ends.
 
-        Those of uint64 are the int64 of the same bits, called `unsigned`.
+        uint64 is stored as int64 with the same bits, under the name `unsigned`.
         """
         if not self.is_text:
             unsigned = self.ids.dtype == np.uint64
@@ -74,26 +74,26 @@ class Vocabulary:
         letters: Tensor | None = None,
         ends: Tensor | None = None,
     ) -> Self:
-        """From what `tensors` made.
+        """The inverse of `tensors`.
 
         Raises
         ------
         ValueError
-            If they are no different numbers or texts in ascending order.
+            If they are not unique integers or strings in ascending order.
         """
         if letters is not None and ends is not None and ids is None and unsigned is None:
-            found = _texts(letters, ends)
+            values = _texts(letters, ends)
         elif letters is None and ends is None and (ids is None) != (unsigned is None):
-            found = _numbers(ids) if unsigned is None else _numbers(unsigned).view(np.uint64)
+            values = _numbers(ids) if unsigned is None else _numbers(unsigned).view(np.uint64)
         else:
-            raise ValueError("its ids are neither numbers nor texts")
-        if not (found[1:] > found[:-1]).all():
-            raise ValueError("its ids are not different ones in ascending order")
-        return cls(found)
+            raise ValueError("its ids are neither integers nor strings")
+        if not (values[1:] > values[:-1]).all():
+            raise ValueError("its ids are not unique and in ascending order")
+        return cls(values)
 
     @cached_property
     def is_text(self) -> bool:
-        """Whether the ids are texts."""
+        """Whether the ids are strings."""
         return is_text(self.ids)
 
     @cached_property
@@ -101,7 +101,7 @@ class Vocabulary:
         return {text: place for place, text in enumerate(self.ids.tolist())}
 
     def positions(self, ids: np.ndarray) -> np.ndarray:
-        """The positions of ids (n,), -1 for those that are not known."""
+        """The positions of ids (n,), -1 if unknown."""
         if not len(self.ids) or not len(ids) or self.is_text != is_text(ids):
             return np.full(len(ids), -1)
         if self.is_text:
@@ -113,7 +113,7 @@ class Vocabulary:
 
 @dataclass(frozen=True, eq=False)
 class Interactions:
-    """A matrix (users, items), CSR, whose stored values are all above zero, and the ids of its rows and columns."""
+    """A CSR matrix (users, items) whose stored values are positive, and the ids of its rows and columns."""
 
     matrix: Any
     users: Vocabulary
@@ -123,22 +123,22 @@ class Interactions:
         return int(self.matrix.shape[0])
 
     def tensors(self) -> dict[str, Tensor]:
-        """All of it as tensors by name, for a file."""
+        """The matrix and the ids as tensors by name, for a file."""
         matrix = self.matrix
         parts = {"starts": matrix.indptr.astype(np.int64), "columns": matrix.indices.astype(np.int32)}
-        found = {name: torch.from_numpy(part) for name, part in (parts | {"values": matrix.data}).items()}
+        tensors = {name: torch.from_numpy(part) for name, part in (parts | {"values": matrix.data}).items()}
         for who in ("users", "items"):
-            found |= {f"{who}.{name}": tensor for name, tensor in getattr(self, who).tensors().items()}
-        return found
+            tensors |= {f"{who}.{name}": tensor for name, tensor in getattr(self, who).tensors().items()}
+        return tensors
 
     @classmethod
     def of_tensors(cls, tensors: Mapping[str, Tensor]) -> Self:
-        """From what `tensors` made.
+        """The inverse of `tensors`.
 
         Raises
         ------
         ValueError
-            If they are no interactions.
+            If they are not interactions.
         """
         if unknown_names := {name for name in tensors if not name.startswith(("users.", "items."))} - {*PARTS}:
             raise ValueError(f"its interactions have {min(unknown_names)!r:.60}")
@@ -156,7 +156,7 @@ class Interactions:
             and ((columns >= 0) & (columns < len(items))).all()
             and ((values > 0) & (values <= LARGEST)).all()
         ):
-            raise ValueError("its interactions are no matrix of users and items")
+            raise ValueError("its interactions are not a matrix of users and items")
         matrix = sparse.csr_matrix((values, columns, starts), (len(users), len(items)))
         if not matrix.has_canonical_format:
             raise ValueError("its interactions are not in order")
@@ -165,35 +165,35 @@ class Interactions:
 
 def _numbers(ids: Tensor | None) -> np.ndarray:
     if ids is None or ids.dtype != torch.int64 or ids.ndim != 1:
-        raise ValueError("its ids are no numbers")
+        raise ValueError("its ids are not integers")
     return ids.numpy()
 
 
 def _texts(letters: Tensor, ends: Tensor) -> np.ndarray:
-    """Texts (n,) from all their letters, in UTF-8, and where each one ends.
+    """Strings (n,) from their concatenated characters in UTF-8, and where each one ends.
 
     Raises
     ------
     ValueError
-        If they are none.
+        If they are invalid.
     """
     content, places = letters.numpy().tobytes(), ends.tolist()
     sizes = np.diff(places, prepend=0)
     if (letters.dtype, ends.dtype) != (torch.uint8, torch.int64) or letters.ndim != 1 or ends.ndim != 1:
-        raise ValueError("its ids are no texts")
+        raise ValueError("its ids are not strings")
     if not len(places) or places[-1] != len(content) or (sizes < 0).any():
-        raise ValueError("its ids do not end where they are said to")
+        raise ValueError("the ends of its ids do not match their characters")
     starts = [0, *places[:-1]]
     return objects_of(content[a:b].decode(errors="surrogatepass") for a, b in zip(starts, places, strict=True))
 
 
 def ones_of(matrix: Any) -> Any:
-    """A CSR matrix with ones, float32, for what it stores."""
+    """A CSR matrix with its stored values replaced by ones, float32."""
     return sparse.csr_matrix((np.ones(matrix.nnz, np.float32), matrix.indices, matrix.indptr), matrix.shape)
 
 
 def normalised(matrix: Any) -> tuple[Any, np.ndarray]:
-    """Which interactions there are, D_u^-1/2 X D_i^-1/2 with the users' and items' numbers of them; and D_i^-1/2."""
+    """D_u^-1/2 X D_i^-1/2 for binary interactions X, with their numbers D_u by user and D_i by item; and D_i^-1/2."""
     seen = ones_of(matrix)
     users, items = (np.maximum(np.asarray(seen.sum(axis), np.float32).ravel(), 1) ** -0.5 for axis in (1, 0))
     seen.data *= items[seen.indices]
@@ -202,9 +202,9 @@ def normalised(matrix: Any) -> tuple[Any, np.ndarray]:
 
 
 def csr_of(X: Any) -> Any:
-    """A matrix (users, items) of finite numbers as CSR, whose places are its own: what X was may change."""
+    """A matrix (users, items) of finite numbers as CSR, with indices that later changes of X do not affect."""
     validation.refuse_collections(X)
-    if not (sparse.issparse(X) or hasattr(X, "ndim")):  # lists of lists are histories, wherever they are given
+    if not (sparse.issparse(X) or hasattr(X, "ndim")):  # lists of lists are always histories
         raise DataError(
             "interactions must be a sparse matrix (users, items) of numbers, or a frame with a row for each of them",
             f"they are of type {type(X).__name__}",
@@ -215,7 +215,7 @@ def csr_of(X: Any) -> Any:
         X = X if sparse.issparse(X) else np.asarray(validation.as_array(X))
     except DataError:
         raise
-    except (TypeError, ValueError, RuntimeError) as error:  # of the X of another library
+    except (TypeError, ValueError, RuntimeError) as error:  # from another library's X
         X = np.array(f"{type(X).__name__} ({error!r:.60})", dtype=object)
     if X.ndim != 2 or X.dtype.kind not in "biuf":
         raise DataError(
@@ -225,16 +225,16 @@ def csr_of(X: Any) -> Any:
         )
     if X.dtype == bool:
         X = sparse.csr_matrix(X, copy=True)
-        X.sum_duplicates()  # where True comes twice it is True, and not 2
+        X.sum_duplicates()  # before the cast: duplicates of True are True, not 2
     matrix = sparse.csr_matrix(X if X.dtype in (np.float32, np.float64) else X.astype(np.float64), copy=False)
     if not np.isfinite(matrix.data).all():
         raise DataError("interactions must be finite numbers", "some are not", "Set them, or leave them out.")
-    data = matrix.data if matrix.has_canonical_format else matrix.data.astype(np.float64)  # which will be summed
+    data = matrix.data if matrix.has_canonical_format else matrix.data.astype(np.float64)  # for summing duplicates
     return sparse.csr_matrix((data, matrix.indices.copy(), matrix.indptr.copy()), matrix.shape)
 
 
 def in_float32(values: np.ndarray) -> np.ndarray:
-    """Values in float32, in which they are kept, and in which 4.1 is the same number wherever it comes from."""
+    """Values in float32, in which they are stored, so that 4.1 is the same number whatever its original dtype."""
     with np.errstate(over="ignore"):
         return values.astype(np.float32, copy=False)
 
@@ -245,7 +245,7 @@ def is_frame(X: Any) -> bool:
 
 
 def is_matrix(X: Any) -> bool:
-    """Whether X is a matrix with a row for each user: sparse, or an array of two axes that does not hold texts."""
+    """Whether X is a matrix with a row for each user: sparse, or a 2-d array that does not hold strings."""
     if sparse.issparse(X):
         return True
     if getattr(X, "ndim", 0) < 2 or is_frame(X):
@@ -260,12 +260,12 @@ def cell_of(matrix: Any, i: int) -> str:
 
 
 def with_values(matrix: Any, data: np.ndarray) -> Any:
-    """A CSR matrix with other values in the same places, in order."""
+    """A CSR matrix with other values at the same positions, in order."""
     matrix = sparse.csr_matrix((data, matrix.indices, matrix.indptr), matrix.shape)
     matrix.sort_indices()
     return matrix
 
 
 def listed(ids: Sequence[Any]) -> str:
-    """The first few ids as words."""
+    """The first few ids, for a message."""
     return ", ".join(map(repr, list(ids)[:3])) + (", ..." if len(ids) > 3 else "")

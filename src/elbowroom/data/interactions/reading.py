@@ -1,4 +1,4 @@
-"""Interactions: who did what, as users, items and a sparse matrix of them."""
+"""Reading interactions of users and items from frames, matrices and lists."""
 
 from __future__ import annotations
 
@@ -43,28 +43,28 @@ _EXAMPLE = "Pass a list of dicts, [{3: 4.5, 7: 2.0}]."
 class Reading:
     """How interactions are read.
 
-    Without `threshold`, `counts` and `ratings` every interaction counts once: the values are 1, or 0 where there is
-    none, and others are refused. A frame may have several rows of a user and an item, which count once together.
+    Without `threshold`, `counts` and `ratings`, interactions are binary: values must be 1, or 0 for none. Several rows
+    of a frame with the same user and item are one interaction.
 
     Parameters
     ----------
     user, item : str or None
-        Columns of a frame; None for those that are called so or, where none is, the first and the second one.
+        Columns of a frame; None for those with a usual name, else the first and the second one.
     value : str or None
-        Column of a frame with counts or ratings; None for one interaction a row.
+        Column of a frame with counts or ratings; None if each row is one interaction.
     threshold : float or None
-        Above zero: interactions whose values, summed over a user's rows of an item, are less are left out, negative
-        ones too. Those that are left count once, unless `counts` or `ratings` keep their values.
+        A positive number: interactions with smaller values, summed over rows with the same user and item, are dropped,
+        negative ones too. The others count once, unless `counts` or `ratings` keep their values.
     counts, ratings : bool
-        Keep values, whose sum counts where a user has an item more than once, or of ratings the last. Counts must not
-        be negative, and ratings must be above zero.
+        Keep the values. For repeated pairs of a user and an item, counts are summed, and the last rating is kept.
+        Counts must not be negative, and ratings must be positive.
     min_user, min_item : int
-        Users and items with fewer interactions are left out, again and again until there are none.
+        Users and items with fewer interactions are dropped, repeatedly, until none are left.
 
     Raises
     ------
     ParameterError
-        If an option is of another kind.
+        If an option has an invalid value.
     """
 
     user: str | None = None
@@ -89,15 +89,15 @@ class Reading:
             raise ParameterError("values are counts or ratings", "counts and ratings are both set", "Set one of them.")
 
     def learn(self, X: Any) -> Interactions:
-        """Interactions with the users and items that X has.
+        """Read interactions, and learn the ids of their users and items.
 
         Raises
         ------
         DataError
-            If X holds no interactions, or ids or values that can not be used.
+            If X has no interactions, or invalid ids or values.
         """
-        found = self._of_frame(X) if is_frame(X) else self._of_matrix(X)
-        return self._filtered(found)
+        interactions = self._of_frame(X) if is_frame(X) else self._of_matrix(X)
+        return self._filtered(interactions)
 
     def _of_matrix(self, X: Any) -> Interactions:
         matrix = self.cleaned(csr_of(X))
@@ -112,14 +112,14 @@ class Reading:
         return Interactions(matrix, known_users, known_items)
 
     def matrix(self, values: np.ndarray, rows: np.ndarray, columns: np.ndarray, shape: tuple[int, int]) -> Any:
-        """Interactions of checked values, by positions of users and items that may come more than once, as CSR."""
-        if self.ratings:  # whoever rates an item again has another opinion
+        """A CSR matrix of interactions, from checked values and the positions of users and items, with duplicates."""
+        if self.ratings:  # a later rating replaces an earlier one
             _, last = np.unique((rows * shape[1] + columns)[::-1], return_index=True)
             values, rows, columns = (part[::-1][last] for part in (values, rows, columns))
         return self._admitted(sparse.csr_matrix((values, (rows, columns)), shape))
 
     def roles(self, X: Any) -> Roles:
-        """Which columns of a frame hold the users and the items."""
+        """The columns of users and items of a frame."""
         return roles_of(X, self.user, self.item, self.value)
 
     def columns(self, X: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -143,7 +143,7 @@ class Reading:
         )
 
     def in_time(self, X: Any, time: str) -> Any:
-        """A frame of interactions with its rows in the order of a column of times."""
+        """A frame of interactions, sorted by a column of times."""
         if not is_frame(X):
             raise DataError(
                 "an order in time needs a frame", f"X is of type {type(X).__name__}", f"Give it a column {time!r}."
@@ -154,57 +154,57 @@ class Reading:
         times = times_of(frame.get_column(time), time)
         if len(times) > 1 and (times == times[0]).all():
             raise DataError(
-                "times must differ, to say what comes later",
+                "times must differ, to define an order",
                 f"column {time!r} holds {frame.get_column(time).to_list()[0]!r} alone",
                 "Name another column, or use Split.per_user.",
             )
         return frame[np.argsort(times, kind="stable").tolist()].to_native()
 
     def more(self, known: Interactions, users: np.ndarray, matrix: Any) -> Interactions:
-        """Known interactions and more: the rows of a matrix, of ascending ids of known and of new users."""
+        """Add the rows of a matrix, with ascending ids of known and new users, to known interactions."""
         everybody = Vocabulary(all_ids(known.users.ids, users))
         parts = [sparse.coo_matrix(known.matrix), sparse.coo_matrix(matrix)]
         places = [everybody.positions(known.users.ids), everybody.positions(users)]
         rows = np.concatenate([place[part.row] for part, place in zip(parts, places, strict=True)])
         columns, values = (np.concatenate([getattr(part, name) for part in parts]) for name in ("col", "data"))
-        read = replace(self, threshold=None)  # both are what was admitted
+        read = replace(self, threshold=None)  # the threshold was already applied to both
         merged = read.matrix(values, rows, columns, (len(everybody), len(known.items)))
         return Interactions(merged, everybody, known.items)
 
-    def order_of(self, X: Any, found: Interactions) -> Any:
-        """The place in a frame of the first row of each interaction that was learned from it, a CSR matrix from 1 on.
+    def order_of(self, X: Any, known: Interactions) -> Any:
+        """A CSR matrix with the index, from 1, of each interaction's first row in the frame it was learned from.
 
-        Of ratings that of the last row, as it is the last rating that counts.
+        For ratings it is the last row, as the last rating is kept.
         """
         users, items, _ = self.columns(X)
-        rows, columns = found.users.positions(users), found.items.positions(items)
+        rows, columns = known.users.positions(users), known.items.positions(items)
         order = np.flatnonzero((rows >= 0) & (columns >= 0))[:: -1 if self.ratings else 1]
-        _, first = np.unique(rows[order] * len(found.items) + columns[order], return_index=True)
+        _, first = np.unique(rows[order] * len(known.items) + columns[order], return_index=True)
         at = order[first]
-        return sparse.csr_matrix((at + 1, (rows[at], columns[at])), found.matrix.shape)
+        return sparse.csr_matrix((at + 1, (rows[at], columns[at])), known.matrix.shape)
 
     @property
     def least(self) -> float:
-        """A value that counts as an interaction, for those that come without one."""
+        """The value of interactions that are given without one."""
         return max(1.0, self.threshold or 1.0)
 
     def check_values(self, values: np.ndarray, place: Callable[[int], str]) -> None:
-        """Refuse values (n,) that do not mean anything to this way of reading; `place` says where one of them is.
+        """Raise if values (n,) are invalid for these options; `place` describes where one of them is.
 
         Raises
         ------
         DataError
-            With the first of them.
+            With the first invalid value.
         """
         if self.counts:
             broken, expected, do = values < 0, "counts must not be negative", "Correct the data."
         elif self.ratings:
-            broken, expected = values <= 0, "ratings must be above zero, as zero means none"
+            broken, expected = values <= 0, "ratings must be positive, as zero means no rating"
             do = "Add a constant to all of them."
         elif self.threshold is None:
             broken = (values != 0) & (values != 1)
-            expected = "values must be 1, or 0 for none, where counts, ratings and threshold are not set"
-            do = "Set counts=True to keep them, ratings=True if they are ratings, or threshold=4 for those from 4 on."
+            expected = "values must be 1, or 0 for none, if counts, ratings and threshold are not set"
+            do = "Set counts=True to keep them, ratings=True if they are ratings, or threshold=4 to drop those below."
         else:
             return
         if broken.any():
@@ -213,11 +213,11 @@ class Reading:
             raise DataError(expected, f"{how_many} (first: {values[first]:g} in {place(first)})", do)
 
     def check_rows(self, values: np.ndarray) -> None:
-        """Refuse values (n,) of the rows of a frame, as `check_values`."""
+        """Apply `check_values` to the values (n,) of a frame's rows."""
         self.check_values(values, lambda i: f"row {i} of column {self.value!r}")
 
     def cleaned(self, matrix: Any) -> Any:
-        """Of a matrix as it comes: values checked, what is below the threshold left out, and the rest `stored`."""
+        """Check a caller's matrix, apply the threshold, and convert the rest with `stored`."""
         matrix.sum_duplicates()
         self.check_values(matrix.data, lambda i: cell_of(matrix, i))
         return self._admitted(matrix)
@@ -232,27 +232,27 @@ class Reading:
         return self.stored(matrix)
 
     def read_again(self, matrix: Any) -> Any:
-        """Of a matrix that may have been read before: ones were admitted then, whatever the threshold."""
+        """Read a matrix that may have been read before: then its ones have already passed the threshold."""
         admitted = not self.ratings and bool((matrix.data == 1).all())
         return self.stored(matrix) if admitted else self.cleaned(matrix)
 
     def stored(self, matrix: Any) -> Any:
-        """Interactions that were admitted: values of one unless they are to be kept, in float32."""
+        """Interactions after the threshold, in float32: ones, unless values are kept."""
         matrix.sum_duplicates()
         if not self.counts and not self.ratings:
             return with_values(matrix, np.ones(matrix.nnz, np.float32))
         if self.counts and (broken := matrix.data != np.floor(matrix.data)).any():
             raise DataError(
-                "counts=True needs whole numbers above zero",
+                "counts=True requires positive whole numbers",
                 f"{counted(int(broken.sum()), 'value is', 'values are')} not (first: {matrix.data[broken][0]:g})",
-                "Use counts=False, with a threshold if you like.",
+                "Use counts=False, perhaps with a threshold.",
             )
         if (matrix.data > LARGEST).any():
             raise DataError(f"values must be at most {LARGEST:g}", f"one is {matrix.data.max():g}", "Use another unit.")
         return with_values(matrix, matrix.data.astype(np.float32))
 
-    def _filtered(self, found: Interactions) -> Interactions:
-        matrix = found.matrix
+    def _filtered(self, interactions: Interactions) -> Interactions:
+        matrix = interactions.matrix
         users, items = np.arange(matrix.shape[0]), np.arange(matrix.shape[1])
         while self.min_user > 1 or self.min_item > 1:
             few = [matrix.getnnz(axis) < least for axis, least in self._least]
@@ -266,16 +266,18 @@ class Reading:
                 "none are left",
                 "Check the data, threshold, min_user and min_item.",
             )
-        return Interactions(matrix, Vocabulary(found.users.ids[users]), Vocabulary(found.items.ids[items]))
+        return Interactions(
+            matrix, Vocabulary(interactions.users.ids[users]), Vocabulary(interactions.items.ids[items])
+        )
 
     @property
     def _least(self) -> tuple[tuple[int, int], tuple[int, int]]:
-        """For users and items, the axis to sum over and the fewest interactions; a matrix keeps its empty rows."""
+        """For users and items, the axis to sum over and the fewest interactions; matrices keep empty rows."""
         return (1, self.min_user if self.min_user > 1 else 0), (0, self.min_item if self.min_item > 1 else 0)
 
 
 def reading_of(given: Any) -> Reading:
-    """How interactions are read: as given, or by default where it is None."""
+    """The given Reading, or the default if it is None."""
     if given is not None and not isinstance(given, Reading):
         raise ParameterError("reading must be a Reading", f"it is {given!r:.80}", "Write Reading(counts=True).")
     return given or Reading()
@@ -286,7 +288,7 @@ def _in_history(i: int, _: int) -> str:
 
 
 def histories_of(rows: Iterable[Any], items: Vocabulary, reading: Reading) -> tuple[Any, np.ndarray]:
-    """Histories, lists of item ids or mappings of these to values, as a matrix (n, items); and ids not known."""
+    """Histories, lists of item ids or mappings of these to values, as a matrix (n, items); and the unknown ids."""
     pairs = [_pairs(row, i, reading) for i, row in enumerate(rows)]
     for i, (_, values) in enumerate(pairs):
         reading.check_values(values, partial(_in_history, i))
@@ -299,7 +301,7 @@ def histories_of(rows: Iterable[Any], items: Vocabulary, reading: Reading) -> tu
 
 
 def _pairs(row: Any, place: int, reading: Reading) -> tuple[np.ndarray, np.ndarray]:
-    """Items and values of a history; the items of a list count once each, however often they are in it."""
+    """Items and values of a history; repeated items of a list count once."""
     if isinstance(row, Mapping):
         if not all(isinstance(v, int | float | np.number) and bool(np.isfinite(v)) for v in row.values()):
             raise DataError("values of a history must be finite numbers", f"they are {list(row.values())!r}", _EXAMPLE)
@@ -315,19 +317,19 @@ def _pairs(row: Any, place: int, reading: Reading) -> tuple[np.ndarray, np.ndarr
 
 
 def ids_in(values: Iterable[Any], where: str) -> np.ndarray:
-    """The ids (n,) of a list, by the rule of columns: whole numbers, also as floats, or texts, and no truth values.
+    """The ids (n,) of a list, as for columns: integers, also as floats, or strings, but not booleans.
 
     Raises
     ------
     DataError
-        If it holds something else.
+        If it holds other values.
     """
     values = values if isinstance(values, np.ndarray) and values.ndim == 1 else list(values)
     odd = () if isinstance(values, np.ndarray) else (bool, np.bool_, bytes, Mapping, Set, list, tuple, np.ndarray)
     first = next((value for value in values if isinstance(value, odd)), None) if odd else None
     if first is not None:
         raise DataError(
-            "ids must be whole numbers or texts, all of one kind",
+            "ids must be integers or strings, all of one kind",
             f"{where} has {first!r:.80}",
             "Pass a flat list of them.",
         )

@@ -34,7 +34,7 @@ class Fold:
     Raises
     ------
     DataError
-        If they are no matrices of finite numbers, or of different shapes.
+        If they are not matrices of finite numbers, or their shapes differ.
     """
 
     fold_in: Any
@@ -60,13 +60,13 @@ class Fold:
 
     @property
     def binary(self) -> Fold:
-        """The same with every interaction counting once."""
+        """The fold with binary interactions."""
         return Fold(ones_of(self.fold_in), ones_of(self.held_out))
 
 
 @dataclass(frozen=True)
 class Split:
-    """A protocol: interactions to train on, a fold to choose on, and a fold to test on.
+    """A protocol: interactions to train on, a validation fold and a test fold.
 
     Attributes
     ----------
@@ -97,7 +97,7 @@ class Split:
         """Strong generalisation (Marlin 2004, Liang et al. 2018): users of the test are not in training.
 
         `held_out` users (a share or a number) are for validation and as many for the test; a share `fold_in` of each
-        one's interactions is folded in and the rest is held out. Users of a single interaction are not held out.
+        one's interactions is folded in and the rest is held out. Users with a single interaction are not held out.
 
         Raises
         ------
@@ -105,12 +105,12 @@ class Split:
             If these leave nothing to train on, or nothing to test on.
         """
         _check_shares(fold_in=fold_in)
-        found, random = reading_of(reading).learn(X), np.random.default_rng(resolve_seed(random_state))
-        able = np.flatnonzero(np.diff(found.matrix.indptr) > MIN_FOLD_IN)
+        known, random = reading_of(reading).learn(X), np.random.default_rng(resolve_seed(random_state))
+        able = np.flatnonzero(np.diff(known.matrix.indptr) > MIN_FOLD_IN)
         is_number = isinstance(held_out, Integral) and not isinstance(held_out, bool)
         if not is_number:
             _check_shares(held_out=held_out)
-        count = int(held_out) if is_number else round(held_out * len(found))
+        count = int(held_out) if is_number else round(held_out * len(known))
         if count < 1 or 2 * count >= len(able) or not fold_in > 0:
             raise ParameterError(
                 "held_out users must leave some to train on, and fold_in must be a share between 0 and 1",
@@ -118,15 +118,15 @@ class Split:
                 "Try held_out=0.1, fold_in=0.8.",
             )
         chosen = random.permutation(able)[: 2 * count]
-        kept = np.setdiff1d(np.arange(len(found)), chosen)
+        kept = np.setdiff1d(np.arange(len(known)), chosen)
         folds = [
-            Fold(*cut(found.matrix[np.sort(users)], 1 - fold_in, random, 1))
+            Fold(*cut(known.matrix[np.sort(users)], 1 - fold_in, random, 1))
             for users in (chosen[:count], chosen[count:])
         ]
         name = (
             f"strong generalisation: {counted(count, 'user')} held out, {fold_in:.0%} of their interactions folded in"
         )
-        return cls(found.matrix[kept], folds[0], folds[1], found.items.ids, name)
+        return cls(known.matrix[kept], folds[0], folds[1], known.items.ids, name)
 
     @classmethod
     def per_user(
@@ -141,23 +141,23 @@ class Split:
     ) -> Self:
         """A share of every user's interactions is held out (the protocol of NGCF and LightGCN).
 
-        `test` are the held-out interactions, a matrix like X, where a split is given; else a `share` of each user's
-        is drawn. A share `valid` of what is left is for validation. Choose with `train` and `valid`; then train on
-        `test.fold_in`, which is all that is not held out, and test.
+        `test` are the held-out interactions, a matrix like X, for a given split; else a `share` of each user's
+        interactions is drawn. A share `valid` of the rest is for validation. Choose settings with `train` and `valid`;
+        then train on `test.fold_in`, everything that is not held out for the test, and test.
         """
         _check_shares(share=share, valid=valid)
         reading = reading_of(reading)
-        found, random = reading.learn(X), np.random.default_rng(resolve_seed(random_state))
+        known, random = reading.learn(X), np.random.default_rng(resolve_seed(random_state))
         if test is not None and not is_matrix(test):
             raise DataError(
                 "test must be a matrix like X", f"it is of type {type(test).__name__}", "Use Fold for others."
             )
         given = None if test is None else reading.read_again(csr_of(test))
-        fold_in, held_out = cut(found.matrix, share, random) if given is None else (found.matrix, given)
+        fold_in, held_out = cut(known.matrix, share, random) if given is None else (known.matrix, given)
         rest, chosen = cut(fold_in, valid, random)
         drawn = "as given" if test is not None else f"{share:.0%}"
         name = f"per user: {drawn} of each one's interactions held out, {valid:.0%} of the others for validation"
-        return cls(rest, Fold(rest, chosen), Fold(fold_in, held_out), found.items.ids, name)
+        return cls(rest, Fold(rest, chosen), Fold(fold_in, held_out), known.items.ids, name)
 
     @classmethod
     def latest(
@@ -165,29 +165,29 @@ class Split:
     ) -> Self:
         """The latest interactions of every user are held out, and predicted from the earlier ones, as in practice.
 
-        X is a frame with a column `time` of numbers, dates or ISO texts. An item counts from the first time that a user
-        had it; of ratings the last one counts, from its time on. Of one time the first row is the earlier. A `share` of
-        each user's interactions is for the test, and the latest share `valid` of what is left for validation, so that
-        nothing is chosen by what comes later.
+        X is a frame with a column `time` of numbers, dates or ISO strings. The time of an interaction is its first one;
+        for ratings, which later ones replace, its last. Rows with equal times are in the order of the frame. The latest
+        `share` of each user's interactions is for the test, and the latest share `valid` of the rest for validation, so
+        that settings are never chosen on later data.
         """
         _check_shares(share=share, valid=valid)
         reading = reading_of(reading)
         frame = reading.in_time(X, time)
-        found = reading.learn(frame)
-        when = reading.order_of(frame, found)
-        fold_in, held_out = _latest(found.matrix, share, when)
+        known = reading.learn(frame)
+        when = reading.order_of(frame, known)
+        fold_in, held_out = _latest(known.matrix, share, when)
         rest, chosen = _latest(fold_in, valid, when)
         name = f"by {time}: the latest {share:.0%} of each user's interactions held out, {valid:.0%} of the others "
-        return cls(rest, Fold(rest, chosen), Fold(fold_in, held_out), found.items.ids, name + "for validation")
+        return cls(rest, Fold(rest, chosen), Fold(fold_in, held_out), known.items.ids, name + "for validation")
 
     @property
     def checksum(self) -> str:
-        """A checksum of all that the protocol decides: figures of two runs compare where it is the same."""
-        found = hashlib.blake2b(digest_size=8)
+        """A checksum of the split: results of two runs are comparable if it is equal."""
+        digest = hashlib.blake2b(digest_size=8)
         for matrix in (self.train, self.valid.fold_in, self.valid.held_out, self.test.fold_in, self.test.held_out):
             for part in (matrix.indptr, matrix.indices, matrix.data):
-                found.update(np.ascontiguousarray(part, dtype=np.float64).tobytes())
-        return found.hexdigest()
+                digest.update(np.ascontiguousarray(part, dtype=np.float64).tobytes())
+        return digest.hexdigest()
 
     def __str__(self) -> str:
         users, items = self.train.shape
@@ -199,7 +199,7 @@ class Split:
 
 
 def _without_zeros(matrix: Any) -> Any:
-    """A matrix as CSR, whose stored zeros stand for nothing."""
+    """A matrix as CSR without stored zeros."""
     matrix = csr_of(matrix)
     matrix.sum_duplicates()
     if not matrix.data.all():
@@ -215,18 +215,18 @@ def _check_shares(**shares: Any) -> None:
 
 
 def cut(matrix: Any, share: float, random: np.random.Generator, least: int = 0) -> tuple[Any, Any]:
-    """Draw a share of every row's interactions, rounded, at least `least` but never all: the others, and these."""
+    """Draw a share of every row's interactions, at least `least` but never all; returns the others, and these."""
     return _first(matrix, share, random.random(matrix.nnz), least)
 
 
 def _latest(matrix: Any, share: float, when: Any) -> tuple[Any, Any]:
-    """The earlier interactions of every row and a share of the latest, by their places in time, a CSR matrix."""
+    """Split off the latest share of every row's interactions; `when` is a CSR matrix of their order in time."""
     row = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
     return _first(matrix, share, -np.asarray(when[row, matrix.indices]).ravel(), 0)
 
 
 def _first(matrix: Any, share: float, key: np.ndarray, least: int) -> tuple[Any, Any]:
-    """Split every row: the others, and the share of its interactions that come first by their keys (nnz,)."""
+    """Split off the share of every row's interactions with the smallest keys (nnz,); returns the others, and these."""
     sizes = np.diff(matrix.indptr)
     row = np.repeat(np.arange(len(sizes)), sizes)
     order = np.lexsort((key, row))  # within every row

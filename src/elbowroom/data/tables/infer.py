@@ -1,4 +1,4 @@
-"""The kind of a column, from its values."""
+"""Infer the kind of a column from its values."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from elbowroom.data.tables.kinds import (
 
 
 def infer(values: np.ndarray, sort: str, ordered: bool = False, categories: Any = None) -> Kind:
-    """The kind of a column, from its values that are not missing."""
+    """Infer the kind of a column from its non-missing values."""
     if not len(values):
         return Empty()
     if sort == "text":
@@ -37,7 +37,7 @@ def infer(values: np.ndarray, sort: str, ordered: bool = False, categories: Any 
 
 
 def infer_number(values: np.ndarray) -> Kind:
-    """Zeros and ones, counts over a short range, numbers that vary by factors, or numbers."""
+    """Infer the kind of numbers: Binary, Count over a short range, Positive if they vary by factors, or Real."""
     if values.dtype != object and np.isin(values, (0, 1)).all():
         return Binary()
     low, high = values.min(), values.max()

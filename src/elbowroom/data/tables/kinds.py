@@ -1,8 +1,8 @@
 """Kinds of columns: how the cells of a table become the numbers of a model, and back.
 
 A kind turns a column into one or more *cells*, each with its own likelihood. Numbers have a cell for their value and,
-if some values are frequent (a rainfall of exactly 0), a cell before it for which of them it is; the value is then
-missing. Kinds are values with a JSON form. Parameters that are None are learned from the data.
+if some values are frequent (a rainfall of exactly 0), a cell before it for which of these it is; the cell of the value
+is then missing. Kinds are value objects with a JSON form. Parameters that are None are learned from the data.
 """
 
 from __future__ import annotations
@@ -21,29 +21,29 @@ import numpy as np
 from elbowroom.data.values import shown_time
 from elbowroom.errors import DataError, ParameterError, counted, unknown, warn
 
-GRID = 1000  # whole numbers over a range of at most so many have a probability each; wider ones a density
-FEW = 12  # different numbers, up to which each has a probability of its own
-FREQUENT = 0.03  # share of a number that has one among many
-MOST_SPIKES = 20
+GRID = 1000  # whole numbers over a range up to this have a probability each; over a wider one, a density
+FEW = 12  # with at most this many distinct numbers, each has its own probability
+FREQUENT = 0.03  # share of rows from which one of many numbers has its own probability
+MOST_POINT_MASSES = 20
 MOST_CATEGORIES = 1000
-FEW_SHOWN = 3  # point masses, up to which they are listed
-MOST_SHARE = 0.25  # of the rows, that may have categories of their own without a word about it
+FEW_SHOWN = 3  # point masses that are listed
+MOST_SHARE = 0.25  # of categories per row, above which there is a warning
 DATE = re.compile(r"\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}([ T].*)?")
 COMMA = re.compile(r"[-+]?\d+,\d{1,2}")
 DAY = 86_400.0
 LARGEST = sys.float_info.max
-EXACT = 2**53  # from here on float64 leaves out whole numbers: columns of such ones are Python's int
+EXACT = 2**53  # from here on float64 skips integers: columns of such numbers are Python ints
 
 
 @dataclass(frozen=True, eq=False)
 class Kind(ABC):
     """What a column holds."""
 
-    sort: ClassVar[str] = "number"  # what it is read as; see `Series`
+    sort: ClassVar[str] = "number"  # the `sort` of its `Series`
 
     @abstractmethod
     def learn(self, values: np.ndarray, name: str) -> Self:
-        """The kind with its open parameters learned from the values (n,) that are not missing."""
+        """The kind with parameters that are None learned from the non-missing values (n,)."""
 
     @abstractmethod
     def cells(self, name: str) -> dict[str, str]:
@@ -56,7 +56,7 @@ class Kind(ABC):
         Raises
         ------
         DataError
-            At the first value that the kind does not know.
+            At the first value that the kind does not allow.
         """
 
     @abstractmethod
@@ -65,17 +65,17 @@ class Kind(ABC):
 
     @property
     def detail(self) -> str:
-        """What else there is to say of it, in a few words."""
+        """A short description of the learned parameters."""
         return ""
 
     @abstractmethod
     def check(self, value: Any, name: str, show: Callable[[Any], str] = repr) -> None:
-        """Refuse a value that no row of the column can have; `show` writes it for people.
+        """Raise if the column cannot have a value; `show` formats it for the message.
 
         Raises
         ------
         DataError
-            With the values that are nearest, or with those that there are.
+            With the nearest values, or the known ones.
         """
 
 
@@ -86,10 +86,10 @@ class Real(Kind):
     Parameters
     ----------
     low, high : float, int or None
-        Where sampled values end: the range of the data. Whole numbers beyond 2**53 are int, and stay exact.
+        The range of the data, which limits sampled values. Whole numbers beyond 2**53 are int, and stay exact.
     step : float or None
-        Values are multiples of it: 1 for whole numbers, 0.01 for cents, 0 for none. Whole numbers over a short range
-        have a probability each, all others a density.
+        Values are multiples of it: 1 for whole numbers, 0.01 for cents, 0 for no step. Whole numbers over a short
+        range have a probability each, all others a density.
     point_masses : tuple of float or None
         Values with their own probabilities.
     """
@@ -100,7 +100,7 @@ class Real(Kind):
     point_masses: tuple[float, ...] | None = None
 
     likelihood: ClassVar[str] = "warped"
-    lowest: ClassVar[float | None] = None  # the least that a whole number of this kind can be
+    lowest: ClassVar[float | None] = None  # the smallest whole number of this kind
 
     def learn(self, values: np.ndarray, name: str) -> Self:
         self._refuse(self._misfit(as_floats(values)), values, name)
@@ -117,19 +117,19 @@ class Real(Kind):
 
     @property
     def ends(self) -> tuple[float, float]:
-        """Both ends of the range, which a kind that was learned has."""
+        """Both ends of the range of a learned kind."""
         assert self.low is not None
         assert self.high is not None
         return self.low, self.high
 
     @property
     def grid(self) -> bool:
-        """Whether every value has a probability: whole numbers over a short range."""
+        """Whether every value has its own probability: whole numbers over a short range."""
         return self.step == 1 and self.ends[1] - self.ends[0] <= GRID
 
     @property
     def exact(self) -> bool:
-        """Whether values are Python's int, because float64 does not hold them."""
+        """Whether values are Python ints, because float64 does not represent them."""
         ends = (self.low, self.high)
         return all(isinstance(end, int) for end in ends) and any(abs(end or 0) >= EXACT for end in ends)
 
@@ -144,7 +144,7 @@ class Real(Kind):
 
     @property
     def origin(self) -> float:
-        """What a cell is counted from: where a difference says more than a value."""
+        """The origin of the cells, which is subtracted from the values."""
         return self.ends[0] if self.grid or self.exact else 0
 
     def cells(self, name: str) -> dict[str, str]:
@@ -183,14 +183,14 @@ class Real(Kind):
         return values
 
     def _whole(self, cells: np.ndarray) -> np.ndarray:
-        """Whole numbers of any size (n,), as objects, of cells (n,)."""
+        """Decode cells (n,) to integers of any size (n,), as objects."""
         values, (low, high) = np.full(len(cells), None, dtype=object), self.ends
         for row in np.flatnonzero(~np.isnan(cells)):
             values[row] = min(max(int(self.origin) + round(float(cells[row])), low), high)
         return values
 
     def snapped(self, values: np.ndarray) -> np.ndarray:
-        """The multiples of the step that are nearest to values, each the float that its decimals are read as."""
+        """The nearest multiples of the step, each the float closest to its decimal form."""
         if not self.step:
             return values
         places, parts = np.round(values / self.step), round(1 / self.step)
@@ -212,11 +212,11 @@ class Real(Kind):
 
     @property
     def steps(self) -> str:
-        """How far apart values are, in words."""
+        """The distance between values, in words."""
         return f"steps of {self.step:g}"
 
     def _beside(self, value: Any) -> tuple[Any, ...]:
-        """The multiples of the step below and above a value that is none."""
+        """The multiples of the step below and above a value."""
         if not self.step:
             return ()
         if self.step == int(self.step):
@@ -241,7 +241,7 @@ class Real(Kind):
 
 @dataclass(frozen=True)
 class Positive(Real):
-    """Numbers above 0 that vary by factors, such as incomes and durations; zeros may be a point mass."""
+    """Positive numbers that vary by factors, such as incomes and durations; zeros may be a point mass."""
 
     likelihood: ClassVar[str] = "warped:space=log"
 
@@ -266,7 +266,7 @@ class Positive(Real):
 
 @dataclass(frozen=True)
 class Measured(Real):
-    """Numbers of which a few may be far off: a tail so heavy that these do not bend the model (Student's t)."""
+    """Numbers with outliers: heavy tails (Student's t) keep these from distorting the model."""
 
     point_masses: tuple[float, ...] | None = ()
 
@@ -292,7 +292,7 @@ class Count(Real):
 
 @dataclass(frozen=True)
 class Datetime(Real):
-    """Dates and times, in seconds since 1970; the step is a day, a second or nothing (0)."""
+    """Dates and times, in seconds since 1970; the step is a day, a second or 0 for none."""
 
     sort: ClassVar[str] = "time"
 
@@ -317,7 +317,7 @@ class Datetime(Real):
 
 @dataclass(frozen=True)
 class Binary(Kind):
-    """Truth values, or zeros and ones."""
+    """Booleans, or zeros and ones."""
 
     sort: ClassVar[str] = "flag"
 
@@ -348,27 +348,29 @@ class Binary(Kind):
 
 @dataclass(frozen=True)
 class Category(Kind):
-    """One of some categories: text, or numbers that are only names."""
+    """Unordered categories: text, or numbers that are only names."""
 
     categories: tuple[Any, ...] | None = None
     sort: ClassVar[str] = "text"
 
     def learn(self, values: np.ndarray, name: str) -> Self:
-        found: list[Any] = list(self.categories or ())
+        categories: list[Any] = list(self.categories or ())
         if self.categories is None:
-            found = sorted({plain(value) for value in values.tolist()}, key=lambda v: (isinstance(v, str), v))
-        if len(found) > MOST_CATEGORIES or (len(found) == len(values) > FEW and self.sort_of(values) == "text"):
-            got = f"{name!r} has {len(found):,} in {len(values):,} rows"
+            categories = sorted({plain(value) for value in values.tolist()}, key=lambda v: (isinstance(v, str), v))
+        if len(categories) > MOST_CATEGORIES or (
+            len(categories) == len(values) > FEW and self.sort_of(values) == "text"
+        ):
+            got = f"{name!r} has {len(categories):,} in {len(values):,} rows"
             do = f"Drop it if it names rows (on the command line: --label {name!r}), or group its categories."
             expected = f"a column may have {MOST_CATEGORIES:,} categories, each in several rows"
-            raise DataError(expected, got, do + _hint(found))
-        if self.categories is None and len(found) > max(FEW, MOST_SHARE * len(values)):
+            raise DataError(expected, got, do + _hint(categories))
+        if self.categories is None and len(categories) > max(FEW, MOST_SHARE * len(values)):
             warn(
-                f"column {name!r} has {len(found):,} categories in {len(values):,} rows, too many to be learned: drop "
-                f"it, group them, or make numbers or dates of them.{_hint(found)}",
+                f"column {name!r} has {len(categories):,} categories in {len(values):,} rows, too many to learn: "
+                f"drop it, group them, or convert it to numbers or dates.{_hint(categories)}",
                 2,
             )
-        return replace(self, categories=tuple(found))
+        return replace(self, categories=tuple(categories))
 
     @staticmethod
     def sort_of(values: np.ndarray) -> str:
@@ -379,43 +381,41 @@ class Category(Kind):
         return {name: f"categorical:classes={len(self.categories or ()) + 1},unseen=true"}
 
     def encode(self, values: np.ndarray, name: str) -> np.ndarray:
-        """Codes; a category that was never seen has one more, the most unlikely of all."""
-        found = self._codes(values)
-        strange = found == -1
+        """Codes; all categories that were not in training share one further code, the least likely."""
+        codes = self._codes(values)
+        is_new = codes == -1
         known = self.categories or ()
         if self._of_another_type(values):
             had, has = ("text", "numbers") if isinstance(known[0], str) else ("numbers", "text")
             do = f"Read the column as {had}, as in training."
             raise DataError(f"column {name!r} must hold {had}, as in training", f"it holds {has}", do)
-        if strange.any():
-            row = int(np.argmax(strange))
-            message = (
-                f"column {name!r} has {counted(int(strange.sum()), 'cell')} of a category that the model does not know "
-            )
+        if is_new.any():
+            row = int(np.argmax(is_new))
+            message = f"column {name!r} has {counted(int(is_new.sum()), 'cell')} of an unknown category "
             warn(f"{message}(first: row {row}, {plain(values[row])!r})", 2)
-        return np.where(strange, len(known), found)[:, None]
+        return np.where(is_new, len(known), codes)[:, None]
 
     def _of_another_type(self, values: np.ndarray) -> bool:
-        """Whether all categories are text and all values numbers, or the other way round."""
+        """Whether all categories are text and all values numbers, or vice versa."""
         texts = {isinstance(category, str) for category in self.categories or ()}
         given = {isinstance(value, str) for value in values.tolist() if value is not None and value == value}
         return len(texts) == len(given) == 1 and texts != given
 
     def _codes(self, values: np.ndarray) -> np.ndarray:
-        """The place of every value among the categories; -1 for none of them, NaN for a missing value."""
+        """The index of each value's category; -1 if it is unknown, NaN if missing."""
         codes = {category: code for code, category in enumerate(self.categories or ())}
-        found = np.array([codes.get(value, -1.0) for value in values.tolist()], dtype=float)
+        index = np.array([codes.get(value, -1.0) for value in values.tolist()], dtype=float)
         missing = np.array([value is None or value != value for value in values.tolist()], dtype=bool)
-        found[missing] = np.nan
-        return found
+        index[missing] = np.nan
+        return index
 
     def decode(self, cells: np.ndarray) -> np.ndarray:
         known = np.empty(len(self.categories or ()) + 1, dtype=object)
         known[:-1] = self.categories
         missing = np.isnan(cells[:, 0])
-        found = known[np.where(missing, len(known) - 1, np.clip(cells[:, 0], 0, len(known) - 2)).astype(int)]
+        values = known[np.where(missing, len(known) - 1, np.clip(cells[:, 0], 0, len(known) - 2)).astype(int)]
         numbers = all(isinstance(c, int | float) and not isinstance(c, bool) and abs(c) < EXACT for c in known[:-1])
-        return found.astype(float) if numbers else found
+        return values.astype(float) if numbers else values
 
     def check(self, value: Any, name: str, show: Callable[[Any], str] = repr) -> None:
         known = self.categories or ()
@@ -435,26 +435,26 @@ class Category(Kind):
 
 @dataclass(frozen=True)
 class Ordinal(Category):
-    """One of some categories that have an order: low, middle, high."""
+    """Ordered categories, such as low, middle, high."""
 
     def cells(self, name: str) -> dict[str, str]:
         return {name: f"ordinal:levels={max(2, len(self.categories or ()))}"}
 
     def encode(self, values: np.ndarray, name: str) -> np.ndarray:
-        found, known = self._codes(values), self.categories or ()
-        if (found == -1).any():
-            row = int(np.argmax(found == -1))
+        codes, known = self._codes(values), self.categories or ()
+        if (codes == -1).any():
+            row = int(np.argmax(codes == -1))
             raise DataError(
                 f"column {name!r} must hold one of {counted(len(known), 'category', 'categories')} in their order",
                 f"row {row} holds {plain(values[row])!r}",
                 f"Known are {self._listed}. Leave the cell empty, or fit again.",
             )
-        return found[:, None]
+        return codes[:, None]
 
 
 @dataclass(frozen=True)
 class Empty(Kind):
-    """Nothing at all: every cell is missing."""
+    """A column in which every cell is missing."""
 
     sort: ClassVar[str] = "any"
 
@@ -472,11 +472,11 @@ class Empty(Kind):
 
     def check(self, value: Any, name: str, show: Callable[[Any], str] = repr) -> None:
         got = f"it was empty in all training rows, and is given as {show(value)}"
-        raise DataError(f"column {name!r} must hold something before it is given", got, "Leave it out.")
+        raise DataError(f"column {name!r} must have values in training to be given", got, "Leave it out.")
 
 
 def _hint(categories: Sequence[Any]) -> str:
-    """What to do about texts that are dates, or numbers with a decimal comma."""
+    """The advice for text that looks like dates, or like numbers with a decimal comma."""
     some = [text for text in categories if isinstance(text, str)][:FEW]
     if some and all(DATE.fullmatch(text) for text in some):
         return " They look like dates: read them with pandas.to_datetime."
@@ -486,14 +486,14 @@ def _hint(categories: Sequence[Any]) -> str:
 
 
 def as_floats(values: np.ndarray) -> np.ndarray:
-    """Numbers as float64, which whole numbers beyond 2**53 are rounded to; None is NaN."""
+    """Numbers as float64, with None as NaN; integers beyond 2**53 are rounded."""
     if values.dtype != object:
         return values
     return np.array([math.nan if value is None else float(value) for value in values.tolist()], dtype=float)
 
 
 def same(a: Any, b: Any) -> bool:
-    """Whether two categories are one: True is not 1, and 1 is not "1".
+    """Whether two categories are the same: True is not 1, and 1 is not "1".
 
     >>> same(1, 1.0), same(1, True), same("1", 1)
     (True, False, False)
@@ -502,7 +502,7 @@ def same(a: Any, b: Any) -> bool:
 
 
 def plain(value: Any) -> Any:
-    """A value as JSON knows it; whole numbers are int.
+    """A value as a JSON value; whole numbers are int.
 
     >>> plain(3.0), plain("a"), plain(0.5)
     (3, 'a', 0.5)
@@ -513,7 +513,7 @@ def plain(value: Any) -> Any:
 
 
 def step_of(values: np.ndarray) -> float:
-    """What all values are multiples of: 1, 0.1, 0.01, 0.001, or 0 if nothing of these.
+    """The step of which all values are multiples: 1, 0.1, 0.01, 0.001, or 0 if none of these.
 
     >>> step_of(np.array([1.5, 2.0, 3.1])), step_of(np.array([3.0, 4.0])), step_of(np.array([math.pi]))
     (0.1, 1.0, 0.0)
@@ -524,22 +524,22 @@ def step_of(values: np.ndarray) -> float:
 
 
 def point_masses_of(values: np.ndarray, grid: bool) -> list[float]:
-    """Values that get a probability of their own: all but the rarest of a few, or the frequent ones among many.
+    """Values with their own probability: all but the rarest of a few, or the frequent ones among many.
 
-    The rarest is left to the density, which needs one value to know its place, and takes numbers never seen.
+    The rarest is left to the density, which needs at least one value for its location, and covers new numbers.
     """
-    found, counts = np.unique(values, return_counts=True)
+    distinct, counts = np.unique(values, return_counts=True)
     order = np.argsort(-counts, kind="stable")
-    if 1 < len(found) <= FEW and len(values) >= 10 * len(found):
-        return sorted(found[order[:-1]].tolist())
+    if 1 < len(distinct) <= FEW and len(values) >= 10 * len(distinct):
+        return sorted(distinct[order[:-1]].tolist())
     if grid:
         return []
     frequent = counts[order] >= max(FREQUENT * len(values), 5)
-    return sorted(found[order][frequent][:MOST_SPIKES].tolist())
+    return sorted(distinct[order][frequent][:MOST_POINT_MASSES].tolist())
 
 
 def kind_from(value: Any) -> Kind:
-    """A kind from its JSON form, its name, or as it is.
+    """A kind from its JSON form or its name; a kind is returned unchanged.
 
     >>> kind_from({"kind": "count", "low": 0}), kind_from("binary")
     (Count(low=0, high=None, step=1.0, point_masses=None), Binary())
@@ -559,7 +559,7 @@ def kind_from(value: Any) -> Kind:
 
 
 def _check_option(kind: str, key: str, value: Any) -> None:
-    """Refuse what JSON may say and a kind can not use."""
+    """Raise if an option from JSON has a value that the kind cannot use."""
     number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LARGEST
     items = isinstance(value, list | tuple) and all(
         isinstance(v, str | bool | int | float) and (isinstance(v, str) or abs(v) <= LARGEST) for v in value

@@ -1,4 +1,4 @@
-"""The schema of a table: what every column holds, how its cells become numbers, and what comes out again."""
+"""The schema of a table: the kind of each column, and how its values are encoded as numbers and decoded."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from elbowroom.data.validation import as_array, opened
 from elbowroom.data.values import held, is_missing, long_enough, scalar, shown_time, sort_of, stamp_of
 from elbowroom.errors import DataError, ParameterError, unknown, warn
 
-EARLIEST, LATEST = -62_135_596_800, 253_402_300_799  # seconds since 1970 that calendars have: years 1 to 9999
+EARLIEST, LATEST = -62_135_596_800, 253_402_300_799  # seconds since 1970 of the years 1 to 9999
 SDV = {"numerical": None, "categorical": "category", "boolean": "binary", "datetime": "datetime"}
 
 
@@ -47,7 +47,7 @@ class Column:
     nulls: bool | None = None
 
     def learn(self, name: str, series: Series) -> Column:
-        """The column with all that it leaves open, from its values."""
+        """The column with its kind and dtype learned from its values."""
         missing = missing_mask(series.values)
         values = series.values[~missing]
         kind = self.kind or infer(values, series.sort, series.ordered, series.categories)
@@ -56,13 +56,13 @@ class Column:
         return Column(known, series.dtype, nulls and bool(len(values)))
 
     def cells(self, name: str) -> dict[str, str]:
-        """Names and likelihoods of the cells: whether the value is missing, where some are, and those of the kind."""
+        """Names and likelihoods of the cells: whether the value is missing, if some are, then those of the kind."""
         missing = {f"{name} is missing": "bernoulli"} if self.nulls else {}
         return missing | self.known.cells(name)
 
     @property
     def known(self) -> Kind:
-        """The kind, which a schema that was learned has."""
+        """The kind, which is set in a learned schema."""
         assert self.kind is not None
         return self.kind
 
@@ -75,7 +75,7 @@ class Column:
         return np.column_stack([missing, cells]) if self.nulls else cells
 
     def _check_times(self, name: str, series: Series) -> None:
-        """Refuse times for what was none in training, the other way round, and clocks of another kind."""
+        """Raise if a column holds times and did not in training, or vice versa, or gained or lost a time zone."""
         if isinstance(self.known, Empty):
             message = f"column {name!r} was empty in all training rows: its values are not read"
             warn(message, 2)
@@ -91,7 +91,7 @@ class Column:
             raise DataError(f"the times of column {name!r} must have {wanted}, as in training", f"they have {got}", do)
 
     def check(self, name: str) -> None:
-        """Refuse a column that leaves something open, or that no values can have taught.
+        """Raise if a column is not fully learned, or could not have been learned from any values.
 
         Raises
         ------
@@ -115,23 +115,23 @@ class Column:
                 whole = low <= high and (kind.step or 0) >= 0
                 whole = whole and (kind.sort != "time" or (low >= EARLIEST and high <= LATEST))
         if not whole:
-            expected = f"column {name!r:.60} of a schema must say all that it was taught"
-            raise ParameterError(expected, f"it is {self!r:.200}", "Let fit complete it.")
+            expected = f"column {name!r:.60} of a schema must be fully specified"
+            raise ParameterError(expected, f"it is {self!r:.200}", "Use the schema of a fitted model.")
 
     def decode(self, cells: np.ndarray) -> np.ndarray:
-        """The values (n,) of cells (n, k)."""
+        """Values (n,) of cells (n, k)."""
         values = self.known.decode(cells[:, int(bool(self.nulls)) :])
         if self.nulls:
             values[cells[:, 0] == 1] = None if values.dtype == object else np.nan
         return values
 
     def given(self, name: str, value: Any, library: str | None) -> tuple[np.ndarray, Any]:
-        """The cells (1, k) of one value, and the value exactly as the column holds it, None if it is missing.
+        """The cells (1, k) of one value, and the value with the column's dtype, None if missing.
 
         Raises
         ------
         DataError, ParameterError
-            If no row of the column can have this value, or it is several.
+            If the column cannot have this value, or it is not a single value.
         """
         value = scalar(name, value)
         if is_missing(value):
@@ -143,7 +143,7 @@ class Column:
         return self.encode(name, _one(read if isinstance(read, str | int) else float(read), self.dtype)), exact
 
     def _held(self, name: str, value: Any, library: str | None) -> Any:
-        """A value exactly as the column holds it; arrays are float64."""
+        """A value with the column's dtype; arrays are float64."""
         kind, sort = self.known, sort_of(self.dtype)
         if isinstance(kind, Empty) or (isinstance(kind, Category) and sort in ("", "text")):
             value = value.item() if isinstance(value, np.generic) else value
@@ -156,22 +156,22 @@ class Column:
         return exact
 
     def _read(self, exact: Any) -> Any:
-        """A value as the kind reads it: times in seconds, truth values as 0 and 1."""
+        """A value as the kind encodes it: times in seconds, booleans as 0 and 1."""
         if stamp_of(self.dtype):
             seconds = Fraction(exact, 10**9)
             return plain(float(seconds)) if isinstance(self.known, Category) else seconds
         return float(exact) if isinstance(exact, Decimal) else int(exact) if isinstance(exact, bool) else exact
 
     def _shown(self, read: Any) -> str:
-        """Such a value as people write it."""
+        """Format a value that `_read` returned."""
         stamp = stamp_of(self.dtype)
         return shown_time(int(read * 10**9), stamp.zone) if stamp else f"{plain(read)!r}"
 
     def beside(self, name: str, series: Series | None) -> tuple[str, tuple[Any, ...] | None]:
-        """The dtype of the model's values among those of a caller's column, and its categories.
+        """The dtype and categories of the model's values when they are written into a caller's column.
 
-        It is the column's own where that holds all that the model may say. Numbers that are too short become 64 bits
-        long, categories get those of the model, and a column without any value gets what it had in training.
+        The dtype is that of the column if it can hold all values of the model. Numbers that are too short are widened
+        to 64 bits, categories are extended by those of the model, and an empty column gets its dtype of training.
         """
         kind = self.known
         known = kind.categories if isinstance(kind, Category) else None
@@ -195,7 +195,7 @@ class Column:
         return longer, known
 
     def _with_categories(self, name: str, series: Series, known: tuple[Any, ...]) -> tuple[str, tuple[Any, ...]]:
-        """The categories of a caller's column and those of the model: in the order of both, or its own ones first."""
+        """The categories of a caller's column and of the model: in a common order, or the column's first."""
         own = series.categories or ()
         more = tuple(category for category in known if not any(same(category, one) for one in own))
         if more and series.ordered and isinstance(self.known, Ordinal):
@@ -205,38 +205,38 @@ class Column:
 
 
 def _one(value: Any, dtype: str) -> Series:
-    """A column of one value."""
+    """A column with a single value."""
     values = np.empty(1, dtype=object)
     values[0] = value
     return Series(values, "", dtype)
 
 
 def merged(name: str, own: tuple[Any, ...], known: tuple[Any, ...]) -> tuple[Any, ...]:
-    """The categories of two orders as one order.
+    """Merge two ordered lists of categories into one order.
 
     >>> merged("size", ("s", "l", "xl"), ("s", "m", "l"))
     ('s', 'm', 'l', 'xl')
     """
-    found = list(known)
+    union = list(known)
     for place, category in enumerate(own):
-        if category not in found:
-            found.insert(found.index(own[place - 1]) + 1 if place else 0, category)
-    if [category for category in found if category in own] != list(own):
+        if category not in union:
+            union.insert(union.index(own[place - 1]) + 1 if place else 0, category)
+    if [category for category in union if category in own] != list(own):
         got = f"that of X is {', '.join(map(repr, own))}"
         order = ", ".join(map(repr, known))
         raise DataError(f"the order of column {name!r} must go with that of training ({order})", got, "Reorder it.")
-    return tuple(found)
+    return tuple(union)
 
 
 def missing_mask(values: np.ndarray) -> np.ndarray:
-    """Where values are missing."""
+    """Whether each value is missing."""
     if values.dtype == object:
         return np.array([value is None for value in values.tolist()], dtype=bool)
     return np.isnan(values)
 
 
 def _as(kind: Kind, values: np.ndarray, name: str) -> np.ndarray:
-    """Values as a kind reads them: categories may be anything, all others are numbers, or Python's int."""
+    """Values for a kind: anything for categories, else floats, or Python ints."""
     if isinstance(kind, Category) or values.dtype != object or kind.sort == "any":
         return values
     if all(value is None or isinstance(value, int) for value in values.tolist()):
@@ -249,12 +249,12 @@ def _as(kind: Kind, values: np.ndarray, name: str) -> np.ndarray:
 
 
 class Schema(Mapping[str, Kind | None]):
-    """The kinds of a table's columns, in order: `schema["age"]` is one, and can be set.
+    """The kinds of a table's columns, in order; a mapping whose items can be set.
 
     Parameters
     ----------
     columns : mapping
-        Names to kinds, their names ("count"), their JSON form, or None to have them inferred.
+        Column names to kinds, names of kinds ("count"), their JSON form, or None to infer them.
 
     Examples
     --------
@@ -277,7 +277,7 @@ class Schema(Mapping[str, Kind | None]):
 
     @classmethod
     def of(cls, value: Any) -> Self:
-        """A schema from one, from its JSON form (as mapping or text), from kinds by name, or from SDV's metadata.
+        """A schema from its JSON form (mapping or text), from kinds by column, or from SDV's metadata.
 
         Raises
         ------
@@ -295,7 +295,7 @@ class Schema(Mapping[str, Kind | None]):
         return cls(_from_form(value) if value.get("format") == "elbowroom schema" else value)
 
     def learn(self, series: Mapping[str, Series]) -> Self:
-        """The schema with all that it leaves open, from the columns of a table."""
+        """The schema with everything that is None learned from the columns of a table."""
         for name in self.columns:
             if name not in series:
                 raise unknown("a column of the schema", name, series)
@@ -304,12 +304,12 @@ class Schema(Mapping[str, Kind | None]):
         return type(self)({name: columns[name].learn(name, series[name]) for name in series})
 
     def checked(self) -> Self:
-        """The schema, if it is one that was learned.
+        """The schema itself; raises unless it was learned.
 
         Raises
         ------
         ParameterError
-            If a column leaves something open, or is one that no table can have taught.
+            If a column is not fully learned, or could not have been learned from any table.
         """
         for name, column in self._items():
             column.check(name)
@@ -328,7 +328,7 @@ class Schema(Mapping[str, Kind | None]):
         return self.columns[name].kind
 
     def __setitem__(self, name: str, kind: Any) -> None:
-        """Choose the kind of a column; what it leaves open is learned in `fit`."""
+        """Set the kind of a column; its parameters that are None are learned in `fit`."""
         if name not in self.columns:
             raise unknown("a column of the schema", name, self.columns)
         self.columns[name] = replace(self.columns[name], kind=kind_from(kind))
@@ -349,38 +349,38 @@ class Schema(Mapping[str, Kind | None]):
         return f"Schema({listed})"
 
     def lines(self, most: int = 30) -> list[str]:
-        """What every column was taken for, a line each."""
+        """A line for each column with its kind."""
         width = min(max(map(len, self.columns), default=0), most)
-        found = [
+        lines = [
             f"{name:<{width}}  {type(c.known).__name__:<9} {c.known.detail:.80}" + ", some missing" * bool(c.nulls)
             for name, c in self._items()
         ]
-        found = [line.rstrip() for line in found]
-        return found if len(found) <= most else [*found[:most], f"... and {len(found) - most:,} more columns"]
+        lines = [line.rstrip() for line in lines]
+        return lines if len(lines) <= most else [*lines[:most], f"... and {len(lines) - most:,} more columns"]
 
     def _items(self) -> Iterable[tuple[str, Column]]:
         return self.columns.items()
 
-    # ---- tables to numbers and back --------------------------------------------------------------------------------
+    # ---- encoding and decoding ------------------------------------------------------------------------------------
 
     @property
     def cells(self) -> dict[str, str]:
-        """Names and likelihoods of all cells of a row, in order; a name that is taken gets primes."""
-        found: dict[str, str] = {}
+        """Names and likelihoods of all cells of a row, in order; duplicate names get primes."""
+        cells: dict[str, str] = {}
         for name, column in self._items():
             for cell, form in column.cells(name).items():
-                while cell in found or (cell in self.columns and cell != name):
+                while cell in cells or (cell in self.columns and cell != name):
                     cell += "'"
-                found[cell] = form
-        return found
+                cells[cell] = form
+        return cells
 
     @property
     def owners(self) -> list[str]:
-        """The column of every cell."""
+        """The column of each cell."""
         return [name for name, c in self._items() for _ in c.cells(name)]
 
     def at(self, name: str) -> list[int]:
-        """The places of a column's cells in a row."""
+        """The indices of a column's cells in a row."""
         return [i for i, owner in enumerate(self.owners) if owner == name]
 
     def encode(self, series: Mapping[str, Series]) -> np.ndarray:
@@ -389,17 +389,17 @@ class Schema(Mapping[str, Kind | None]):
         Raises
         ------
         DataError
-            At the first value that a column's kind does not know.
+            At the first value that a column's kind does not allow.
         """
         return np.column_stack([c.encode(name, series[name]) for name, c in self._items()])
 
     def given(self, given: Mapping[str, Any], library: str | None) -> tuple[np.ndarray, dict[str, Any]]:
-        """One row (1, cells) of which only the given columns are known, and their values as `Column.given` has them.
+        """One row (1, cells) in which only the given columns are known, and their values from `Column.given`.
 
         Raises
         ------
         DataError, ParameterError
-            At the first value that no row can have.
+            At the first value that its column cannot have.
         """
         if not isinstance(given, Mapping):
             got = f"it is {given!r:.60}"
@@ -416,7 +416,7 @@ class Schema(Mapping[str, Kind | None]):
         return {name: c.decode(rows[:, self.at(name)]) for name, c in self._items()}
 
     def native(self, name: str, values: np.ndarray, library: str, beside: Series | None = None) -> Any:
-        """A column of a library from its values, in the dtype that it had in training, or beside another column."""
+        """A column of a library with the dtype it had in training, or one that suits the column `beside`."""
         dtype, categories = self.columns[name].beside(name, beside)
         try:
             return frames.native(values, dtype, library, categories)
@@ -429,7 +429,7 @@ class Schema(Mapping[str, Kind | None]):
     def frame(self, rows: np.ndarray, library: str, like: Any = None, exact: Mapping[str, Any] | None = None) -> Any:
         """A frame of a library from rows (n, cells), with the dtypes of the frame `like` if there is one.
 
-        The columns in `exact` have one value in all rows, as `given` made it.
+        The columns in `exact` have the same value in all rows, as `given` returned it.
         """
         beside, values = {} if like is None else read(like), self.decode(rows)
         for name, value in (exact or {}).items():
@@ -444,7 +444,7 @@ def read(X: Any, what: str = "X") -> dict[str, Series]:
     Raises
     ------
     DataError
-        If it is neither, or a column can not be read; `what` it is called.
+        If X, called `what`, is neither, or a column cannot be read.
     """
     X = as_array(X)
     if isinstance(opened(X), nw.DataFrame):
@@ -488,10 +488,10 @@ def _from_form(form: Mapping[str, Any]) -> dict[str, Any]:
         isinstance(c, Mapping) and isinstance(c.get("name"), str) for c in columns
     ):
         raise ParameterError("a schema has a list of columns with names", f"it has {columns!r:.60}", "Save it again.")
-    found = {column["name"]: {key: v for key, v in column.items() if key != "name"} for column in columns}
-    if len(found) < len(columns):
+    kinds = {column["name"]: {key: v for key, v in column.items() if key != "name"} for column in columns}
+    if len(kinds) < len(columns):
         raise ParameterError("the columns of a schema must have different names", "two have the same", "Rename one.")
-    return found
+    return kinds
 
 
 def _json(text: str) -> Any:
@@ -512,7 +512,7 @@ def _from_sdv(metadata: Mapping[str, Any]) -> dict[str, Any]:
             raise ParameterError("metadata must be of one table", got, "Pass metadata['tables'][name].")
         metadata = next(iter(tables.values()))
     columns: Any = metadata.get("columns")
-    found = {}
+    kinds = {}
     for name, column in columns.items():
         sdtype = column.get("sdtype") if isinstance(column, Mapping) else column
         if sdtype not in SDV:
@@ -521,5 +521,5 @@ def _from_sdv(metadata: Mapping[str, Any]) -> dict[str, Any]:
                 f"that of {name!r} is {sdtype!r}",
                 "Drop the column from data and metadata: names of rows and people are not modelled.",
             )
-        found[name] = SDV[sdtype]
-    return found
+        kinds[name] = SDV[sdtype]
+    return kinds

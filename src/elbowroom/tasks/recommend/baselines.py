@@ -25,18 +25,18 @@ from elbowroom.tasks.recommend import lists as task
 from elbowroom.tasks.recommend.metrics import ERRORS, Evaluation, evaluate, fitting, gain
 from elbowroom.utils.constraints import Interval
 
-BLOCK = 1024  # items whose neighbours are found at once
+BLOCK = 1024  # items per block of neighbours
 
 
 @dataclass(eq=False)
 class Baseline(ABC):
-    """Base of the baselines: `fit` on interactions as `InteractionVAE` takes them, then `recommend` or `rank`."""
+    """Base class of the baselines: `fit` on the same interactions as `InteractionVAE`, then `recommend` or `rank`."""
 
-    grid: ClassVar[Mapping[str, Sequence[Any]]] = {}  # the settings that `choose` tries, all combinations of them
+    grid: ClassVar[Mapping[str, Sequence[Any]]] = {}  # the settings that `choose` tries, in all combinations
     _parameter_constraints: ClassVar[dict[str, Any]] = {}
 
     def fit(self, X: Any, reading: Reading | None = None) -> Self:
-        """Learn from interactions X, a matrix (users, items) or a frame; `reading` says how they are read.
+        """Learn from interactions X, a matrix (users, items) or a frame, read with the options in `reading`.
 
         Raises
         ------
@@ -51,16 +51,16 @@ class Baseline(ABC):
 
     @classmethod
     def choose(cls, X: Any, valid: Fold, metric: str = "ndcg@100", reading: Reading | None = None) -> Self:
-        """The baseline, fitted on X, with the setting of `grid` that is best on validation users.
+        """Fit on X with the settings of `grid` that are best on validation users.
 
         Parameters
         ----------
         X, reading
-            As those of `fit`.
+            As in `fit`.
         valid : Fold
             Such as `split.valid`, never `split.test`.
         metric : str
-            As those of `elbowroom.evaluate`.
+            As in `elbowroom.evaluate`.
         """
         settings = [dict(zip(cls.grid, values, strict=True)) for values in itertools.product(*cls.grid.values())]
         scores = [gain(cls(**setting).fit(X, reading), valid, metric) for setting in settings]
@@ -72,15 +72,15 @@ class Baseline(ABC):
 
     @abstractmethod
     def _score(self, histories: Any) -> Tensor:
-        """Scores (n, items) of all items for CSR histories (n, items), the higher the better."""
+        """Scores (n, items) of all items for CSR histories (n, items); higher is better."""
 
     def recommend(
         self, users_or_histories: Any, N: int = 10, filter_already_liked_items: bool = True
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Ids and scores (n, N) of the best items, as `InteractionVAE.recommend` has them."""
+        """Ids and scores (n, N) of the best items, as in `InteractionVAE.recommend`."""
         rows, alone = self._histories(users_or_histories)
-        found = task.lists(self._score, rows, validation.positive("N", N), bool(filter_already_liked_items))
-        return task.named(found, self.known_.items.ids, alone)
+        lists = task.lists(self._score, rows, validation.positive("N", N), bool(filter_already_liked_items))
+        return task.named(lists, self.known_.items.ids, alone)
 
     def rank(self, histories: Any, n: int) -> np.ndarray:
         """Positions (users, n) of the best items that are not in histories, a matrix (users, items); -1 for none."""
@@ -94,7 +94,7 @@ class Baseline(ABC):
 
 @dataclass(eq=False)
 class Popularity(Baseline):
-    """Recommend the items that most users have to everyone."""
+    """Recommend the most popular items to everyone."""
 
     def _learn(self, matrix: Any) -> None:
         self.users_of_ = torch.from_numpy(np.asarray((matrix != 0).sum(0), dtype=np.float32).ravel())
@@ -139,7 +139,7 @@ class ItemKNN(Baseline):
         row, column, near = row[kept], column[kept], near[kept]
         order = np.lexsort((-near, row))
         row, column, near = row[order], column[order], near[order]
-        first = np.searchsorted(row, row)  # where the row of each one begins
+        first = np.searchsorted(row, row)  # the first entry of each one's row
         best = np.arange(len(row)) - first < self.neighbours
         shape = (products.shape[0], len(norms))
         return sparse.csr_matrix((near[best].astype(np.float32), (row[best], column[best])), shape)
@@ -150,14 +150,14 @@ class ItemKNN(Baseline):
 
 @dataclass(eq=False)
 class EASE(Baseline):
-    """The linear model of each item by all others, in closed form (Steck 2019), a strong baseline.
+    """A linear model of each item by all others, in closed form (Steck 2019), a strong baseline.
 
-    It inverts a matrix (items, items): 4 bytes times the square of the items.
+    It inverts a matrix (items, items), which takes 4 bytes per pair of items.
 
     Parameters
     ----------
     regularisation : float
-        Lambda, added to the diagonal of the items' products.
+        Lambda, added to the diagonal of the items' Gram matrix.
     """
 
     regularisation: float = 500.0
@@ -172,10 +172,10 @@ class EASE(Baseline):
         inverse, wrong = linalg.lapack.spotri(factor, lower=True, overwrite_c=True) if not wrong else (factor, wrong)
         if wrong:
             raise ParameterError(
-                "the products of items must have an inverse", f"they have none with {self}", "Raise regularisation."
+                "the Gram matrix of items must have an inverse", f"it has none with {self}", "Raise regularisation."
             )
         _mirror(inverse)
-        weights = inverse.T  # it is symmetric, and now in the order of rows
+        weights = inverse.T  # symmetric, and now in row-major order
         weights /= -np.diag(weights).copy()
         weights.flat[:: len(weights) + 1] = 0
         self.weights_ = torch.from_numpy(weights)
@@ -191,7 +191,7 @@ class RatingMeans(Baseline):
     Parameters
     ----------
     shrinkage : float
-        Number of average ratings that are added to those of each user and item.
+        Number of average ratings that are added to the ratings of each user and item.
     """
 
     shrinkage: float = 10.0
@@ -208,7 +208,7 @@ class RatingMeans(Baseline):
         self.items_: np.ndarray = self._far(matrix.T.tocsr(), self.mean_)
 
     def expect(self, histories: Any, wanted: Any) -> np.ndarray:
-        """Expected ratings (m,) of what CSR rows `wanted` (users, items) store, given CSR histories (users, items)."""
+        """Expected ratings (m,) of the entries of CSR rows `wanted` (users, items), given CSR histories."""
         rows, _ = self._histories(histories)
         wanted = task.asked(wanted, *rows.shape)
         users = np.repeat(self._users(rows), np.diff(wanted.indptr))
@@ -228,20 +228,20 @@ class RatingMeans(Baseline):
 
 
 def _mirror(lower: np.ndarray, block: int = 2048) -> None:
-    """Copy the half below the diagonal to the one above, in place."""
+    """Copy the lower triangle to the upper one, in place."""
     for i in range(0, len(lower), block):
         lower[i : i + block, i + block :] = lower[i + block :, i : i + block].T
         corner = lower[i : i + block, i : i + block]
         corner[:] = np.tril(corner) + np.tril(corner, -1).T
 
 
-LARGEST_EASE = 20_000  # items, whose products then take 1.6 GB
-FEW, MANY = 20, 5000  # training users that are enough to hold out a tenth, and the most that are held out
-NEUTRAL = ("coverage@", "popularity@")  # metrics of which neither high nor low is better
+LARGEST_EASE = 20_000  # items; their Gram matrix takes 1.6 GB
+FEW, MANY = 20, 5000  # training users needed to hold out a tenth, and the most users that are held out
+NEUTRAL = ("coverage@", "popularity@")  # metrics for which neither high nor low is better
 
 
 def baselines(train: Any, metrics: Sequence[str], valid: Fold | None = None) -> tuple[list[Baseline], str]:
-    """The baselines that suit the metrics and the number of items, with chosen settings, and a sentence on the choice.
+    """Baselines that suit the metrics and the number of items, with tuned settings, and a sentence on the settings.
 
     Parameters
     ----------
@@ -250,7 +250,7 @@ def baselines(train: Any, metrics: Sequence[str], valid: Fold | None = None) -> 
     metrics : sequence of str
         The metrics of the evaluation; settings are chosen by the first that has a direction.
     valid : Fold, optional
-        Users to choose on; by default, some of those in `train` are held out.
+        Users to tune on; by default, some of the users in `train` are held out.
     """
     of_ratings = any(metric in ERRORS for metric in metrics)
     kinds: list[type[Baseline]] = [RatingMeans] if of_ratings else [Popularity, ItemKNN, EASE]
@@ -265,24 +265,24 @@ def baselines(train: Any, metrics: Sequence[str], valid: Fold | None = None) -> 
     if valid is None:
         split = Split.strong(train, held_out=min(able // 10, MANY), reading=reading)
         chosen = [kind.choose(split.train, split.valid, metric, reading) for kind in kinds]
-        found = [replace(model).fit(train, reading) for model in chosen]
+        fitted = [replace(model).fit(train, reading) for model in chosen]
         whom = f"{counted(len(split.valid), 'user')} held out of the training for that"
     else:
         fold = valid if of_ratings else valid.binary
-        found = [kind.choose(train, fold, metric, reading) for kind in kinds]
+        fitted = [kind.choose(train, fold, metric, reading) for kind in kinds]
         whom = counted(len(valid), "user")
-    return found, f"Settings chosen by {metric} on {whom}: {', '.join(repr(model) for model in found if model.grid)}"
+    return fitted, f"Settings chosen by {metric} on {whom}: {', '.join(repr(model) for model in fitted if model.grid)}"
 
 
 def side_by_side(
     model: Any, fold: Fold, metrics: Sequence[str], valid: Fold | None = None
 ) -> tuple[dict[str, Evaluation], list[Baseline], str]:
-    """Evaluations of a model and of the baselines on a fold, by name; and the baselines, with how they were chosen.
+    """Evaluate a model and the baselines on a fold: evaluations by name, baselines, a sentence on their settings.
 
-    The baselines of lists binarise counts and ratings, as they do in training.
+    Except for metrics of ratings, baselines binarise counts and ratings, as in training.
     """
-    found = {type(model).__name__: evaluate(model, fold, metrics)}
+    evaluations = {type(model).__name__: evaluate(model, fold, metrics)}
     others, chosen = baselines(model.known_.matrix, metrics, valid)
     for other in others:
-        found[type(other).__name__] = evaluate(other, fold if other.reading_.ratings else fold.binary, metrics)
-    return found, others, chosen
+        evaluations[type(other).__name__] = evaluate(other, fold if other.reading_.ratings else fold.binary, metrics)
+    return evaluations, others, chosen

@@ -1,4 +1,4 @@
-"""Metrics of recommendations, with names that state their definition, and standard errors over users."""
+"""Metrics of recommendations, with unambiguous names, and standard errors over users."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ class Expects(Ranks, Protocol):
     """A model that predicts ratings."""
 
     def expect(self, histories: Any, wanted: Any) -> np.ndarray:
-        """Expected ratings (m,) of what CSR rows `wanted` (users, items) store, given CSR histories (users, items)."""
+        """Expected ratings (m,) of the entries of CSR rows `wanted` (users, items), given CSR histories."""
 
 
 @dataclass(frozen=True)
-class Found:
-    """The hits of users' lists.
+class Ranking:
+    """Users' ranked lists, with their hits.
 
     Parameters
     ----------
     hits : bool array (users, n)
-        Whether the item at each place of a user's list is a held-out one.
+        Whether the item at each place of a user's list is held out.
     n_held_out : array (users,)
         The number of held-out items.
     lists : int array (users, n)
@@ -58,43 +58,43 @@ class Found:
     popularity: np.ndarray
 
 
-def recall_plain(found: Found, k: int) -> np.ndarray:
+def recall_plain(ranking: Ranking, k: int) -> np.ndarray:
     """The share of a user's held-out items that are among the first k."""
-    return found.hits[:, :k].sum(1) / found.n_held_out
+    return ranking.hits[:, :k].sum(1) / ranking.n_held_out
 
 
-def recall_min(found: Found, k: int) -> np.ndarray:
+def recall_min(ranking: Ranking, k: int) -> np.ndarray:
     """The same divided by the maximum, min(k, held-out items) (Liang et al. 2018)."""
-    return found.hits[:, :k].sum(1) / np.minimum(k, found.n_held_out)
+    return ranking.hits[:, :k].sum(1) / np.minimum(k, ranking.n_held_out)
 
 
-def precision(found: Found, k: int) -> np.ndarray:
+def precision(ranking: Ranking, k: int) -> np.ndarray:
     """The share of the first k that are held-out items."""
-    return found.hits[:, :k].mean(1)
+    return ranking.hits[:, :k].mean(1)
 
 
-def hit(found: Found, k: int) -> np.ndarray:
+def hit(ranking: Ranking, k: int) -> np.ndarray:
     """Whether any of the first k is a held-out item."""
-    return found.hits[:, :k].any(1).astype(float)
+    return ranking.hits[:, :k].any(1).astype(float)
 
 
-def ndcg(found: Found, k: int) -> np.ndarray:
-    """Discounted cumulative gain over the ideal one, which is truncated at k too (binary relevance)."""
+def ndcg(ranking: Ranking, k: int) -> np.ndarray:
+    """Discounted cumulative gain, divided by the ideal one, also truncated at k (binary relevance)."""
     discount = 1 / np.log2(np.arange(2, k + 2))
     ideal = np.concatenate([[0.0], discount.cumsum()])
-    return found.hits[:, :k] @ discount / ideal[np.minimum(k, found.n_held_out.astype(int))]
+    return ranking.hits[:, :k] @ discount / ideal[np.minimum(k, ranking.n_held_out.astype(int))]
 
 
-def reciprocal_rank(found: Found, k: int) -> np.ndarray:
-    """One over the place of the first held-out item, 0 if none is among the first k."""
-    first = found.hits[:, :k].argmax(1)
-    return np.where(found.hits[:, :k].any(1), 1 / (1 + first), 0.0)
+def reciprocal_rank(ranking: Ranking, k: int) -> np.ndarray:
+    """The reciprocal rank of the first held-out item, 0 if none is among the first k."""
+    first = ranking.hits[:, :k].argmax(1)
+    return np.where(ranking.hits[:, :k].any(1), 1 / (1 + first), 0.0)
 
 
-def popularity(found: Found, k: int) -> np.ndarray:
+def popularity(ranking: Ranking, k: int) -> np.ndarray:
     """Mean popularity of the first k, the share of users who have them: a measure of popularity bias."""
-    lists = found.lists[:, :k]
-    return np.where(lists >= 0, found.popularity[lists], 0.0).mean(1)
+    lists = ranking.lists[:, :k]
+    return np.where(lists >= 0, ranking.popularity[lists], 0.0).mean(1)
 
 
 def rmse(errors: np.ndarray, starts: np.ndarray) -> float:
@@ -107,41 +107,41 @@ def mae(errors: np.ndarray, starts: np.ndarray) -> np.ndarray:
     return np.add.reduceat(np.abs(errors), starts[:-1]) / np.diff(starts)
 
 
-def coverage(found: Found, k: int) -> float:
+def coverage(ranking: Ranking, k: int) -> float:
     """The share of all items that are in any user's first k."""
-    lists = found.lists[:, :k]
-    return len(np.unique(lists[lists >= 0])) / len(found.popularity)
+    lists = ranking.lists[:, :k]
+    return len(np.unique(lists[lists >= 0])) / len(ranking.popularity)
 
 
 def evaluate(model: Ranks, fold: Fold, metrics: str | Sequence[str] | None = None, batch: int = 4096) -> Evaluation:
     """Recommend to the users of a fold and compare with their held-out items.
 
-    There is a warning if the model was trained on the held-out items. Held-out items that are also in the history,
-    which are never recommended, are left out, with a warning.
+    Warns if the model was trained on the held-out items. Held-out items that are also in the history, which are never
+    recommended, are ignored with a warning.
 
     Parameters
     ----------
     model : InteractionVAE, Popularity, ItemKNN, EASE, RatingMeans, or anything with their `rank`
-        For each user `rank` returns as many positions of items as requested, all different and none of the history,
-        and -1 where there are no more.
+        `rank` returns for each user as many different positions of items as requested, none of them in the history;
+        -1 if there are no more.
     fold : Fold
-        Such as `split.valid` to choose, and `split.test` once, at the end.
+        Such as `split.valid` for choosing settings, and `split.test` once, at the end.
     metrics : str or sequence of str, optional
         NAME@K, with K at most the number of items, and for recall its definition: "recall@20[plain]", "recall@20[min]",
         "ndcg@100", "precision@10", "hit@10", "reciprocal_rank@10", "coverage@20", "popularity@20". For ratings also
-        "rmse" and "mae". By default the usual ones, with K at most the number of items.
+        "rmse" and "mae". By default, the usual metrics with K limited to the number of items.
 
     Returns
     -------
     Evaluation
-        Users without held-out items are left out.
+        Without users that have no held-out items.
 
     Raises
     ------
     ParameterError
-        If a metric is unknown, K is larger than the number of items, or it is for ratings and the model has none.
+        If a metric is unknown or for ratings that the model does not predict, or K is larger than the number of items.
     DataError
-        If there are no held-out items, or `rank` returns anything else.
+        If there are no held-out items, or `rank` returns something else.
     """
     if not isinstance(fold, Fold):
         raise DataError("a model is evaluated on a Fold", f"it is of type {type(fold).__name__}", "Write split.test.")
@@ -156,8 +156,8 @@ def evaluate(model: Ranks, fold: Fold, metrics: str | Sequence[str] | None = Non
         parts = _parts(users, validation.positive("batch", batch))
         lists = np.concatenate([_ranked(model, fold.fold_in[part], longest) for part in parts])
         popular = np.asarray((fold.fold_in != 0).mean(0)).ravel()
-        found = Found(_hits(held_out, lists), np.diff(held_out.indptr), lists, popular)
-        values = {name: np.asarray(metric(found, k)) for name, (metric, k) in parsed.items()}
+        ranking = Ranking(_hits(held_out, lists), np.diff(held_out.indptr), lists, popular)
+        values = {name: np.asarray(metric(ranking, k)) for name, (metric, k) in parsed.items()}
     if any(name in ERRORS for name in metrics):
         errors = _expected(model, fold.fold_in[users], held_out) - held_out.data
         values |= {name: np.asarray(ERRORS[name](errors, held_out.indptr)) for name in metrics if name in ERRORS}
@@ -183,7 +183,7 @@ def _without_known(fold: Fold) -> Fold:
 
 def _parsed(
     metrics: str | Sequence[str] | None, items: int
-) -> tuple[list[str], dict[str, tuple[Callable[[Found, int], Any], int]]]:
+) -> tuple[list[str], dict[str, tuple[Callable[[Ranking, int], Any], int]]]:
     """The names of metrics, and K of those of lists."""
     names = [metrics] if isinstance(metrics, str) else fitting(USUAL, items) if metrics is None else metrics
     if not isinstance(names, Iterable) or not (names := list(names)):
@@ -205,7 +205,7 @@ def fitting(metrics: Iterable[str], items: int) -> list[str]:
 
 
 def _of_places(name: str, most: int) -> str:
-    return re.sub(r"(?<=@)[0-9]+", lambda found: str(min(int(found[0]), most)), name)
+    return re.sub(r"(?<=@)[0-9]+", lambda match: str(min(int(match[0]), most)), name)
 
 
 def _ranked(model: Ranks, fold_in: Any, n: int) -> np.ndarray:
@@ -219,7 +219,7 @@ def _ranked(model: Ranks, fold_in: Any, n: int) -> np.ndarray:
     given, (users, items) = model.rank(fold_in, n), fold_in.shape
     try:
         lists = np.asarray(given)
-    except ValueError:  # of lists of several lengths
+    except ValueError:  # lists of different lengths
         lists = np.asarray(None)
     if lists.shape != (users, n) or lists.dtype.kind not in "iu":
         got = f"of type {type(given).__name__}, shape {lists.shape} and dtype {lists.dtype}"
@@ -243,18 +243,18 @@ def _no_ranking(expected: str, got: str) -> DataError:
 
 
 TRAINED_ON = (
-    "most of these users were in training with their held-out items: the metrics measure memorisation, not how "
-    "recommendation to new users"
+    "most of these users were in training with their held-out items: the metrics measure memorisation, "
+    "not recommendation to new users"
 )
 
 
 def trained_on(fold: Fold, train: Any) -> bool:
-    """Whether most of a fold was among the training rows, a CSR matrix (rows, items).
+    """Whether most of a fold was in the training rows, a CSR matrix (rows, items).
 
-    It was if nearly all held-out items are in the same rows of the training matrix, or if most users are training rows,
-    folded-in and held-out items together. Many users may have the same few items: only users whose items at most one
-    training row has are counted. Most new users then match no row: the ratio of those without to those with a match is
-    that of unique rows to rows with one duplicate (Good 1953).
+    This is so if nearly all held-out items are in the same rows of the training matrix, or if most users, with both
+    their folded-in and held-out items, are training rows. As many users may have the same few items, only users whose
+    items at most one training row has are counted. Most new users then match no row: the ratio of users without a match
+    to users with one is that of unique rows to rows with one duplicate (Good 1953).
     """
     if fold.fold_in.shape[1] != train.shape[1]:
         return False
@@ -269,7 +269,7 @@ def trained_on(fold: Fold, train: Any) -> bool:
 
 
 def _keys(matrix: Any) -> np.ndarray:
-    """A hash of the stored places of each row."""
+    """A hash of the stored positions of each row."""
     return normal_by_row(ones_of(matrix), 1, 1).ravel()
 
 
@@ -277,8 +277,8 @@ def _expected(model: Ranks, fold_in: Any, held_out: Any) -> np.ndarray:
     if not isinstance(model, Expects):
         raise ParameterError(
             "errors need a model of ratings",
-            f"this is of the kind {type(model).__name__}",
-            "Ask for metrics of its lists.",
+            f"it is of type {type(model).__name__}",
+            "Use metrics of its lists.",
         )
     if (held_out.data == 1).all():
         raise DataError(
@@ -290,7 +290,7 @@ def _expected(model: Ranks, fold_in: Any, held_out: Any) -> np.ndarray:
 
 
 def gain(model: Ranks, fold: Fold, metric: str) -> float:
-    """A metric of which higher is better: errors are negated."""
+    """A metric with errors negated, so that higher is better."""
     return evaluate(model, fold, [metric])[metric] * (-1 if metric in ERRORS else 1)
 
 
@@ -325,7 +325,7 @@ class Evaluation:
         return float(values.std(ddof=1) / math.sqrt(len(values))) if values.ndim and len(values) > 1 else math.nan
 
     def compare(self, other: Evaluation, metric: str) -> Comparison:
-        """The difference to another recommender on the same users, paired."""
+        """The paired difference to another recommender on the same users."""
         if metric not in self.values or metric not in other.values:
             raise unknown("a metric of both evaluations", metric, set(self.values) & set(other.values))
         if not np.array_equal(self.users, other.users) or not self.values[metric].ndim:
@@ -339,7 +339,7 @@ class Evaluation:
         mean, n = float(difference.mean()), len(difference)
         if spread > 0:
             p_value = float(stats.ttest_1samp(difference, 0.0).pvalue)
-        else:  # all differences are equal: of the 2^n signs that they could have had, two are as one-sided
+        else:  # all differences are equal: a sign test, in which 2 of 2^n sign patterns are as extreme
             p_value = min(1.0, 2.0 ** (1 - n)) if mean else 1.0
         return Comparison(mean, float(spread / math.sqrt(n)), p_value)
 
@@ -373,8 +373,8 @@ class Comparison:
         return f"{self.difference:+.4f} +- {self.standard_error:.4f} (p = {self.p_value:.2g})"
 
 
-def metric_of(name: str) -> tuple[Callable[[Found, int], Any], int]:
-    """A metric and its K, from its name."""
+def metric_of(name: str) -> tuple[Callable[[Ranking, int], Any], int]:
+    """Parse a metric's name into the metric and its K."""
     match = METRIC.fullmatch(name) if isinstance(name, str) else None
     if match is None:
         raise ParameterError("a metric is written NAME@K", f"it is {name!r}", "Write ndcg@20; of ratings, rmse or mae.")
@@ -382,7 +382,7 @@ def metric_of(name: str) -> tuple[Callable[[Found, int], Any], int]:
     if key == "recall":
         raise ParameterError(
             "recall has two definitions, recall@K[plain] and recall@K[min]",
-            f"{name!r} does not say which",
+            f"{name!r} does not name one",
             "[plain] divides by the held-out items, [min] by at most K of them.",
         )
     if key in ERRORS:
@@ -393,7 +393,7 @@ def metric_of(name: str) -> tuple[Callable[[Found, int], Any], int]:
 
 
 ERRORS: dict[str, Callable[[np.ndarray, np.ndarray], Any]] = {"rmse": rmse, "mae": mae}
-METRICS: dict[str, Callable[[Found, int], Any]] = {
+METRICS: dict[str, Callable[[Ranking, int], Any]] = {
     "recall[plain]": recall_plain,
     "recall[min]": recall_min,
     "precision": precision,

@@ -18,13 +18,13 @@ from elbowroom.tasks.recommend.topk import users_at_once
 from elbowroom.utils.randomness import generator_at
 from elbowroom.utils.settings import standard_defaults
 
-IMAGINED = 256  # draws from the prior, whose mean is the expectation for a user without a history
+PRIOR_DRAWS = 256  # draws from the prior, over which scores for an empty history are averaged
 
 
 class Scoring:
     """Scores of all items for histories, and exact ones for a few of them.
 
-    `noise` draws z from the posterior; without, z is its mean. `neighbours` add weighted scores to the model's.
+    With `noise`, z is a posterior sample; otherwise it is the mean. `neighbours` adds weighted scores to the model's.
     """
 
     def __init__(
@@ -57,43 +57,43 @@ class Scoring:
     @standard_defaults()
     @torch.no_grad()
     def exact(self, histories: Any, columns: Tensor) -> Tensor:
-        """Scores (n, k) of the items at `columns` (n, k), for the histories that were scored last."""
-        found = self.p.logits_at(columns) - self.level
+        """Scores (n, k) of the items at `columns` (n, k), for the histories of the last call."""
+        scores = self.p.logits_at(columns) - self.level
         if self.neighbours is not None:
-            found += self.added.gather(-1, columns)
+            scores += self.added.gather(-1, columns)
         if bool(self.empty.any()):
-            found[self.empty] = self.expected.double()[columns[self.empty]]
-        return found
+            scores[self.empty] = self.expected.double()[columns[self.empty]]
+        return scores
 
     @standard_defaults()
     def of_item(self, histories: Any, item: int) -> np.ndarray:
-        """Exact scores (n,) of one item for CSR histories (n, items), which may be many."""
-        found = []
+        """Exact scores (n,) of one item for any number of CSR histories (n, items)."""
+        scores = []
         for part in _parts(histories):
             self(histories[part])
             columns = torch.full((histories[part].shape[0], 1), item)
-            found.append(self.exact(histories[part], columns).squeeze(-1).numpy())
-        return np.concatenate(found)
+            scores.append(self.exact(histories[part], columns).squeeze(-1).numpy())
+        return np.concatenate(scores)
 
     def at(self, histories: Any, wanted: Any) -> np.ndarray:
-        """Scores (m,) of what CSR rows `wanted` (n, items) store, for CSR histories (n, items), which may be many."""
-        found = (SparseBatch.of(wanted[part]).at(self(histories[part])).numpy() for part in _parts(histories))
-        return np.concatenate([np.empty(0), *found])
+        """Scores (m,) for the entries of CSR rows `wanted` (n, items), given any number of CSR histories (n, items)."""
+        scores = (SparseBatch.of(wanted[part]).at(self(histories[part])).numpy() for part in _parts(histories))
+        return np.concatenate([np.empty(0), *scores])
 
     @property
     def expected(self) -> Tensor:
-        """Scores under the prior, (items,): those for a user without a history."""
+        """Scores under the prior, (items,), for empty histories."""
         if not hasattr(self, "_expected"):
-            z = self.model.prior_distribution().sample(IMAGINED, generator_at(0, "expected"))
-            total = z.new_ones(IMAGINED, 1)
+            z = self.model.prior_distribution().sample(PRIOR_DRAWS, generator_at(0, "expected"))
+            total = z.new_ones(PRIOR_DRAWS, 1)
             self._expected = self.model.decode(z, None, total).expected_scores()
         return self._expected
 
 
 def different(p: Items, generator: torch.Generator) -> Tensor:
-    """Draw round(total) different items of every row of p(item|z), one after the other without replacement: (n, items).
+    """Draw round(total) different items from every row of p(item|z), sequentially without replacement: (n, items).
 
-    The largest log-probabilities with Gumbel noise are such a draw (Yellott 1977; Kool et al. 2019).
+    Equivalently, take the largest log-probabilities after adding Gumbel noise (Yellott 1977; Kool et al. 2019).
     """
     noisy = p.log_probs - torch.empty_like(p.log_probs).exponential_(generator=generator).log()
     ranks = noisy.argsort(-1, descending=True).argsort(-1)
@@ -101,13 +101,13 @@ def different(p: Items, generator: torch.Generator) -> Tensor:
 
 
 def _parts(histories: Any) -> list[slice]:
-    """The number of rows whose scores are in memory at once."""
+    """Slices of rows whose scores fit into memory at once."""
     size = users_at_once(histories.shape[1])
     return [slice(start, start + size) for start in range(0, histories.shape[0], size)]
 
 
 def widened(model: VAE) -> VAE:
-    """The model in float64 except for its tables of items, which are shared: features are then batch-invariant."""
+    """A copy of the model in float64, with shared item tables, so that features are batch-invariant."""
     tables = [m.weight for m in model.modules() if isinstance(m, SparseLinear)] + [model.likelihood.table]
     wide = copy.deepcopy(model, {id(table): table for table in tables})
     kept = {id(table) for table in tables}

@@ -11,19 +11,19 @@ from torch import Tensor
 from elbowroom.data.interactions.matrix import normalised
 from elbowroom.models.vae import VAE
 
-POWERS = 4  # iterations of the decomposition, whose last vectors need not be exact
+POWERS = 4  # iterations; the last vectors need not be exact
 SPARE = 10  # extra vectors, which are the least exact
 
 
 @torch.no_grad()
 def start_at_spectrum(model: VAE, x: Any, seed: int) -> None:
-    """Let both tables of items begin as the leading right singular vectors V of the interactions x, a CSR matrix.
+    """Initialise both item tables with the leading right singular vectors V of the interactions x, a CSR matrix.
 
-    With D_u and D_i the users' and items' numbers of interactions, D_u^-1/2 X D_i^-1/2 = U S V' gives the smoothest
+    With D_u and D_i the numbers of interactions of users and items, D_u^-1/2 X D_i^-1/2 = U S V' gives the smoothest
     signals on the graph of users and items (Shen et al. 2021), and spans ratios of probabilities to popularities. The
     encoder's first layer, sqrt(n) D_i^-1/2 V, maps a user's history to the user's row of sqrt(n) U S; the decoder's
-    last layer gets the same directions at its own scale, and so does a table that both share. Columns beyond the rank
-    keep their random values.
+    last layer, or a table that both share, gets the same directions, rescaled. Columns beyond the rank keep their
+    random values.
     """
     layers: Any = model.encoder.layers
     first = layers[0].inner
@@ -38,15 +38,15 @@ def start_at_spectrum(model: VAE, x: Any, seed: int) -> None:
 
 
 def root_mean_square(values: Tensor) -> Tensor:
-    """The size of values, ()."""
+    """Root mean square of all values, ()."""
     return values.square().mean().sqrt()
 
 
 def leading(x: Any, width: int, seed: int) -> Tensor:
     """D_i^-1/2 V of at most `width` leading singular vectors, (items, rank).
 
-    By subspace iteration (Halko et al. 2011) on the side of the items: a library's decomposition computes both sides
-    and their factors, which took more memory than the rest of training.
+    By subspace iteration (Halko et al. 2011) on the items only: a library's decomposition also computes the users'
+    vectors, which takes more memory than the rest of training.
     """
     rows, items = normalised(x)
     rank = min(width, min(rows.shape) - 1)
@@ -56,6 +56,6 @@ def leading(x: Any, width: int, seed: int) -> Tensor:
     for _ in range(POWERS):
         basis = torch.from_numpy(rows.T @ (rows @ basis.numpy()))
         basis = torch.linalg.qr(basis)[0]
-    seen = torch.from_numpy(rows @ basis.numpy())
-    turned = torch.linalg.eigh(seen.mT @ seen).eigenvectors.flip(-1)[:, :rank]  # in ascending order
+    projected = torch.from_numpy(rows @ basis.numpy())
+    turned = torch.linalg.eigh(projected.mT @ projected).eigenvectors.flip(-1)[:, :rank]  # in ascending order
     return basis @ turned * torch.from_numpy(items).unsqueeze(-1)

@@ -1,4 +1,4 @@
-"""The highest of many scores: exact, without sorting those that can not be among them."""
+"""The highest of many scores: exact, without sorting all of them."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 
 SCORES = 2**24  # in memory at once
-BLOCK = 64  # columns per block, whose maximum is found first: only the best blocks can hold the best columns
+BLOCK = 64  # columns per block; only the blocks with the highest maxima can hold the best columns
 
 
 def users_at_once(items: int) -> int:
-    """The number of users whose scores of so many items are in memory at once."""
+    """The number of users whose scores of all items fit into memory at once."""
     return max(1, SCORES // items)
 
 
@@ -28,7 +28,7 @@ def best(scores: Tensor, n: int) -> tuple[Tensor, Tensor]:
 
 
 def in_order(scores: Tensor, columns: Tensor, n: int) -> tuple[Tensor, Tensor]:
-    """The n highest of candidates (rows, k) in descending order of their scores, ties by the lower column."""
+    """The n highest candidates (rows, k) in descending order of their scores, ties by the lower column."""
     by_column = columns.argsort(-1)
     scores, columns = scores.gather(1, by_column), columns.gather(1, by_column)
     place = scores.argsort(dim=-1, descending=True, stable=True)[:, :n]

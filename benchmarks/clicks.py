@@ -3,9 +3,9 @@
     python benchmarks/clicks.py
     python benchmarks/clicks.py --items 1000000 --users 50000 --width 64 --only "small memory" lists
 
-100,000 made-up users with about 100 clicks each on 20,000 items. The reference is Mult-VAE (Liang et al. 2018) as it is
+100,000 simulated users with about 100 clicks each on 20,000 items. The reference is Mult-VAE (Liang et al. 2018) as
 usually written in PyTorch: dense batches, a softmax over all items against a dense target, `torch.optim.Adam`. Both
-have 20000-600-200-600-20000, tanh, dropout .5, batch 500; each runs in a process of its own.
+have 20000-600-200-600-20000, tanh, dropout .5, batch 500; each runs in its own process.
 """
 
 import argparse
@@ -40,14 +40,14 @@ def parse() -> argparse.Namespace:
 
 
 def clicks(users: int, items: int, seed: int = 0):
-    """Made-up clicks (users, items): half by popularity (Zipf), half by popularity within a user's group of items."""
+    """Simulated clicks (users, items): half by popularity (Zipf), half by popularity within a user's group of items."""
     from scipy import sparse
 
     random = np.random.default_rng(seed)
     reach = np.cumsum(1 / np.arange(1, items + 1) ** 0.8)
     sizes = np.clip(random.lognormal(np.log(85), 0.6, users), 5, items // 4).astype(int)
     rank = np.searchsorted(reach, random.random(sizes.sum()) * reach[-1])
-    orders = np.stack([random.permutation(items) for _ in range(50)])  # what comes first in each of 50 groups
+    orders = np.stack([random.permutation(items) for _ in range(50)])  # the order of items in each of 50 groups
     group = np.repeat(random.integers(0, len(orders), users), sizes)
     item = np.where(random.random(len(rank)) < 0.5, rank, orders[group, rank])
     rows = np.repeat(np.arange(users), sizes)
@@ -102,7 +102,7 @@ def train_reference(file: Path, options: argparse.Namespace) -> dict:
 
 
 def megabytes() -> float:
-    """The most memory that this process has held."""
+    """Peak memory of this process."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
@@ -118,22 +118,22 @@ def rank(file: Path, options: argparse.Namespace) -> dict:
         "likelihood": "multinomial:sampled=4096",
         "average": False,
         "tied": True,
-    }  # quick: what it learns is all one
+    }  # quick, as the weights do not matter
     model = InteractionVAE(LATENTS, hidden=(options.width,), epochs=1, random_state=0, **settings).fit(X)
     scores = torch.randn(BATCH, X.shape[1])
     table = scores.numpy()
     repeats = max(1, len(range(0, X.shape[0], BATCH)))
     ours, mine = _timed(lambda: [best(scores, TOP)[1] for _ in range(repeats)])
     numpys, theirs = _timed(lambda: [_argpartition(table) for _ in range(repeats)])
-    found = (np.take_along_axis(table, columns, 1) for columns in (mine[0].numpy(), theirs[0]))
-    if not np.array_equal(*found):  # of equal scores any will do
+    results = (np.take_along_axis(table, columns, 1) for columns in (mine[0].numpy(), theirs[0]))
+    if not np.array_equal(*results):  # ties may be in any order
         raise SystemExit("the lists differ")
     whole, _ = _timed(lambda: model.recommend(X, TOP))
     return {"ours": ours, "numpy": numpys, "whole": whole, "users": X.shape[0]}
 
 
 def _argpartition(scores: np.ndarray) -> np.ndarray:
-    """The columns of the highest scores in falling order, as it is usually written."""
+    """The columns of the highest scores in descending order, as usually written."""
     best = np.argpartition(-scores, TOP, axis=1)[:, :TOP]
     return np.take_along_axis(best, np.argsort(-np.take_along_axis(scores, best, 1), 1), 1)
 
@@ -156,16 +156,16 @@ JOBS = {
 
 
 def carry_out(name: str, file: Path, options: argparse.Namespace) -> None:
-    """One job: what it found, and the most memory that the process held, as a JSON line."""
+    """Run one job, and print its results and the peak memory as a JSON line."""
     import torch
 
     torch.set_num_threads(options.threads)
-    found = JOBS[name](file, options)
-    print(json.dumps(found | {"megabytes": megabytes()}))
+    results = JOBS[name](file, options)
+    print(json.dumps(results | {"megabytes": megabytes()}))
 
 
 def main() -> None:
-    """Make the clicks, run the jobs one after the other, and print the table."""
+    """Simulate clicks, run the jobs in sequence, and print the table."""
     options = parse()
     if options.job:
         carry_out(options.job[0], Path(options.job[1]), options)
@@ -177,22 +177,22 @@ def main() -> None:
         matrix = clicks(options.users, options.items)
         sparse.save_npz(file, matrix, compressed=False)
         print(f"{matrix.shape[0]:,} users, {matrix.shape[1]:,} items, {matrix.nnz / matrix.shape[0]:.0f} clicks a user")
-        found = {name: [] for name in options.only}
+        results = {name: [] for name in options.only}
         for _ in range(options.rounds):
             for name in options.only:
                 line = subprocess.run(
                     [sys.executable, __file__, *sys.argv[1:], "--job", name, str(file)],
                     check=True, stdout=subprocess.PIPE, text=True,
                 ).stdout  # fmt: skip
-                found[name].append(json.loads(line.splitlines()[-1]))
-    show(found)
+                results[name].append(json.loads(line.splitlines()[-1]))
+    show(results)
 
 
-def show(found: dict[str, list[dict]]) -> None:
-    """Print what was found: medians over the rounds."""
-    lists = found.pop("lists", [])
-    base = found.get("dense reference", [{}])
-    for name, rounds in found.items():
+def show(results: dict[str, list[dict]]) -> None:
+    """Print the results: medians over the rounds."""
+    lists = results.pop("lists", [])
+    base = results.get("dense reference", [{}])
+    for name, rounds in results.items():
         step, size, begun = (
             float(np.median([one[key] for one in rounds])) for key in ("step_seconds", "megabytes", "begun")
         )

@@ -1,14 +1,13 @@
-"""Stop training, saving and other commands at random moments, go on, and compare every bit with what nobody stopped.
+"""Stop training, saving and other commands at random moments, resume, and compare every bit with uninterrupted runs.
 
     python benchmarks/kill.py --kills 40
     python benchmarks/kill.py --kills 10 --kinds fit save --signals KILL TERM
 
-Each kind of work is a process in a folder of its own. Some time after it has begun it gets SIGKILL, SIGTERM or SIGHUP.
-Then what has a name must be good: a saved model loads and is the old or the new one, a file has the whole old or the
-whole new content. Then the work is done again, to the end, and its result must be that of a process that was left
-alone: weights, history (but for its seconds), lists, tables. A command that gets SIGTERM or SIGHUP must end with 128
-and the signal's number, unless it was done, and leave nothing half written. The script fails if any of this does not
-hold.
+Each kind of work is a process in its own folder. At a random time it receives SIGKILL, SIGTERM or SIGHUP. Then all
+outputs must be intact: a saved model loads and is the old or the new one, a file has the complete old or the complete
+new content. Then the work is run again, to the end, and its result must be that of an uninterrupted process: weights,
+history (except its seconds), lists, tables. A command that receives SIGTERM or SIGHUP must exit with 128 plus the
+signal's number, unless it was done, and leave no incomplete files. The script fails if any of this is violated.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ FLAGS = "--n-latents 2 --hidden 16 --random-state 0 --device cpu --no-verbose"
 
 
 def rows(seed: int = 0) -> Any:
-    """Numbers with something to learn, and some that are missing if they come from a file."""
+    """Correlated numbers, some of them missing in a file."""
     import numpy as np
 
     draw = np.random.default_rng(seed)
@@ -58,11 +57,11 @@ def command(words: str) -> None:
     main(words.split())
 
 
-# ---- what is stopped -------------------------------------------------------------------------------------------------
+# ---- kinds of work ---------------------------------------------------------------------------------------------------
 
 
 def fit() -> None:
-    """Train with a checkpoint after every step, many of which are being written when the process is stopped."""
+    """Train with a checkpoint after every step, so that many kills happen during a write."""
     from elbowroom import TableVAE
     from elbowroom.training.checkpoints import Checkpoints
 
@@ -71,7 +70,7 @@ def fit() -> None:
 
 
 def save() -> None:
-    """Save two models to one name, in turn."""
+    """Save two models to the same path, in turn."""
     import elbowroom
 
     models = [elbowroom.load("first"), elbowroom.load("second")]
@@ -80,14 +79,14 @@ def save() -> None:
 
 
 def partial_fit() -> None:
-    """Load a recommender, train on, and save it to its name."""
+    """Load a recommender, continue training, and save it to the same path."""
     import elbowroom
 
     elbowroom.load("model").partial_fit(clicks(320), epochs=15).save("model")
 
 
 def prepare(folder: Path) -> None:
-    """What the work finds in its folder."""
+    """Create the inputs of the work in its folder."""
     import numpy as np
     from elbowroom import InteractionVAE, TableVAE
 
@@ -105,13 +104,13 @@ def prepare(folder: Path) -> None:
 
 @dataclass(frozen=True)
 class Kind:
-    """Work that is stopped: what a process does in its folder, and the models and files that come of it."""
+    """A kind of work: the function that a process runs in its folder, and the models and files that it writes."""
 
     work: Callable[..., None]
     arguments: tuple[str, ...] = ()
     models: tuple[str, ...] = ()
     files: tuple[str, ...] = ()
-    given: tuple[str, ...] = ()  # of these models and files, those that there are beforehand
+    given: tuple[str, ...] = ()  # the models and files that exist beforehand
 
 
 SWEEP = f"sweep rows.csv --beta 0.5,1,2 --out sweep --epochs 12 {FLAGS}"
@@ -126,7 +125,7 @@ KINDS = {
     "partial_fit": Kind(partial_fit, models=("model",), given=("model",)),
 }
 SIGNALS = {name: getattr(signal, f"SIG{name}") for name in ("KILL", "TERM", "HUP") if hasattr(signal, f"SIG{name}")}
-WORKSHOP = multiprocessing.get_context("forkserver")  # its processes start at once, with everything imported
+WORKSHOP = multiprocessing.get_context("forkserver")  # its processes start quickly, with everything imported
 
 
 # ---- stopping it -----------------------------------------------------------------------------------------------------
@@ -147,7 +146,7 @@ def _work(kind: str, folder: str, begun: Any) -> None:
 
 
 def begin(kind: str, folder: Path) -> Any:
-    """A process that has just begun to work."""
+    """A process that has just started to work."""
     begun = WORKSHOP.Event()
     process = WORKSHOP.Process(target=_work, args=(kind, str(folder), begun))
     process.start()
@@ -156,7 +155,7 @@ def begin(kind: str, folder: Path) -> Any:
 
 
 def finish(kind: str, folder: Path) -> dict[str, str]:
-    """Work to the end, or go on to it; what came of it."""
+    """Run or resume the work to its end, and return its results."""
     process = begin(kind, folder)
     process.join()
     if process.exitcode:
@@ -165,7 +164,7 @@ def finish(kind: str, folder: Path) -> dict[str, str]:
 
 
 def results(kind: str, folder: Path) -> dict[str, str]:
-    """Checksums of the models and files of some work, as far as they are there."""
+    """Checksums of the existing models and files of some work."""
     saved = (name for name in KINDS[kind].models if (folder / name / "config.json").exists())  # its index is last
     found = {name: _of_model(folder / name) for name in saved}
     return found | {
@@ -187,9 +186,9 @@ def _short(value: Any) -> str:
 
 
 def _in_order(process: Any, number: int, folder: Path) -> bool:
-    """Whether a command has ended as it should, and left nothing that is half written.
+    """Whether a command exited as expected, and left no incomplete files.
 
-    Before it has begun and after it is done, it ends by the signal itself, which a shell shows as the same status.
+    Before it starts and after it is done, the signal itself ends it, which a shell shows as the same status.
     """
     left = sorted(str(path.relative_to(folder)) for path in folder.rglob(".*"))
     well = process.exitcode in (0, 128 + number, -number) and not left
@@ -200,7 +199,7 @@ def _in_order(process: Any, number: int, folder: Path) -> bool:
 
 @dataclass
 class Outcome:
-    """What came of one kind of work under one signal: how many times each thing was so."""
+    """The counts of outcomes of one kind of work under one signal."""
 
     stopped: int = 0
     good: int = 0
@@ -209,7 +208,7 @@ class Outcome:
 
 
 def stop(kind: str, number: int, kills: int, scratch: Path, moments: random.Random) -> Outcome:
-    """Stop some work at random moments and go on, each time in a new folder."""
+    """Stop some work at random moments and resume it, each time in a new folder."""
     new, first = scratch / "new", scratch / "first"
     shutil.copytree(new, first)
     before = results(kind, first) if KINDS[kind].given else {}
@@ -234,14 +233,14 @@ def stop(kind: str, number: int, kills: int, scratch: Path, moments: random.Rand
         outcome.clean += (
             KINDS[kind].work is not command or number == signal.SIGKILL or _in_order(process, number, folder)
         )
-        done = kind == "partial_fit" and results(kind, folder) == whole  # twice would be something else
+        done = kind == "partial_fit" and results(kind, folder) == whole  # running it twice would give another result
         outcome.same += (whole if done else finish(kind, folder)) == whole
         shutil.rmtree(folder)
     return outcome
 
 
 def _wait_for_workers(group: int) -> None:
-    """Wait until what the process has started has ended too."""
+    """Wait until all processes of the group have ended."""
     with suppress(ProcessLookupError):
         for _ in range(1000):
             os.killpg(group, 0)
@@ -250,7 +249,7 @@ def _wait_for_workers(group: int) -> None:
 
 
 def _good(kind: str, folder: Path, known: dict[str, set[str | None]]) -> bool:
-    """Whether all that has a name is whole, and what was there is still there."""
+    """Whether all outputs are intact, and everything that existed still exists."""
     from elbowroom.errors import ElbowroomError
 
     try:
@@ -262,7 +261,7 @@ def _good(kind: str, folder: Path, known: dict[str, set[str | None]]) -> bool:
 
 
 def compare(kinds: list[str], signals: list[str], kills: int, moments: random.Random) -> bool:
-    """Print a table, a kind and a signal a line; whether all is as it should be."""
+    """Print a table with a line for each kind and signal; returns whether everything is correct."""
     row = "{:<12} {:<5} {:>6} {:>8} {:>12} {:>15} {:>10}"
     print(row.format("work", "sent", "times", "in time", "all is good", "ends in order", "same bits"))
     well = True
@@ -283,7 +282,7 @@ def compare(kinds: list[str], signals: list[str], kills: int, moments: random.Ra
 
 
 def _keep_given(kind: str, scratch: Path) -> None:
-    """Leave the name of a model free for work that does not find one there."""
+    """Delete the model if the work expects none."""
     model, aside = scratch / "new" / "model", scratch / "recommender" / "model"
     wanted = kind in ("recommend", "partial_fit")
     if wanted and aside.exists():
@@ -293,7 +292,7 @@ def _keep_given(kind: str, scratch: Path) -> None:
 
 
 def main() -> None:
-    """The command line."""
+    """Parse the command line and run."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=40, help="times that each work is stopped by each signal")
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS), metavar="KIND", help=", ".join(KINDS))
@@ -304,7 +303,7 @@ def main() -> None:
     WORKSHOP.set_forkserver_preload(["elbowroom.cli.commands", "elbowroom.cli.ranges", "elbowroom.cli.recommenders"])
     start = time.monotonic()
     well = compare(options.kinds, options.signals, options.kills, random.Random(options.seed))
-    print(f"{'all as it should be' if well else 'NOT as it should be'}; {(time.monotonic() - start) / 60:.1f} minutes")
+    print(f"{'all correct' if well else 'NOT all correct'}; {(time.monotonic() - start) / 60:.1f} minutes")
     if not well:
         raise SystemExit(1)
 

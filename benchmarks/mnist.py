@@ -5,7 +5,7 @@
 
 The model is the gated MLP 784-300-300-40 of the VampPrior paper (Tomczak & Welling 2018, table 1: 84.45 nats with the
 standard prior, 82.43 with the Vamp prior, after up to 2,000 epochs). Training images are binarised anew in every
-epoch, test images once with a fixed seed. Nothing is chosen on test rows.
+epoch, test images once with a fixed seed. Nothing is tuned on test rows.
 """
 
 import argparse
@@ -76,16 +76,16 @@ def main() -> None:
     started, cpu = time.perf_counter(), cpu_minutes()
     model.fit(train, checkpoint=options.checkpoint)
     trained, cpu_trained = time.perf_counter(), cpu_minutes()
-    found = model.log_likelihood(test[: options.rows], n_draws=options.draws)
+    result = model.log_likelihood(test[: options.rows], n_draws=options.draws)
     print(
         json.dumps(
             {
                 **{k: str(v) for k, v in vars(options).items() if k not in ("data", "checkpoint")},
                 "best_epoch": model.history_.best["epoch"],
                 "test_elbo": round(float(model.score_samples(test[: options.rows].astype(np.float32)).mean()), 3),
-                "test_nll": round(-found.mean, 3),
-                "standard_error": round(found.standard_error, 3),
-                "effective_sample_size": round(found.effective_sample_size, 1),
+                "test_nll": round(-result.mean, 3),
+                "standard_error": round(result.standard_error, 3),
+                "effective_sample_size": round(result.effective_sample_size, 1),
                 "active_units": model.diagnosis_.n_active,
                 "train_minutes": round((trained - started) / 60, 2),
                 "train_cpu_minutes": round(cpu_trained - cpu, 2),

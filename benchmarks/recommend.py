@@ -4,7 +4,7 @@
     python benchmarks/recommend.py --data gowalla
 
 msweb is split by users (strong generalisation), gowalla by LightGCN's split of each user's interactions. The settings
-were chosen on interactions for validation (`--choose` scores on these), which are cut from those of training; on msweb
+were chosen on validation interactions (`--choose` scores on these), which are cut from those of training; on msweb
 those of item-kNN and EASE are chosen in each run (`EASE.choose`). EASE inverts a matrix (items, items): on gowalla it
 needs 7 GB and is left out without `--ease`, which may name lambdas, to choose from.
 """
@@ -38,7 +38,7 @@ METRICS = {
 
 
 class Alone:
-    """What neighbours say without a model."""
+    """The filter of neighbours without a model."""
 
     def fit(self, X: Any) -> Any:
         """Learn from a CSR matrix (users, items)."""
@@ -67,7 +67,7 @@ def parse() -> argparse.Namespace:
 
 
 def split_of(name: str) -> Any:
-    """The protocol of a data set, or None where its files are not there."""
+    """The split of a data set, or None if its files are missing."""
     from elbowroom import Split
     from elbowroom.data.datasets import msweb
     from scipy import sparse
@@ -99,7 +99,7 @@ def main() -> None:
     print(split, flush=True)
     fold = split.valid if options.choose else split.test
     known = options.data == "gowalla" and not options.choose
-    train = split.test.fold_in if known else split.train  # in the last run, what was for validation is trained on too
+    train = split.test.fold_in if known else split.train  # the last run also trains on validation interactions
     settings = MODELS[options.data] | ({"epochs": options.epochs} if options.epochs else {})
     models: dict[str, Any] = {"InteractionVAE": InteractionVAE(**settings, random_state=options.seed)}
     models |= {"neighbours alone": Alone(), "Popularity": Popularity(), "ItemKNN": ItemKNN()}
@@ -109,24 +109,25 @@ def main() -> None:
             print("chosen on validation:", models[kind.__name__], flush=True)
     elif options.ease is not None:
         models |= {f"EASE, {value:g}": EASE(value) for value in options.ease or [CHOSEN_LAMBDA]}
-    found = {}
+    evaluations = {}
     for name in list(models):
         model = models.pop(name)  # one EASE at a time
         started, cpu = time.perf_counter(), time.process_time()
         model.fit(train)
         cpu_trained = time.process_time()
-        found[name] = evaluate(model, fold, METRICS[options.data])
+        evaluations[name] = evaluate(model, fold, METRICS[options.data])
         for weight in weights(options) if name == "InteractionVAE" else ():
             model.neighbour_weight = weight
-            found[f"neighbours, {weight:g} x"] = evaluate(model, fold, METRICS[options.data])
+            evaluations[f"neighbours, {weight:g} x"] = evaluate(model, fold, METRICS[options.data])
         print(
             f"{name}: trained in {cpu_trained - cpu:.0f} CPU seconds, evaluated in "
             f"{time.process_time() - cpu_trained:.0f} ({time.perf_counter() - started:.0f} s in all)",
             flush=True,
         )
         del model
-    print(f"\n{settings}\n{'validation' if options.choose else 'test'}, {np.size(found['Popularity'].users):,} users")
-    print(table(found))
+    rows, users = "validation" if options.choose else "test", np.size(evaluations["Popularity"].users)
+    print(f"\n{settings}\n{rows}, {users:,} users")
+    print(table(evaluations))
 
 
 def weights(options: argparse.Namespace) -> tuple[float, ...]:

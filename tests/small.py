@@ -43,7 +43,7 @@ def mixed(n: int = 60) -> pd.DataFrame:
             "born": pd.to_datetime(days),
             "day": days,
             "cents": [Decimal(k) / 100 for k in whole],
-            "hole": np.where(np.arange(n) % 5 == 0, np.nan, random.normal(size=n)),
+            "gaps": np.where(np.arange(n) % 5 == 0, np.nan, random.normal(size=n)),
             "empty": pd.Series([None] * n, dtype=object),
             "a": random.normal(size=n),
             "b=c": random.normal(size=n),

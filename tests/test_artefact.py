@@ -103,7 +103,7 @@ def names(folder):
 
 @pytest.fixture(scope="module")
 def two():
-    """Two models that are easily told apart."""
+    """Two models that are easy to distinguish."""
     return table(epochs=1).fit(WINE), table(epochs=1, n_latents=3).fit(WINE)
 
 

@@ -69,8 +69,8 @@ def fitted() -> SimpleNamespace:
     return SimpleNamespace(
         table=table(epochs=1).fit(WINE),
         frame=table(epochs=1).fit(FRAME),
-        told=table(epochs=1).fit(WINE, context=BATCH),
-        told_table=table(epochs=1).fit(pd.DataFrame({"c": ["u", "v"] * 89, "x": WINE[:, 0]}), context=BATCH),
+        batch=table(epochs=1).fit(WINE, context=BATCH),
+        batch_table=table(epochs=1).fit(pd.DataFrame({"c": ["u", "v"] * 89, "x": WINE[:, 0]}), context=BATCH),
         counts=counts(epochs=1).fit(COUNTS),
         images=images(epochs=1).fit(DIGITS[:40]),
     )
@@ -162,16 +162,16 @@ ARGUMENTS: dict[str, Case] = {
         lambda: fitted().table.log_likelihood(WINE, n_draws=0), "n_draws must be a whole number, at least 1"),
     "no draws of scores": (lambda: fitted().table.score_samples(WINE, n_draws=0), "n_draws"),
     "a seed in words": (lambda: fitted().table.sample(2, random_state="lucky"), "'lucky'"),
-    "context not given": (lambda: fitted().told.transform(WINE), "it was fitted with context"),
-    "context not given to sample": (lambda: fitted().told.sample(2), "it was fitted with context"),
+    "context not given": (lambda: fitted().batch.transform(WINE), "it was fitted with context"),
+    "context not given to sample": (lambda: fitted().batch.sample(2), "it was fitted with context"),
     "context not given to decode": (
-        lambda: fitted().told.inverse_transform(np.zeros((1, 2))), "it was fitted with context"),
+        lambda: fitted().batch.inverse_transform(np.zeros((1, 2))), "it was fitted with context"),
     "context not wanted": (lambda: fitted().table.score(WINE, context=BATCH), "it was fitted without context"),
-    "context unknown": (lambda: fitted().told.score(WINE[:2], context=["even", "ever"]), "'ever' (row 1)"),
-    "context of another type": (lambda: fitted().told.score(WINE[:2], context=[0, 1]), "0 (row 0)"),
+    "context unknown": (lambda: fitted().batch.score(WINE[:2], context=["even", "ever"]), "'ever' (row 1)"),
+    "context of another type": (lambda: fitted().batch.score(WINE[:2], context=[0, 1]), "0 (row 0)"),
     "context too short": (lambda: table().fit(WINE, context=BATCH[:5]), "(5,)"),
     "context 2-D": (lambda: table().fit(WINE, context=BATCH[:, None]), "(178, 1)"),
-    "context with holes": (lambda: table().fit(WINE[:3], context=["a", None, "b"]), "row 1"),
+    "context with missing labels": (lambda: table().fit(WINE[:3], context=["a", None, "b"]), "row 1"),
     "context with NaN": (lambda: table().fit(WINE[:3], context=[0.0, 1.0, np.nan]), "row 2"),
     "context of one thing": (lambda: table().fit(WINE, context={"a": 1}), "()"),
     "an AnnData without the layer": (lambda: cells(layer="counts"), "'counts' is not there. It has none."),
@@ -540,13 +540,13 @@ CONDITIONS: dict[str, Case] = {
     "no mapping": (lambda: conditioned().sample(2, given="churn=Yes"), "'churn=Yes'. Write given={"),
     "cells for means": (lambda: conditioned().sample(2, given={"i": 1}, mean=True), "mean=True"),
     "cells without a schema": (lambda: fitted().table.sample(2, given={"x0": 1.0}), "schema='infer'"),
-    "cells in no context": (lambda: fitted().told_table.sample(2, given={"c": "u"}), "it was fitted with context"),
+    "cells in no context": (lambda: fitted().batch_table.sample(2, given={"c": "u"}), "it was fitted with context"),
     "cells in an unknown context": (
-        lambda: fitted().told_table.sample(2, given={"c": "u"}, context="ever"), "'ever' (row 0)"),
+        lambda: fitted().batch_table.sample(2, given={"c": "u"}, context="ever"), "'ever' (row 0)"),
     "a truth value for a context of numbers": (
         lambda: table(epochs=1).fit(WINE, context=np.arange(178) % 2).score(WINE, context=True), "True (row 0)"),
-    "a context that is NA": (lambda: fitted().told.score(WINE[:2], context=["even", pd.NA]), "row 1"),
-    "a context that is a set": (lambda: fitted().told.score(WINE[:2], context={"even"}), "its shape is ()"),
+    "a context that is NA": (lambda: fitted().batch.score(WINE[:2], context=["even", pd.NA]), "row 1"),
+    "a context that is a set": (lambda: fitted().batch.score(WINE[:2], context={"even"}), "its shape is ()"),
     "quality of paths": (lambda: quality("real.csv", "made.csv"), "it is the str 'real.csv'"),
     "quality beside nothing": (lambda: quality(FRAME, None), "synthetic table must be a data frame"),
     "quality of a list": (lambda: quality([[1.0]], FRAME), "it is the list [[1.0]]"),
@@ -920,9 +920,9 @@ SAVED: dict[str, Case] = {
     "another number of names": (
         lambda: forged(put("fitted", "feature_names_in_", value=["a"]), "frame"), "the number of names is 1 and 13"),
     "labels twice": (
-        lambda: forged(put("fitted", "context_categories_", value=["odd", "odd"]), "told"), "labels of the context"),
+        lambda: forged(put("fitted", "context_categories_", value=["odd", "odd"]), "batch"), "labels of the context"),
     "a label more": (
-        lambda: forged(put("fitted", "context_categories_", value=["a", "b", "c"]), "told"), "context is 2 and 3"),
+        lambda: forged(put("fitted", "context_categories_", value=["a", "b", "c"]), "batch"), "context is 2 and 3"),
     "an image of no size": (lambda: forged(put("fitted", "image_shape_", value=[8, 0]), "images"), "at least 1"),
     "an attribute that is missing": (
         lambda: forged(lambda config, _: config["fitted"].pop("schema_")), "schema_ is missing"),
@@ -1035,7 +1035,7 @@ OTHERS: dict[str, Case] = {
     "a way to impute that is an array": (
         lambda: table(epochs=1, schema="infer").fit(FRAME).impute(FRAME, how=np.zeros(2)), "array([0., 0.])"),
     "names that are a number": (lambda: fitted().table.get_feature_names_out(3), "it is 3"),
-    "context not given, of these labels": (lambda: fitted().told.score(WINE), "of 'even', 'odd'."),
+    "context not given, of these labels": (lambda: fitted().batch.score(WINE), "of 'even', 'odd'."),
     "likelihood that is a number of columns": (lambda: table(likelihood={0: [1]}).fit(WINE), "0"),
     "latents without end": (lambda: table(n_latents=10**23).fit(WINE), "Got 100000"),
     "a batch without end": (lambda: table(batch_size=10**23).fit(WINE), "Got 100000"),

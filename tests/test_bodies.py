@@ -68,7 +68,7 @@ def test_shapes_over_any_leading_axes(name: str, options: dict[str, Any], inputs
 
 
 @each
-def test_a_row_does_not_depend_on_its_company(name: str, options: dict[str, Any], inputs: int, outputs: int) -> None:
+def test_bodies_are_batch_invariant(name: str, options: dict[str, Any], inputs: int, outputs: int) -> None:
     body = moved(BODIES[name](**options, context=2)).double()
     x, context = draw(2, 5, inputs).double(), draw(5, 2, seed=1).double()
     expected = torch.stack(

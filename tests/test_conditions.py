@@ -1,4 +1,4 @@
-"""What is asked of a table's model is answered exactly or refused: given cells, dtypes, imputed cells, comparisons."""
+"""Tables are exact or raise: given cells, dtypes, imputed cells, comparisons."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def gaps(values: Any) -> list[Any]:
 
 
 def listed(column: Any) -> list[Any]:
-    """A column of any library as Python has it, None for a missing cell."""
+    """A column of any library as Python objects, None if missing."""
     values = column.to_pylist() if hasattr(column, "to_pylist") else list(column)
     return [None if value is None or value is pd.NA or value != value else value for value in values]
 
@@ -306,13 +306,13 @@ def test_given_cells_are_met_exactly(name: str, value: Any, expected: Any) -> No
 
 @pytest.mark.parametrize("value", [None, np.nan, pd.NA, pd.NaT, Decimal("nan"), np.datetime64("NaT")])
 def test_a_missing_value_is_given_where_the_column_has_some(value: Any) -> None:
-    assert fitted().schema_.given({"hole": value, "empty": value}, "pandas")[1] == {"hole": None, "empty": None}
+    assert fitted().schema_.given({"gaps": value, "empty": value}, "pandas")[1] == {"gaps": None, "empty": None}
     with pytest.raises(DataError, match="never missing"):
         fitted().schema_.given({"x": value}, "pandas")
 
 
 def test_samples_have_what_is_given_in_every_row() -> None:
-    wanted = {"i": 3, "x": 5.25, "big": BIG + 3, "churn": "No", "flag": False, "hole": None, "income": 1e6}
+    wanted = {"i": 3, "x": 5.25, "big": BIG + 3, "churn": "No", "flag": False, "gaps": None, "income": 1e6}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ElbowroomWarning)
         sample = fitted().sample(20, given=wanted, random_state=0)
@@ -354,8 +354,8 @@ WORDS: list[tuple[str, str, Any]] = [
     ("zero=1", "zero", 1),
     ("zero=false", "zero", 0),
     ("cents=1.10", "cents", Decimal("1.10")),
-    ("hole=", "hole", None),
-    ("hole=nan", "hole", None),
+    ("gaps=", "gaps", None),
+    ("gaps=nan", "gaps", None),
     ("born=2020-05-05", "born", "2020-05-05"),
 ]
 
@@ -370,14 +370,14 @@ def test_words_are_read_in_the_type_of_their_column(word: str, name: str, value:
 
 def test_the_command_line_gives_what_is_asked_for(tmp_path: Path) -> None:
     fitted().save(tmp_path / "m")
-    given = ["churn=No", f"big={BIG + 3}", "seen=2024-05-05 12:00", "hole=", "b=c=0.1", "flag=true"]
+    given = ["churn=No", f"big={BIG + 3}", "seen=2024-05-05 12:00", "gaps=", "b=c=0.1", "flag=true"]
     words = [part for word in given for part in ("--given", word)]
     assert run(["sample", str(tmp_path / "m"), "-n", "5", *words, "--out", str(tmp_path / "s.csv")]) == 0
     made = pd.read_csv(tmp_path / "s.csv")
     assert made["churn"].tolist() == ["No"] * 5
     assert made["big"].tolist() == [BIG + 3] * 5
     assert made["seen"].tolist() == ["2024-05-05 12:00:00+02:00"] * 5
-    assert made["hole"].isna().all()
+    assert made["gaps"].isna().all()
     assert made["b=c"].tolist() == [0.1] * 5
     assert made["flag"].tolist() == [True] * 5
 

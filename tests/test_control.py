@@ -229,10 +229,10 @@ def test_a_batch_spreads_over_the_range() -> None:
     assert isinstance(control, RangeControl)
     for n, blocks in ((64, BLOCKS), (BLOCKS, BLOCKS), (7, 7), (1, 1)):
         (drawn,) = control.draws([torch.zeros(n)], generator_at(0, "test"))
-        told = drawn.betas[:: n // blocks]  # type: ignore[index]
-        assert bool((told.diff() > 0).all())
-        assert torch.equal(drawn.code, conditioning(told))  # type: ignore[arg-type]
-        assert torch.equal(drawn.betas, by_row(told, n))  # type: ignore[arg-type]
+        betas = drawn.betas[:: n // blocks]  # type: ignore[index]
+        assert bool((betas.diff() > 0).all())
+        assert torch.equal(drawn.code, conditioning(betas))  # type: ignore[arg-type]
+        assert torch.equal(drawn.betas, by_row(betas, n))  # type: ignore[arg-type]
     fixed = cast(Tensor, control.draw(64).betas)
     assert torch.equal(fixed, cast(Tensor, control.draw(64).betas))
     assert fixed.min() >= 0.01

@@ -1,4 +1,4 @@
-"""Strangers' networks and likelihoods, the world outside of the model, and Ctrl-C."""
+"""Custom networks and likelihoods, global state, and Ctrl-C."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from torch import Tensor, distributions, nn
 from elbowroom.errors import ElbowroomWarning, ParameterError
 from elbowroom.likelihoods.continuous import Gaussian
 
-# ---- strangers' parts
+# ---- custom parts
 
 
 class Scaled(nn.Module):
-    """A stranger's likelihood, with nothing but `forward` and the width of what it wants."""
+    """A custom likelihood with only `forward` and its number of inputs."""
 
     n_outputs = 26
 
@@ -45,7 +45,7 @@ class Plain(nn.Module):
 
 
 class Counting(nn.Module):
-    """A stranger's encoder that counts its calls and rows, in all of its copies together."""
+    """A custom encoder that counts calls and rows over all of its copies."""
 
     calls, rows = 0, 0
 
@@ -60,7 +60,7 @@ class Counting(nn.Module):
 
 
 class WithContext(nn.Module):
-    """A stranger's network that takes context."""
+    """A custom network with context."""
 
     def __init__(self, outputs: int) -> None:
         super().__init__()
@@ -70,7 +70,7 @@ class WithContext(nn.Module):
         return self.linear(torch.cat([x, x.new_zeros(len(x), 3) if context is None else context], -1))
 
 
-STRANGERS: dict[str, Callable[[], dict[str, Any]]] = {
+CUSTOM: dict[str, Callable[[], dict[str, Any]]] = {
     "likelihood": lambda: {"likelihood": Scaled()},
     "likelihood by feature, iwae": lambda: {"likelihood": Plain(), "objective": "iwae:draws=3"},
     "likelihood of our own": lambda: {"likelihood": Gaussian(13, scale="shared")},
@@ -88,10 +88,10 @@ STRANGERS: dict[str, Callable[[], dict[str, Any]]] = {
 }
 
 
-@pytest.mark.parametrize("name", STRANGERS)
-def test_strangers_parts_are_parts_like_any(name: str) -> None:
+@pytest.mark.parametrize("name", CUSTOM)
+def test_custom_parts_work_like_any(name: str) -> None:
     X = (WINE - WINE.mean(0)) / WINE.std(0)
-    model = table(**STRANGERS[name](), epochs=150, learning_rate=1e-2).fit(X)
+    model = table(**CUSTOM[name](), epochs=150, learning_rate=1e-2).fit(X)
     independent = stats.norm().logpdf(X).sum(1).mean()
     assert model.score(X) > independent + 1.0
     assert model.log_likelihood(X, n_draws=50).mean > model.score(X)
@@ -112,13 +112,13 @@ class Cast(Plain):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_inputs_of_a_strangers_likelihood_get_the_dtype_of_the_model(dtype: type) -> None:
+def test_inputs_of_a_custom_likelihood_have_the_dtype_of_the_model(dtype: type) -> None:
     X = ((WINE - WINE.mean(0)) / WINE.std(0)).astype(dtype)
     model = table(likelihood=Cast()).fit(X)
     assert np.isfinite(model.log_likelihood(X, n_draws=5).mean)  # scores are computed in float64
 
 
-def test_a_strangers_parts_are_copied_and_start_as_they_are() -> None:
+def test_custom_parts_are_copied_with_their_weights() -> None:
     encoder = nn.Linear(13, 4)
     before = copy.deepcopy(encoder.state_dict())
     model = table(encoder=encoder).fit(WINE)
@@ -126,7 +126,7 @@ def test_a_strangers_parts_are_copied_and_start_as_they_are() -> None:
     assert not torch.equal(model.model_.encoder.module.weight, encoder.weight)
 
 
-def test_strangers_parts_with_context() -> None:
+def test_custom_parts_with_context() -> None:
     batch = np.arange(len(WINE)) % 3
     model = table(encoder=WithContext(8), decoder=WithContext(13), objective="iwae:draws=2").fit(WINE, context=batch)
     assert np.isfinite(model.score(WINE, context=batch))
@@ -135,7 +135,7 @@ def test_strangers_parts_with_context() -> None:
         table(encoder=nn.Linear(13, 4)).fit(WINE, context=batch)
 
 
-def test_a_strangers_convolutions_for_images() -> None:
+def test_custom_convolutions_for_images() -> None:
     encoder = nn.Sequential(nn.Unflatten(1, (1, 8, 8)), nn.Conv2d(1, 2, 3, stride=2), nn.ReLU(), nn.Flatten())
     model = images(encoder=encoder).fit(DIGITS[:50])
     assert model.reconstruct(DIGITS[:50]).shape == (50, 8, 8)

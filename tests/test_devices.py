@@ -209,8 +209,8 @@ def test_memory_is_kept() -> None:
     assert large_after < 10
 
 
-class Stranger(nn.Module):
-    """A module that nobody here knows: it may do anything."""
+class CustomModule(nn.Module):
+    """A module of unknown behaviour."""
 
 
 def test_modules_are_described() -> None:
@@ -228,7 +228,7 @@ def test_modules_are_described() -> None:
     ("module", "may"),
     [
         (nn.Linear(2, 2), False), (nn.Sequential(nn.Sequential(nn.Dropout1d())), True),
-        (MLP(2, (3,), 2), False), (nn.Sequential(Stranger()), True),
+        (MLP(2, (3,), 2), False), (nn.Sequential(CustomModule()), True),
         (nn.LSTM(2, 2, 2, dropout=0.1), True), (nn.LSTM(2, 2, 2), False), (nn.MultiheadAttention(2, 1, 0.1), True),
     ],
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Texts from data and names of files: a terminal, a page or a program shows them, and acts on none."""
+"""Text from data and file names is escaped for terminals, pages and JSON."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ NAMES = ["\x1b[31mred\x07", "\u202egnp.exe", "a\nerror: b", "[bold]c[/]", "\x9b2
 QUICK = ["--epochs", "2", "--n-latents", "2", "--hidden", "8", "--random-state", "0"]
 
 
-def seen(text: str, layout: str = "\n\t") -> bool:
-    """Whether all of a text is seen: no control character, and none that turns its direction, but those of a layout."""
+def is_printable(text: str, layout: str = "\n\t") -> bool:
+    """Whether a text has no control characters or directional marks, except those of a layout."""
     return not any(unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") or unicodedata.bidirectional(c) in TURNS
                    for c in text if c not in layout)  # fmt: skip
 
@@ -34,10 +34,10 @@ TURNS = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
 
 
 @given(st.text())
-def test_what_is_escaped_is_seen_and_escaped_once(text: str) -> None:
-    assert seen(escaped(text), "")
+def test_what_is_escaped_is_printable_and_escaped_once(text: str) -> None:
+    assert is_printable(escaped(text), "")
     assert escaped(escaped(text)) == escaped(text)
-    if seen(text, "") and not set(text) & {"\u061c", "\u200e", "\u200f"}:  # marks without a width
+    if is_printable(text, "") and not set(text) & {"\u061c", "\u200e", "\u200f"}:  # marks without a width
         assert escaped(text) == text
 
 
@@ -54,10 +54,10 @@ def test_errors_and_warnings_are_escaped_where_they_are_made() -> None:
         warnings.warn("a\x1b\nb", ElbowroomWarning, stacklevel=1)
 
 
-def test_what_is_printed_is_seen(capsys: Any) -> None:
+def test_what_is_printed_is_printable(capsys: Any) -> None:
     say(f"a{''.join(NAMES)}\tb\nc")
     out = capsys.readouterr().out
-    assert seen(out)
+    assert is_printable(out)
     assert out.startswith(r"a\x1b[31mred\x07\u202egnp.exea")
     assert listed([("a\nb", "c\nd"), ("e", "f")]) == "a\\nb  c\\nd\ne     f"
 
@@ -72,9 +72,9 @@ def test_progress_shows_a_message_as_it_is(terminal: bool) -> None:
 
 
 @given(st.text())
-def test_json_is_seen_and_says_the_same(text: str) -> None:
+def test_json_is_printable_and_says_the_same(text: str) -> None:
     line = as_json({text: [text]})
-    assert seen(line, "")
+    assert is_printable(line, "")
     assert json.loads(line) == {text: [text]}
 
 
@@ -107,13 +107,15 @@ COMMANDS = {
 
 @pytest.mark.parametrize("json_too", [False, True])
 @pytest.mark.parametrize("name", COMMANDS)
-def test_what_commands_say_is_seen(hostile: Path, capsys: Any, monkeypatch: Any, name: str, json_too: bool) -> None:
+def test_output_of_commands_is_printable(
+    hostile: Path, capsys: Any, monkeypatch: Any, name: str, json_too: bool
+) -> None:
     monkeypatch.chdir(hostile)
     words = [word.replace("X", "\x1b[1mx.parquet") for word in COMMANDS[name]]
     code = run([*words, *["--json"] * json_too])
     said = capsys.readouterr()
     assert code == (0 if name in ("info", "score", "detect", "quality", "encode") else code) <= 2
-    assert seen(said.out + said.err)
+    assert is_printable(said.out + said.err)
     lines = [line for line in said.err.splitlines() if line.startswith("error: ")]
     assert len(lines) <= 1
     if json_too and name == "detect":
@@ -123,9 +125,9 @@ def test_what_commands_say_is_seen(hostile: Path, capsys: Any, monkeypatch: Any,
 def test_a_page_shows_names_as_they_are(hostile: Path, capsys: Any, monkeypatch: Any) -> None:
     monkeypatch.chdir(hostile)
     assert run(["report", "m", "\x1b[1mx.parquet", "--out", "page.html"]) == 0
-    assert seen(capsys.readouterr().out)
+    assert is_printable(capsys.readouterr().out)
     page = Path("page.html").read_text("utf-8")
-    assert seen(page)
+    assert is_printable(page)
     assert "<script>" not in page
     assert "&lt;script&gt;f" in page
     assert "$\\frac{e" in page  # and no formula

@@ -173,13 +173,13 @@ def accuracy(latents: np.ndarray, batch: np.ndarray) -> float:
 def test_context_takes_the_batch_out_of_the_latents() -> None:
     X, batch = two_batches()
     settings = {"n_latents": 2, "hidden": (32,), "epochs": 150, "learning_rate": 5e-3}
-    told = table(**settings).fit(X, context=batch)
+    conditional = table(**settings).fit(X, context=batch)
     assert accuracy(table(**settings).fit_transform(X), batch) > 0.95
-    assert accuracy(told.transform(X, context=batch), batch) < 0.65
+    assert accuracy(conditional.transform(X, context=batch), batch) < 0.65
     factor = X @ [1, -1, 1, 1, -1, 1]
-    within = [np.corrcoef(told.transform(X, context=batch).T, factor)[:-1, -1]]
+    within = [np.corrcoef(conditional.transform(X, context=batch).T, factor)[:-1, -1]]
     assert abs(within[0]).max() > 0.8
-    there, here = (told.inverse_transform(np.zeros((1, 2)), context=name) for name in ("second", "first"))
+    there, here = (conditional.inverse_transform(np.zeros((1, 2)), context=name) for name in ("second", "first"))
     np.testing.assert_allclose(there - here, 4.0, atol=1.0)
 
 

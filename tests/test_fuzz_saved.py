@@ -55,7 +55,7 @@ FEW = {"epochs": 1, "hidden": (4,)}
 
 @functools.cache
 def fitted(name: str) -> tuple[Any, Any, dict[str, Any]]:
-    """A model, a row that it can be tried on, and what else it must be told."""
+    """A model, a row to try it on, and further arguments."""
     labels = {"context": np.array(list("ab") * 30)}
     X: Any
     if name == "range":
@@ -221,11 +221,11 @@ def try_model(name: str) -> Callable[[Path], None]:
 
     def use(path: Path) -> None:
         found = elbowroom.load(path)
-        _, row, told = fitted(name)
-        Z = found.transform(row, **told)
-        found.score_samples(row, **told)
-        found.inverse_transform(Z, **told)
-        found.reconstruct(row, **told)
+        _, row, arguments = fitted(name)
+        Z = found.transform(row, **arguments)
+        found.score_samples(row, **arguments)
+        found.inverse_transform(Z, **arguments)
+        found.reconstruct(row, **arguments)
         repr(found.history_), found.diagnosis_.verdict, facts_of(str(path))
 
     return use

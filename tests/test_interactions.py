@@ -350,7 +350,7 @@ def test_ids_of_all_kinds_are_kept(ids, known):
     assert again.users.positions(again.users.ids[::-1]).tolist() == [1, 0]
 
 
-def test_ids_of_either_sign_are_told_apart():
+def test_ids_of_either_sign_are_distinct():
     small, large = (Vocabulary.learn(ids)[0] for ids in (np.array([-1, 5]), np.array([5, 2**64 - 1], np.uint64)))
     assert large.positions(small.ids).tolist() == [-1, 0]
     assert small.positions(large.ids).tolist() == [1, -1]
@@ -641,7 +641,7 @@ def test_splits_that_can_not_be_made_are_refused():
 
 
 class Fixed:
-    """Recommends what it is told."""
+    """Recommends by given scores."""
 
     def __init__(self, scores: np.ndarray) -> None:
         self.scores, self.at = scores, 0

@@ -139,7 +139,7 @@ def test_a_program_stops_once(number: int, monkeypatch: pytest.MonkeyPatch) -> N
     assert signal.getsignal(number) is before
     monkeypatch.setattr(signals, "AT_ONCE", 0.0)
     with stopping():
-        for _ in range(2):  # one that was lost does not make the program deaf
+        for _ in range(2):  # after an ignored signal, the next one still has an effect
             with pytest.raises(Stopped):
                 signal.raise_signal(number)
 

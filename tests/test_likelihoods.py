@@ -155,7 +155,7 @@ def support(likelihood: Likelihood, total: Tensor | None) -> tuple[Tensor, Tenso
 
 
 def small(case: str) -> tuple[Likelihood, Tensor | None]:
-    """The smallest likelihood of a kind whose whole support can be listed, and a total if it is told one."""
+    """The smallest likelihood of a family with an enumerable support, with a total if it needs one."""
     one = make(case, 1).double()
     return (make(case, 2).double(), torch.full((1, 1), 7.0, dtype=torch.float64)) if one.uses_total else (one, None)
 

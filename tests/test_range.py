@@ -1,4 +1,4 @@
-"""One network for a range of beta: what it is told, what it is at one beta, its curve, and the choice of a beta."""
+"""One network for a range of beta: its conditioning, the model at one beta, its curve, and picking a beta."""
 
 from __future__ import annotations
 
@@ -63,9 +63,9 @@ def model(
 ) -> VAE:
     likelihood = likelihood or Bernoulli(features)
     conditioning = BetaConditioning(0.01, 10, 3, likelihood.n_shifts)  # type: ignore[arg-type]
-    told = {"context": BetaConditioning.width, "code": BetaConditioning.width}
-    encoder = MLP(likelihood.n_inputs, (8, 8), **told, skip_beta=0)  # type: ignore[arg-type]
-    decoder = MLP(3, (8,), likelihood.n_outputs, **told)  # type: ignore[arg-type]
+    widths = {"context": BetaConditioning.width, "code": BetaConditioning.width}
+    encoder = MLP(likelihood.n_inputs, (8, 8), **widths, skip_beta=0)  # type: ignore[arg-type]
+    decoder = MLP(3, (8,), likelihood.n_outputs, **widths)  # type: ignore[arg-type]
     made: dict[str, dict[str, int]] = {
         "standard": {},
         "fitted": {"components": 4},
@@ -82,21 +82,21 @@ def coded(vae: VAE) -> Tensor:
     return cast(BetaConditioning, vae.conditioning)(BETAS.to(next(vae.parameters()).dtype))
 
 
-# ---- what the network is told ----------------------------------------------------------------------------------------
+# ---- conditioning on beta -------------------------------------------------------------------------------------------
 
 
 def bodies(labels: int = 0) -> dict[str, nn.Module]:
-    told: dict[str, Any] = {"context": BetaConditioning.width + labels, "code": BetaConditioning.width}
+    widths: dict[str, Any] = {"context": BetaConditioning.width + labels, "code": BetaConditioning.width}
     return {
-        "mlp": MLP(20, (8, 8), 5, **told),
-        "first skips": MLP(20, (8, 8), 5, skip_beta=0, **told),
-        "last skips": MLP(20, (8, 8), 5, skip_beta=-1, **told),
-        "gated": MLP(20, (8,), 5, gated=True, **told),
-        "linear": MLP(20, (), 5, **told),
-        "conv encoder": ImageEncoder(SHAPE, (4, 6), width=8, **told),
-        "residual encoder": ImageEncoder(SHAPE, (4,), 1, 8, **told),
-        "conv decoder": ImageDecoder(20, SHAPE, (4, 6), width=8, outputs=2, **told),
-        "residual decoder": ImageDecoder(20, SHAPE, (4,), 1, 8, **told),
+        "mlp": MLP(20, (8, 8), 5, **widths),
+        "first skips": MLP(20, (8, 8), 5, skip_beta=0, **widths),
+        "last skips": MLP(20, (8, 8), 5, skip_beta=-1, **widths),
+        "gated": MLP(20, (8,), 5, gated=True, **widths),
+        "linear": MLP(20, (), 5, **widths),
+        "conv encoder": ImageEncoder(SHAPE, (4, 6), width=8, **widths),
+        "residual encoder": ImageEncoder(SHAPE, (4,), 1, 8, **widths),
+        "conv decoder": ImageDecoder(20, SHAPE, (4, 6), width=8, outputs=2, **widths),
+        "residual decoder": ImageDecoder(20, SHAPE, (4,), 1, 8, **widths),
     }
 
 
@@ -123,9 +123,9 @@ def test_a_new_body_does_not_listen_yet(name: str) -> None:
 def test_a_code_without_labels_is_a_code_with_zeros_for_labels(name: str) -> None:
     body = stirred(bodies(labels=2)[name])
     h, code = torch.randn(4, 20, generator=seeded()), torch.randn(4, BetaConditioning.width, generator=seeded(1))
-    told = torch.cat([code, torch.randn(4, 2, generator=seeded(2))], -1)
+    context = torch.cat([code, torch.randn(4, 2, generator=seeded(2))], -1)
     torch.testing.assert_close(body(h, code), body(h, torch.cat([code, torch.zeros(4, 2)], -1)))
-    assert not torch.allclose(body(h, told), body(h, code), atol=1e-3)
+    assert not torch.allclose(body(h, context), body(h, code), atol=1e-3)
 
 
 def test_a_code_scales_and_labels_shift_too() -> None:
@@ -231,7 +231,7 @@ def test_the_dial_stands_at_one_or_next_to_it(low: float, high: float, stands: f
 
 @pytest.mark.parametrize(("low", "start"), [(0.01, 1), (0.001, 1), (0.02, 0.5), (0.1, 0.1), (3, 0.1)])
 def test_a_range_starts_a_tenth_lower_and_not_below_a_hundredth(low: float, start: float) -> None:
-    """What large betas close at the start stays closed: the rate weighs less at first than the network is told."""
+    """Latents that large betas close at the start stay closed, so at first the rate has a smaller weight than beta."""
     policy = beta_control.control_of(LogUniform(low, 10), 100, CPU, BetaConditioning(low, 10, 2))
     drawn = policy.draw(64).betas
     found = [policy.step(p, torch.zeros(64, 2), cast(Any, None), drawn) for p in (0.0, 0.1, 0.2, 1.0)]
@@ -291,7 +291,8 @@ def test_narrow_and_wide_ranges_train(beta: str) -> None:
     assert np.isfinite(fitted.curve(WINE).elbo).all()
 
 
-DEAF = ("standard", "fitted", "composite")  # priors that are the same at every beta: N(0, I), but after or in training
+# priors that do not depend on beta: N(0, I), except after or during training
+SAME = ("standard", "fitted", "composite")
 
 
 @pytest.mark.parametrize("covariance", LATENTS)
@@ -305,7 +306,7 @@ def test_a_prior_of_blocks_of_betas_is_that_of_each_beta(prior: str, covariance:
         at = slice(2 * i, 2 * i + 2)
         torch.testing.assert_close(together[:, at], vae.at(beta).prior_distribution().log_prob(z[:, at]))
     alone = [vae.at(beta).prior_distribution().log_prob(z) for beta in (0.01, 10)]
-    assert torch.equal(*alone) == (prior in DEAF)
+    assert torch.equal(*alone) == (prior in SAME)
 
 
 @pytest.mark.parametrize("prior", PRIORS)
@@ -322,7 +323,7 @@ def test_the_rate_at_every_beta_is_its_monte_carlo_estimate(prior: str, covarian
     """KL(q || p) by many draws of q, under the density of that beta's prior as its own draws have it."""
     vae = stirred(model(covariance=covariance, prior=prior)).double()
     x = (torch.rand(8, 6, generator=seeded(5)) < 0.5).double()
-    many = vae(x, None, seeded(6), 4000, coded(vae)).rate.mean(0) if prior not in DEAF else vae(x, code=coded(vae)).rate
+    many = vae(x, None, seeded(6), 4000, coded(vae)).rate.mean(0) if prior not in SAME else vae(x, code=coded(vae)).rate
     for i, beta in enumerate(BETAS.tolist()):
         one, at = vae.at(beta), slice(2 * i, 2 * i + 2)
         q, p = one.encode(x[at]), one.prior_distribution()

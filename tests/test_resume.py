@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from training import Killed, Spy, bits, fit, guest, killed_at, rows, same, weights
+from training import Killed, Spy, bits, custom_encoder, fit, killed_at, rows, same, weights
 
 import elbowroom.training.checkpoints
 import elbowroom.training.trainer
@@ -60,11 +60,11 @@ EARLY = {"epochs": 9, "patience": 1, "precision": "bfloat16", "learning_rate": 0
         ({}, {}),
         ({"average": False, "schedule": "constant"}, {"held_out": rows(30, 9)}),
         (EARLY, {"held_out": rows(30, 9), "beta": Warmup(fraction=0.3)}),
-        ({"batch_size": 8}, {"encoder": guest(), "held_out": rows(30, 9)}),
+        ({"batch_size": 8}, {"encoder": custom_encoder(), "held_out": rows(30, 9)}),
         ({}, {"beta": TargetRate(0.5, low=1e-9), "held_out": rows(30, 9)}),
         ({}, {"prior": CompositePrior(2), "held_out": rows(30, 9)}),
     ],
-    ids=["plain", "not averaged", "early stop", "guest", "target", "remembers"],
+    ids=["plain", "not averaged", "early stop", "custom encoder", "target", "previous posterior"],
 )
 def test_from_any_step(settings: dict[str, Any], options: dict[str, Any], tmp_path: Path, monkeypatch: Any) -> None:
     """Every checkpoint of a run, each resumed on its own."""

@@ -46,7 +46,7 @@ def tables(draw: Any) -> pd.DataFrame:
     few = draw(st.lists(TEXT, min_size=1, max_size=2))
     column = {
         "text": st.sampled_from(few) if draw(st.booleans()) else TEXT,
-        "holes": st.one_of(st.none(), TEXT),
+        "gaps": st.one_of(st.none(), TEXT),
         "signed": SIGNED,
         "unsigned": UNSIGNED,
         "beside": st.one_of(st.none(), SIGNED),
@@ -124,7 +124,7 @@ def test_a_parquet_file_is_the_frame(tmp_path_factory, frame, library):
     pd.testing.assert_frame_equal(with_objects(read(str(path)).x), whole)
 
 
-SCHEMA = {"text": pl.String, "holes": pl.String, "signed": pl.Int64, "unsigned": pl.UInt64, "beside": pl.Int64}
+SCHEMA = {"text": pl.String, "gaps": pl.String, "signed": pl.Int64, "unsigned": pl.UInt64, "beside": pl.Int64}
 
 
 @given(tables(), ENDINGS, HIDDEN, st.booleans())

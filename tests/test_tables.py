@@ -1,4 +1,4 @@
-"""Tables of any columns: kinds, schema, warps, holes, imputation, conditional samples, detection, quality."""
+"""Tables: kinds, schema, warps, missing values, imputation, conditional samples, detection, quality."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ N = 300
 
 
 def people(n: int = N, missing: bool = True) -> pd.DataFrame:
-    """Every kind of column, with holes of every kind of library."""
+    """Every kind of column, with missing values of every library."""
     random = np.random.default_rng(0)
     country = random.choice(["de", "fr", "it"], n, p=[0.6, 0.3, 0.1])
     frame = pd.DataFrame(

@@ -18,7 +18,7 @@ import pytest
 import scipy.sparse
 import torch
 from torch import Tensor
-from training import D, Spy, bits, fit, guest, model, rows, weights, without_seconds
+from training import D, Spy, bits, custom_encoder, fit, model, rows, weights, without_seconds
 
 from elbowroom.beta.policies import Constant, Cyclical, Warmup
 from elbowroom.data.dataset import BinarizedRows, Rows, rows_of
@@ -170,7 +170,7 @@ def test_same_seed_same_bits() -> None:
     assert not torch.equal(weights(a), weights(other))
 
 
-@pytest.mark.parametrize("encoder", [None, guest])
+@pytest.mark.parametrize("encoder", [None, custom_encoder])
 def test_the_global_streams_are_neither_read_nor_moved(encoder: Any) -> None:
     results = []
     for seed in (1, 2):
@@ -185,14 +185,14 @@ def test_the_global_streams_are_neither_read_nor_moved(encoder: Any) -> None:
 
 
 def test_running_statistics_are_kept_with_the_weights() -> None:
-    vae, _ = fit(SHORT, encoder=guest())
+    vae, _ = fit(SHORT, encoder=custom_encoder())
     norm = vae.encoder.body[1]  # type: ignore[union-attr, index]
     assert int(norm.num_batches_tracked) == 12  # type: ignore[union-attr, arg-type]
     assert norm.running_mean.abs().sum() > 0  # type: ignore[union-attr, operator]
 
 
 def test_dropout_is_off_where_the_model_is_evaluated() -> None:
-    vae, history = fit(SHORT, encoder=guest(), held_out=rows(30, 9))
+    vae, history = fit(SHORT, encoder=custom_encoder(), held_out=rows(30, 9))
     assert vae.training
     vae.eval()
     batch = rows(30, 9).batch(torch.arange(30))
@@ -232,7 +232,7 @@ def test_held_out_rows_do_not_change_the_training(average: bool, tmp_path: Any) 
     found = []
     for name, held_out in (("without", None), ("with", rows(30, 9))):
         trainer = Trainer(**{**vars(SHORT), "average": average})
-        fit(trainer, encoder=guest(), held_out=held_out, checkpoints=tmp_path / name)
+        fit(trainer, encoder=custom_encoder(), held_out=held_out, checkpoints=tmp_path / name)
         found.append(final_tensors(Checkpoints(tmp_path / name)))
     assert found[0].keys() == found[1].keys()
     assert all(torch.equal(tensor, found[1][name]) for name, tensor in found[0].items())
@@ -518,19 +518,19 @@ def test_optimiser_leaves_a_parameter_without_gradient() -> None:
 
 def test_a_prior_that_remembers_is_told_what_the_averaged_encoder_says() -> None:
     """In training alone, and of the weights that the average had in that step: at first those that it starts with."""
-    told: list[Tensor] = []
+    previous_means: list[Tensor] = []
 
     class Remembering(CompositePrior):
         def beside(self, previous: Posterior) -> Composite:
-            told.append(previous.mean)
+            previous_means.append(previous.mean)
             assert not previous.mean.requires_grad
             return super().beside(previous)
 
     begun, data = model(), rows()
     vae, _ = fit(Trainer(epochs=3, batch_size=50), data, prior=Remembering(2), held_out=rows(20, 3))
-    assert len(told) == 3
+    assert len(previous_means) == 3
     order = torch.randperm(50, generator=generator_at(0, "order", 0))
-    torch.testing.assert_close(told[0], begun.encode(data.batch(order).x).mean)
+    torch.testing.assert_close(previous_means[0], begun.encode(data.batch(order).x).mean)
     assert not vae.ema_model
     assert isinstance(vae.train()(data.dense(torch.arange(4))).prior, StandardGaussian)
     with pytest.raises(ParameterError, match="Set average=True"):

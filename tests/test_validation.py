@@ -23,7 +23,7 @@ from elbowroom.data.io.readers import read
 from elbowroom.data.validation import as_array, path_of, rows_at
 from elbowroom.errors import ElbowroomError, MissingDependencyError, ParameterError, unknown
 
-HOLES = np.where(WINE > 1200, np.nan, WINE)
+WITH_MISSING = np.where(WINE > 1200, np.nan, WINE)
 
 
 @pytest.mark.parametrize(
@@ -69,13 +69,13 @@ def test_rows_are_of_the_kind_that_they_were() -> None:
 
 
 def test_a_masked_cell_is_a_missing_value_everywhere() -> None:
-    masked = np.ma.masked_invalid(HOLES)
+    masked = np.ma.masked_invalid(WITH_MISSING)
     masked.data[masked.mask] = 5.0  # what is below the mask is nobody's business
     model = table(epochs=2).fit(masked)
-    np.testing.assert_array_equal(model.transform(WINE), table(epochs=2).fit(HOLES).transform(WINE))
-    np.testing.assert_array_equal(model.score_samples(masked), model.score_samples(HOLES))
-    np.testing.assert_array_equal(model.impute(masked), model.impute(HOLES))
-    assert Schema.infer(masked) == Schema.infer(HOLES)
+    np.testing.assert_array_equal(model.transform(WINE), table(epochs=2).fit(WITH_MISSING).transform(WINE))
+    np.testing.assert_array_equal(model.score_samples(masked), model.score_samples(WITH_MISSING))
+    np.testing.assert_array_equal(model.impute(masked), model.impute(WITH_MISSING))
+    assert Schema.infer(masked) == Schema.infer(WITH_MISSING)
 
 
 @pytest.mark.parametrize(("make", "x"), [(table, WINE), (counts, COUNTS), (images, DIGITS[:20])])

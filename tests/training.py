@@ -103,7 +103,7 @@ def killed_at(step: int) -> Spy:
     return Spy(act)
 
 
-class Guest(nn.Module):
+class CustomEncoder(nn.Module):
     """A caller's own encoder, which draws from torch's global stream, openly and not, and has running statistics."""
 
     def __init__(self) -> None:
@@ -114,8 +114,8 @@ class Guest(nn.Module):
         return F.dropout(self.body(h), 0.1, self.training)
 
 
-def guest() -> Guest:
+def custom_encoder() -> CustomEncoder:
     """Such an encoder, always the same; the global stream is put back."""
     with torch.random.fork_rng():
         torch.manual_seed(1)
-        return Guest()
+        return CustomEncoder()

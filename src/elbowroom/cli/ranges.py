@@ -135,15 +135,15 @@ def sweep(
         keep_all_memory()  # the process is that of this command
     try:
         rows = rows_for(type(estimator).__name__, data)
-        trained = train(estimator, rows, betas, out, jobs=jobs, warm_start=warm_start, names=data.names)
+        result = train(estimator, rows, betas, out, jobs=jobs, warm_start=warm_start, names=data.names)
     except BaseException as error:
         if is_sweep(out) and not isinstance(error, ElbowroomError):
             warn("what was trained is kept; run the same command to continue", 2)
         raise
     models = [{"beta": beta, **_ended(os.path.join(out, f"beta-{specs.value_form(beta)}"))} for beta in betas]
-    facts = {"sweep": out, "file": data.source, "rows": len(data), "seed": trained.first.seed_, "models": models}
+    facts = {"sweep": out, "file": data.source, "rows": len(data), "seed": result.first.seed_, "models": models}
     look = f"look at it: elbowroom curve {typed(Path(out))} {quote(data.source)}"
-    text = f"{counted(len(data), 'row')}, seed {trained.first.seed_}\n\n{_table(models)}\n\n"
+    text = f"{counted(len(data), 'row')}, seed {result.first.seed_}\n\n{_table(models)}\n\n"
     return Answer(facts, f"{text}saved to {shown(Path(out))}; {look}")
 
 

@@ -182,7 +182,7 @@ def test_along_is_what_the_model_does_at_each_beta(ranged: Any) -> None:
 def test_the_page_of_a_range(ranged: Any) -> None:
     html = summarise(ranged.at(0.3), WINE).html()
     text = re.sub(r"\s+", " ", re.sub("<[^>]*>", " ", html.split("</style>")[1]))
-    assert "knows every beta from 0.1 to 10. Numbers and pictures are at β = 0.3" in text
+    assert "The model covers every beta from 0.1 to 10. Numbers and figures are at β = 0.3" in text
     headings = re.findall("<h2>(.*?)</h2>", html)
     assert headings[:3] == ["The curve", "Columns along the curve", "Originals and reconstructions"]
     assert text.count("At β = 0.3") == headings.index("Facts") - 3  # the curve, what is along it, training

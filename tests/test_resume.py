@@ -187,7 +187,7 @@ def test_one_run_a_folder(server: Any, tmp_path: Path) -> None:
     process = server.Process(target=hold, args=(str(tmp_path), begun))
     process.start()
     assert begun.wait(60)
-    with pytest.raises(ArtefactError, match="one run at a time can use a folder of checkpoints, but another one is"):
+    with pytest.raises(ArtefactError, match="can be used by one run at a time, but another run is using"):
         fit(SHORT, checkpoints=tmp_path)
     process.kill()
     process.join()
@@ -209,7 +209,7 @@ def test_one_run_a_folder_among_threads(tmp_path: Path) -> None:
         thread.join()
 
     fit(Trainer(**{**vars(SHORT), "epochs": 1, "batch_size": 50}), checkpoints=tmp_path, objective=Spy(meanwhile))
-    assert errors == [f"another one is using {tmp_path}"]
+    assert errors == [f"another run is using {tmp_path}"]
 
 
 def test_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -410,9 +410,7 @@ def test_the_seed_of_a_run(tmp_path: Path) -> None:
 @pytest.mark.parametrize("place", ["file", "file/folder"])
 def test_a_folder_that_can_not_be_made(place: str, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(
-        ArtefactError, match=r"the folder for checkpoints must be one that can be written to, but .* can"
-    ):
+    with pytest.raises(ArtefactError, match=r"the folder for checkpoints must be writable, but .* is not"):
         fit(SHORT, checkpoints=tmp_path / place)
 
 
@@ -426,7 +424,7 @@ def test_a_read_only_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr("tempfile.TemporaryFile", refuse)
     for name in ("new", "begun"):
         calls = Spy(lambda *_: None)
-        with pytest.raises(ArtefactError, match=r"must be one that can be written to.*Read-only file system.*Choose"):
+        with pytest.raises(ArtefactError, match=r"must be writable.*Read-only file system.*Choose"):
             fit(SHORT, checkpoints=tmp_path / name, objective=calls)
         assert calls.calls == 0  # it is said before hours of training, not after
     calls = Spy(lambda *_: None)
@@ -460,7 +458,7 @@ def test_a_full_disk_does_not_stop_the_training(server: Any, tmp_path: Path) -> 
     assert (
         f"no checkpoint could be written to {tmp_path} ([Errno 27] File too large); training continues" in messages[0]
     )
-    assert messages[-1].endswith("the model was trained all the same")
+    assert messages[-1].endswith("the model is trained nevertheless")
     assert list(tmp_path.iterdir()) == []
     assert np.array_equal(found, weights(TableVAE(**PARAMETERS | {"epochs": 2}).fit(X).model_).numpy())
 

@@ -104,6 +104,39 @@ def test_the_same_objective_without_penalty_has_the_bits_of_the_elbo() -> None:
     np.testing.assert_array_equal(one.transform(WINE), other.transform(WINE))
 
 
+def of_each_latent(model: Any, batch: Any, noise: Any, code: Any = None) -> Terms:
+    terms = Elbo()(model, batch, noise, code)
+    return terms._replace(rate=terms.rate[:, None].expand(-1, 2))
+
+
+class OfEachLatent(Laplace):
+    def log_prob(self, z: Tensor) -> Tensor:
+        return -z.abs() - math.log(2)
+
+
+def test_terms_of_another_shape_than_the_rows_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ParameterError, match=r"one value for each of the \d+ rows"):
+        table(objective=of_each_latent).fit(WINE)
+    monkeypatch.setattr(LaplaceModule, "forward", lambda self, encode, context=None: OfEachLatent(self.log_scale))
+    with pytest.raises(ParameterError, match=r"for n = 2 the shapes are \(2, 2\) and \(2, 2\)"):
+        table(prior=LaplacePrior()).fit(WINE)
+    monkeypatch.setattr(LaplaceModule, "forward", lambda self: None)
+    with pytest.raises(ParameterError, match="it fails: TypeError"):
+        table(prior=LaplacePrior()).fit(WINE)
+
+
+def test_a_class_is_no_objective() -> None:
+    with pytest.raises(ParameterError, match=r"Write objective=Centred\(\)"):
+        table(objective=Centred).fit(WINE)
+
+
+def test_a_prior_from_elsewhere_works_over_a_range_of_beta_and_for_importance_weighting() -> None:
+    model = table(prior=LaplacePrior(), beta="0.1..10").fit(WINE)
+    assert np.isfinite(model.curve(WINE, [0.1, 1.0, 10.0]).rates).all()
+    assert np.isfinite(model.log_likelihood(WINE, n_draws=20).rows).all()
+    assert np.isfinite(table(prior=LaplacePrior(), objective="iwae:draws=4").fit(WINE).score(WINE))
+
+
 def test_a_prior_that_builds_no_module_is_refused() -> None:
     class Wrong:
         def build(self, size: int, features: int, code: int) -> str:

@@ -67,9 +67,8 @@ class BetaConditioning(nn.Module):
         span = LogUniform(low, high)
         self.low, self.high, self.latents, self.shifts = float(low), float(high), latents, shifts
         self.beta = span.default if beta is None else self._checked(beta)
-        self.projection = ZeroLinear(
-            self.width, 3 * latents + shifts
-        )  # one product: small networks are bound by the number of operations
+        # one product: small networks are bound by the number of operations
+        self.projection = ZeroLinear(self.width, 3 * latents + shifts)
         unmodulated = torch.cat([torch.ones(latents), torch.zeros(latents), torch.ones(latents), torch.zeros(shifts)])
         self.register_buffer("unmodulated", unmodulated, persistent=False)
         self.register_buffer("centres", torch.linspace(-1, 1, BUMPS), persistent=False)
@@ -88,9 +87,8 @@ class BetaConditioning(nn.Module):
         code = code if len(code) == 1 else by_row(code, rows)
         values = torch.addmm(self.unmodulated, code, self.projection.weight).to(self.unmodulated.dtype)
         sizes = [self.latents] * 3 + ([self.shifts] if self.shifts else [])  # an empty part would get a gradient too
-        mean_scale, log_std_shift, input_scale, *rest = torch.unsafe_split_with_sizes(
-            values, sizes, -1
-        )  # safe: nothing writes to a part
+        # this split is safe because nothing writes to a part
+        mean_scale, log_std_shift, input_scale, *rest = torch.unsafe_split_with_sizes(values, sizes, -1)
         return Modulation(
             LAYER_CODE_SCALE / CODE_SCALE * code, mean_scale, log_std_shift, input_scale, rest[0] if rest else None
         )

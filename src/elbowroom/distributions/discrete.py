@@ -12,10 +12,8 @@ from torch.nn import functional as F
 from elbowroom.distributions.base import RowDistribution, applied, uniform
 
 END = 1e4  # stands for an infinite threshold
-SHARP, NEAR = (
-    2.0,
-    40,
-)  # scale of a logistic below which levels are summed term by term, and the number of terms on each side
+# scale of a logistic below which levels are summed term by term, and the number of terms on each side
+SHARP, NEAR = 2.0, 40
 
 
 class Bernoulli(RowDistribution):

@@ -141,9 +141,8 @@ def impute(estimator: Any, X: Any, n: int | None, how: str, context: Any, random
     rows, model = estimator._open(X, context, torch.float32)
     X = X if validation.frame_kind(X) else validation.validated(estimator, X, False, missing=True)
     seed, keep = resolve_seed(random_state), times or task.DRAWS
-    at = (
-        rows.dense(torch.arange(len(rows))).isnan().any(1).nonzero()[:, 0]
-    )  # a point mass leaves a missing cell too: harmless
+    # rows with a point mass are among them, since it leaves a missing cell too: harmless
+    at = rows.dense(torch.arange(len(rows))).isnan().any(1).nonzero()[:, 0]
     drawn = completions(model, rows.take(at), keep, max(task.DRAWS, 2 * keep), seed) if len(at) else None
     if times is None:
         return X if drawn is None else task.filled(schema, X, _spread(task.single(schema, drawn, how), at, len(rows)))

@@ -25,10 +25,8 @@ from elbowroom.utils import specs
 from elbowroom.utils.settings import standard_defaults
 
 MARGIN = 3  # standard errors by which the variance of counts must exceed a Poisson's
-NEAR, NEAR_SHARE = (
-    1e-4,
-    1e-6,
-)  # how far a whole number may be off after computations, absolutely and relative to its size
+# how far a whole number may be off after computations, absolutely and relative to its size
+NEAR, NEAR_SHARE = 1e-4, 1e-6
 
 
 class Choice(NamedTuple):

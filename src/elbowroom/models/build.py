@@ -11,11 +11,12 @@ from torch import nn
 from elbowroom.beta.conditioning import BetaConditioning
 from elbowroom.beta.policies import LogUniform
 from elbowroom.data.dataset import Rows
-from elbowroom.errors import unknown
+from elbowroom.errors import ParameterError, unknown
 from elbowroom.latents.posteriors import LATENTS
 from elbowroom.latents.priors import build_prior
 from elbowroom.likelihoods.base import Likelihood
 from elbowroom.models.vae import VAE
+from elbowroom.nn.custom import first_line
 from elbowroom.utils.randomness import drawing_from, generator_at
 from elbowroom.utils.settings import standard_defaults
 
@@ -51,10 +52,26 @@ def build(
         latent = LATENTS[covariance](encoder.width, n_latents)  # type: ignore[arg-type]
         made = build_prior(prior, n_latents, likelihood.n_inputs, code)  # type: ignore[arg-type]
         model = VAE(encoder, latent, made, decoder, likelihood, conditioning)  # type: ignore[arg-type]
+    if not isinstance(prior, str):
+        _check_prior(model)
     model.initialise(rows.spread(enough(rows.features)), generator_at(seed, "initialise"))
     if labels and isinstance(likelihood, Likelihood):
         _fit_context_totals(likelihood, rows)
     return model
+
+
+@torch.no_grad()
+def _check_prior(model: VAE) -> None:
+    """Evaluate a user-supplied prior at two draws, and refuse it if it fails or has other shapes."""
+    d, do = model.n_latents, "See docs/howto/priors-and-objectives.md."
+    expected = f"a prior must give log_prob (n,) of z (n, {d}), and sample(n, generator) z (n, {d})"
+    try:
+        p = model.prior_distribution()
+        shapes = tuple(p.log_prob(torch.zeros(2, d)).shape), tuple(p.sample(2, generator_at(0, "prior")).shape)
+    except Exception as error:
+        raise ParameterError(expected, f"it fails: {first_line(error)}", do) from error
+    if shapes != ((2,), (2, d)):
+        raise ParameterError(expected, f"for n = 2 the shapes are {shapes[0]} and {shapes[1]}", do)
 
 
 def _fit_context_totals(likelihood: Likelihood, rows: Rows) -> None:

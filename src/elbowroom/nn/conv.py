@@ -117,9 +117,8 @@ class ImageDecoder(nn.Module):
             for block in blocks:
                 h = block(h, context)
         height, width = self.sizes[-1]
-        pixels = F.pixel_shuffle(self.last(h), 2)[
-            ..., :height, :width
-        ]  # four pixels per position: no layer at full size
+        # four pixels per position, so that no layer works at full size
+        pixels = F.pixel_shuffle(self.last(h), 2)[..., :height, :width]
         return pixels.reshape(*lead, -1)
 
 

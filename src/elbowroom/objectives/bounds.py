@@ -93,10 +93,42 @@ def _text(objective: Any) -> str:
 def objective_of(value: Objective | str) -> Objective:
     """Read an objective from its text form, such as ``"iwae:draws=8"``, or take it as it is.
 
+    Raises
+    ------
+    ParameterError
+        If there is no such objective, or it is a class.
+
     >>> objective_of("elbo:free_bits=0.1")
     Elbo(free_bits=0.1)
     """
+    if isinstance(value, type):
+        name = value.__name__
+        raise ParameterError("objective must be an object", f"it is the class {name}", f"Write objective={name}().")
     return specs.make(value, OBJECTIVES, "objective") if isinstance(value, str) else value
+
+
+def terms_of(
+    objective: Objective, model: VAE, batch: Batch, noise: Tensor | Generator | None, code: Tensor | None = None
+) -> Terms:
+    """The terms of an objective for a batch.
+
+    Raises
+    ------
+    ParameterError
+        If it returns something else, or distortion and rate do not have one value for each row: they would broadcast.
+    """
+    terms = objective(model, batch, noise, code)
+    if not isinstance(terms, Terms):
+        got = f"{objective!r:.60} returns {type(terms).__name__}"
+        raise ParameterError("an objective must return Terms", got, "Return Terms(distortion, rate).")
+    shapes = tuple(terms.distortion.shape), tuple(terms.rate.shape)
+    if shapes[0] != shapes[1] or shapes[0][-1:] != (len(batch.x),):
+        raise ParameterError(
+            f"distortion and rate must have one value for each of the {len(batch.x)} rows of a batch",
+            f"their shapes are {shapes[0]} and {shapes[1]}",
+            "Sum over features and latents.",
+        )
+    return terms
 
 
 OBJECTIVES = {"elbo": Elbo, "iwae": Iwae}

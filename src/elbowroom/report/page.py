@@ -329,9 +329,8 @@ def _svg(name: str, figure: Figure, theme: Mapping[str, str]) -> Markup:
         figure.savefig(buffer, format="svg", dpi=144, metadata=nothing)
     head = r'^.*?<svg[^>]*(viewBox="[^"]*")[^>]*>.*?</defs>'  # with a style that would apply to the whole page
     text = re.sub(head, r"<svg \1>", buffer.getvalue(), flags=re.DOTALL)
-    text = re.sub(
-        r'<g id="[^"]*"', "<g", text
-    )  # matplotlib numbers every figure's ids from 1, but ids of a page must be unique
+    # matplotlib numbers every figure's ids from 1, but ids of a page must be unique
+    text = re.sub(r'<g id="[^"]*"', "<g", text)
     for role, color in theme.items():
         text = text.replace(f": {color}", f": var(--{role})")
     return Markup(text)

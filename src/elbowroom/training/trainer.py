@@ -18,8 +18,8 @@ from elbowroom.beta.policies import Beta, Schedule
 from elbowroom.data.dataset import Rows
 from elbowroom.errors import ArtefactError, ParameterError, TrainingError, unknown, warn
 from elbowroom.models.vae import VAE, previous_posteriors
-from elbowroom.objectives.bounds import Elbo, Objective
-from elbowroom.objectives.terms import Terms, with_base
+from elbowroom.objectives.bounds import Elbo, Objective, terms_of
+from elbowroom.objectives.terms import with_base
 from elbowroom.training.beta_control import Drawn, control_of
 from elbowroom.training.checkpoints import Checkpoints, checksum
 from elbowroom.training.history import History, Record
@@ -216,10 +216,7 @@ class Run:
         batch = self.rows.batch(index, noise)
         drawn_in_modules = drawing_from(generator_at(seed, "modules", step, device=self.device))
         with drawn_in_modules, autocast(self.settings.precision, self.device):
-            terms = self.objective(self.model, batch, noise, drawn.code)
-            if not isinstance(terms, Terms):
-                got = f"{self.objective!r:.60} returns {type(terms).__name__}"
-                raise ParameterError("an objective must return Terms", got, "Return Terms(distortion, rate).")
+            terms = terms_of(self.objective, self.model, batch, noise, drawn.code)
             beta = self.control.step(self._progress(step), batch.x, terms, drawn.betas)
             loss = terms.loss(beta).mean()
         loss.backward()
@@ -284,7 +281,7 @@ class Run:
         for i, index in enumerate(self.control.looks(len(rows)).split(size)):
             noise = generator_at(self.settings.seed, "held-out", i, device=self.device)
             batch, drawn = rows.batch(index, noise), self.control.draw(len(index))
-            terms = self.objective(model, batch, noise, drawn.code)
+            terms = terms_of(self.objective, model, batch, noise, drawn.code)
             beta = self.control.final(batch.x, drawn.betas) if settled else None
             loss = [] if beta is None else [terms.loss(beta)]
             each = (part.mean(0) if part.dim() > 1 else part for part in (terms.distortion, terms.rate))

@@ -21,12 +21,14 @@ tutorial.say(
     f"{len(incomplete)} rows, {incomplete.isna().to_numpy().sum()} of {incomplete.size} cells missing"
 )
 
+epochs = 10 if tutorial.quick else 300
+
+# [choose]
 from itertools import product
 
 from elbowroom import TableVAE
 
 numbers = [name for name in patients if name != "sex"]
-epochs = 10 if tutorial.quick else 300
 
 
 def error(frame, cells):
@@ -36,7 +38,6 @@ def error(frame, cells):
     return np.sqrt((off[cells[numbers].to_numpy()] ** 2).mean())
 
 
-# [choose]
 known = incomplete.notna()
 validation = known & (np.random.default_rng(1).random(known.shape) < 0.1)
 candidates = {}
